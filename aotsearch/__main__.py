@@ -1,0 +1,236 @@
+"""The commands: arguments only, imports inside each command, results to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from aotsearch.errors import AotsearchError, InputError
+
+app = typer.Typer(
+    name="aotsearch",
+    help="Which components of a transformer are necessary? Declare a space in YAML, train every arm, read the verdicts.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+File = Annotated[Path, typer.Argument(help="A study file (YAML).", show_default=False)]
+Folder = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
+Set = Annotated[list[str], typer.Option("--set", metavar="PATH=VALUE", help="Replace a part of the study; may be repeated.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@app.command()
+def check(file: File, set_: Set = [], json_: Json = False) -> None:
+    """Validate a study file and count its architectures."""
+    from aotsearch.study import load
+
+    try:
+        study = load(file, set_)
+    except InputError as e:
+        if json_:
+            _json({"ok": False, "errors": [_error(p) for p in e.problems], "architectures": None, "decisions": []})
+            raise typer.Exit(2) from None
+        raise
+    decisions = study.space.decisions()
+    try:
+        count: int | None = study.space.count()
+    except InputError as e:
+        count = None
+        _say(str(e))
+    if json_:
+        _json({"ok": True, "errors": [], "architectures": count, "decisions": list(decisions)})
+        return
+    arms = len(study.arms())
+    seeds = len(study.settings.seed_list)
+    _print(
+        f"{file}: ok; {count if count is not None else 'many'} architectures over {len(decisions)} decisions; {arms} arms x {seeds} seeds"
+    )
+    for address, d in decisions.items():
+        shown = ", ".join(map(str, d.values)) if d.values else f"[{d.low}, {d.high}]{' log' if d.log else ''}"
+        _print(f"  {address}: {shown}")
+
+
+@app.command()
+def show(
+    file: File, arm: Annotated[str, typer.Option(help="An arm of the study.")] = "reference", set_: Set = [], json_: Json = False
+) -> None:
+    """Show the reference or an arm as a tree, with its cost and its difference from the reference."""
+    from aotsearch.cost import cost
+    from aotsearch.show import tree
+    from aotsearch.study import load
+
+    study = load(file, set_)
+    found = study.arm(arm)
+    counts = cost(found.architecture)
+    if json_:
+        _json(
+            {
+                "arm": found.name,
+                "digest": found.architecture.digest,
+                "decisions": dict(found.architecture.decisions),
+                "changes": {a: list(pair) for a, pair in found.changes.items()},
+                **vars(counts),
+            }
+        )
+        return
+    _print(tree(found, study.reference))
+
+
+@app.command()
+def plan(
+    file: File, set_: Set = [], workers: Annotated[int | None, typer.Option(min=1, help="Trials at a time.")] = None, json_: Json = False
+) -> None:
+    """Every arm and seed with its cost and a forecast of the time, before anything runs."""
+    from aotsearch.forecast import forecast, table
+    from aotsearch.study import load
+
+    found = forecast(load(file, set_), workers)
+    if json_:
+        _json(found)
+    else:
+        _print(table(found))
+
+
+@app.command()
+def run(
+    file: File,
+    out: Annotated[Path | None, typer.Option(help="The run folder.  [default: runs/NAME]", show_default=False)] = None,
+    set_: Set = [],
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Trials at a time.  [default: what the machine holds]", show_default=False)
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster that runs already, such as auto or ray://HOST:10001.")] = None,
+    local: Annotated[bool, typer.Option("--local", help="Train in this process, without Ray; the results are the same.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train failed trials of an earlier start again.")] = False,
+) -> None:
+    """Run a study, or continue it: what is finished is not trained again."""
+    from aotsearch import runner
+    from aotsearch.study import load
+
+    study = load(file, set_)
+    folder = out or runner.default_folder(study)
+    command = shlex.join(["aotsearch", *sys.argv[1:]])
+    options = runner.Options(workers=workers, address=address, local=local, retry_failed=retry_failed, command=command)
+    try:
+        outcome = runner.run(study, folder, options)
+    except KeyboardInterrupt:
+        _say(f"interrupted; what is finished is kept in {folder}. To continue: {command}")
+        raise typer.Exit(130) from None
+    _print(outcome.summary)
+    for note in outcome.notes:
+        _say(note)
+    _say(f"{outcome.trained} trials trained in {outcome.seconds:.0f} s")
+    _say(f"report: {folder / 'report' / 'report.html'}    MLflow: aotsearch ui {folder}")
+    if outcome.failed:
+        _say(f"{outcome.failed} trials failed (`aotsearch status {folder}`); --retry-failed trains them again")
+        raise typer.Exit(3)
+
+
+@app.command()
+def status(folder: Folder, json_: Json = False) -> None:
+    """What ran, runs, failed, is left."""
+    from aotsearch.runner import status as read
+
+    found = read(folder)
+    if json_:
+        _json(found)
+        return
+    state = "running now" if found["active"] else "not running"
+    _print(f"{found['study']}: {found['done']} done, {found['running']} running, {found['failed']} failed, {found['left']} left ({state})")
+    for outcome, number in sorted(found["outcomes"].items()):
+        _print(f"  {outcome}: {number}")
+    if found["corrupt_lines"]:
+        _say(f"{found['corrupt_lines']} damaged lines of the ledger were skipped; their trials will be trained again")
+
+
+@app.command()
+def report(
+    folder: Folder,
+    format_: Annotated[str, typer.Option("--format", help="Which of html, md, latex, csv, separated by commas.")] = "html,md,latex,csv",
+    json_: Json = False,
+) -> None:
+    """Make the report again from the ledger."""
+    from aotsearch import analysis
+    from aotsearch import report as reports
+    from aotsearch.ledger import Ledger
+    from aotsearch.runner import STUDY_FILE
+    from aotsearch.study import load
+
+    ledger = Ledger.open(folder)
+    paths = reports.write(folder, [f.strip() for f in format_.split(",") if f.strip()])
+    found = analysis.analyse(list(ledger.records().values()), load(folder / STUDY_FILE))
+    if json_:
+        _json(found.to_dict())
+        return
+    _print(analysis.summary(found, ledger.last("data")))
+    _say("written: " + ", ".join(str(p) for p in paths))
+
+
+@app.command()
+def ui(folder: Folder, port: Annotated[int, typer.Option(min=1, max=65535, help="Port on loopback.")] = 5000) -> None:
+    """Open the MLflow UI on this run's store, on loopback."""
+    from aotsearch.tracking import ui_command
+
+    argv = ui_command(folder, port)
+    _say(f"MLflow: http://127.0.0.1:{port}   (Ctrl-C ends it)")
+    os.execv(argv[0], argv)
+
+
+@app.command()
+def words(json_: Json = False) -> None:
+    """The component library: every word, its options, its source."""
+    from aotsearch.show import library
+
+    _print(library())
+
+
+def _error(problem: Any) -> dict[str, Any]:
+    mark = problem.mark
+    place = {"file": mark.file, "line": mark.line, "column": mark.column} if mark else {"file": "", "line": 0, "column": 0}
+    return {**place, "message": problem.message}
+
+
+def _json(document: Any) -> None:
+    _print(json.dumps(document, indent=2, allow_nan=False))
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
+def main() -> None:
+    """The console script: every error a user can cause is one line and an exit code."""
+    try:
+        app()
+    except InputError as e:
+        for problem in e.problems:
+            _say(str(problem))
+            if sys.stderr.isatty() and problem.mark and problem.mark.underline():
+                _say(problem.mark.underline())
+        sys.exit(e.exit_code)
+    except AotsearchError as e:
+        _say(str(e))
+        sys.exit(e.exit_code)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,333 @@
+"""YAML rules -> forms: what each value of a grammar may become, checked against the library, with every problem at its place.
+
+A form is parsed for the place it stands in: an option of a word (a scalar with a type), a slot (a part of speech), or `block`
+(sublayers). A bare string is the rule of that name if there is one, else a word or value of that place. A decision is known by
+its address; a rule's address is its name wherever it is used, which is how a rule is decided once and all places agree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from aotsearch import registry
+from aotsearch.errors import InputError, Mark, Problem, suggest
+from aotsearch.registry import Option
+from aotsearch.yamlfile import Node
+
+Place = Option | str  # what may stand somewhere: an option's value, a slot, "block" or "model"
+
+_PLACES = Literal["pre", "post"]
+_HEADS = Literal["tied", "free"]
+
+
+def _option(name: str, kind: str, default: Any, description: str, literal: Any = None) -> Option:
+    type_, law = registry.TYPES[kind] if literal is None else (literal, " or ".join(map(repr, literal.__args__)))
+    return Option(name, type_, law, default, default is None, description, False)
+
+
+# What `model` and every sublayer take besides their own options.
+MODEL: dict[str, Place] = {
+    "width": _option("width", "Count", None, "size of the residual stream"),
+    "depth": _option("depth", "Count", None, "how many times `block` is repeated"),
+    "norm": "norm",
+    "place": _option("place", "", "pre", "norm before the operation, or after the join", _PLACES),
+    "join": "join",
+    "positions": "positions",
+    "final_norm": "norm",
+    "head": _option("head", "", "tied", "output matrix: the token embedding, or its own", _HEADS),
+    "block": "block",
+    "blocks": "block",
+}
+SUBLAYER: dict[str, Place] = {"norm": "norm", "place": MODEL["place"], "join": "join"}
+TIMES = _option("times", "Count", None, "how many times")
+FORMS = ("any", "range", "int", "repeat", "each")
+
+
+@dataclass(frozen=True)
+class Form:
+    """Base of what a value may become."""
+
+    mark: Mark
+
+
+@dataclass(frozen=True)
+class Fixed(Form):
+    """A scalar, decided."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Choice(Form):
+    """`any`: one of some forms; the first is the reference."""
+
+    address: str
+    labels: tuple[Any, ...]
+    forms: tuple[Form, ...]
+
+
+@dataclass(frozen=True)
+class Range(Form):
+    """`range` or `int`: a number between two bounds; the lower bound is the reference."""
+
+    address: str
+    low: float
+    high: float
+    log: bool
+    integer: bool
+    option: Option
+
+
+@dataclass(frozen=True)
+class Component(Form):
+    """A word with its options; `own` holds a sublayer's norm, place and join where it overrides the model's."""
+
+    slot: str
+    word: str
+    options: Mapping[str, Form]
+    own: Mapping[str, Form]
+
+
+@dataclass(frozen=True)
+class Sequence(Form):
+    """Sublayers in order; empty for `none`."""
+
+    forms: tuple[Form, ...]
+
+
+@dataclass(frozen=True)
+class Repeat(Form):
+    """The same sublayers some times over: one set of weights if `tied`, decided anew at each place if `address` is given."""
+
+    times: Form
+    body: Form
+    tied: bool
+    address: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelForm(Form):
+    """The start of the grammar."""
+
+    options: Mapping[str, Form]
+
+
+def parse(grammar: Node) -> ModelForm:
+    """The rules of a grammar as forms.
+
+    Raises:
+        InputError: with every problem of the grammar.
+    """
+    parser = _Parser(grammar)
+    form = parser.start()
+    if parser.problems:
+        raise InputError(dict.fromkeys(parser.problems))
+    assert isinstance(form, ModelForm)
+    return form
+
+
+class _Parser:
+    def __init__(self, grammar: Node):
+        self.problems: list[Problem] = []
+        self.grammar = grammar
+        self.rules: dict[str, Node] = grammar.value if isinstance(grammar.value, dict) else {}
+        self.used: set[str] = {"model"}
+        self.open: list[str] = []
+
+    def fail(self, message: str, mark: Mark) -> Form:
+        self.problems.append(Problem(message, mark))
+        return Form(mark)
+
+    def start(self) -> Form:
+        if not self.rules:
+            return self.fail(f"a grammar is a mapping of rules, not {self.grammar.kind}", self.grammar.mark)
+        if "model" not in self.rules:
+            return self.fail("a grammar has a rule named 'model'" + suggest("model", self.rules), self.grammar.mark)
+        form = self.model(self.rules["model"])
+        if not self.problems:  # an unused rule is most often a misspelt reference
+            for rule in self.rules.keys() - self.used:
+                self.fail(f"the rule {rule!r} is never used; the model does not lead to it", self.grammar.keys[rule])
+        return form
+
+    def model(self, node: Node) -> Form:
+        if not isinstance(node.value, dict):
+            return self.fail(f"model is a mapping such as {{width: 128, depth: 4, block: [...]}}, not {node.kind}", node.mark)
+        options = self.options(node, MODEL, "model", "model")
+        given = set(node.value)
+        if "width" not in given:
+            self.fail("model needs a width", node.mark)
+        if "blocks" in given and given & {"block", "depth"}:
+            self.fail("model has either depth with block, or blocks", node.keys["blocks"])
+        elif "blocks" not in given and not given >= {"block", "depth"}:
+            self.fail("model needs depth with block, or blocks", node.mark)
+        return ModelForm(node.mark, options)
+
+    def options(self, node: Node, declared: Mapping[str, Place], owner: str, path: str) -> dict[str, Form]:
+        """The options given to `owner`, each parsed for its own place."""
+        forms = {}
+        for key, value in node.value.items():
+            if key not in declared:
+                self.fail(f"{owner} has no option {key!r}{suggest(key, declared)}", node.keys[key])
+            else:
+                forms[key] = self.parse(value, declared[key], f"{path}.{key}")
+        return forms
+
+    def parse(self, node: Node, place: Place, path: str) -> Form:
+        """A node as the form it has at `place`; `path` is the address of an inline decision here."""
+        value = node.value
+        if isinstance(value, str) and value in self.rules:
+            return self.reference(node, place)
+        if isinstance(value, dict) and any(key in value for key in FORMS):
+            return self.special(node, place, path)
+        if isinstance(place, Option):
+            return self.scalar(node, place)
+        if isinstance(value, list):
+            if place != "block":
+                return self.fail(f"{place} is one component, not a list", node.mark)
+            items = (self.parse(item, place, f"{path}.{i}" if len(value) > 1 else path) for i, item in enumerate(value))
+            return Sequence(node.mark, tuple(items))
+        return self.component(node, place, path)
+
+    def reference(self, node: Node, place: Place) -> Form:
+        rule = node.value
+        if rule in self.open or rule == "model":
+            circle = " -> ".join([*self.open[self.open.index(rule) :], rule]) if rule in self.open else "model"
+            word = f"; write {{{rule}: {{}}}} for the component" if rule in self.words(place) else ""
+            return self.fail(f"the rule {rule!r} leads back to itself ({circle}){word}", node.mark)
+        self.used.add(rule)
+        self.open.append(rule)
+        form = self.parse(self.rules[rule], place, rule)
+        self.open.pop()
+        return form
+
+    def words(self, place: Place) -> list[str]:
+        if isinstance(place, Option):
+            return list(place.literals)
+        slots = registry.SUBLAYERS if place == "block" else (place,)
+        return [*registry.words_of(*slots), registry.NONE]
+
+    def scalar(self, node: Node, option: Option) -> Form:
+        if isinstance(node.value, dict | list):
+            return self.fail(f"{option.name} is {option.law}, not {node.kind}", node.mark)
+        try:
+            return Fixed(node.mark, option.parse(node.value))
+        except ValueError as e:
+            hint = suggest(node.value, [*option.literals, *self.rules]) if isinstance(node.value, str) else ""
+            return self.fail(f"{e}{hint}", node.mark)
+
+    def component(self, node: Node, slot: str, path: str) -> Form:
+        value = node.value
+        if isinstance(value, dict):
+            if len(value) != 1:
+                return self.fail(f"a component is written {{word: {{option: value}}}}, not with {len(value)} keys", node.mark)
+            ((word, inner),) = value.items()
+            mark = node.keys[word]
+        else:
+            word, inner, mark = value, Node({}, node.mark), node.mark
+        if word not in self.words(slot):
+            what = "sublayer" if slot == "block" else slot
+            return self.fail(f"unknown {what} {word!r}{suggest(word, [*self.words(slot), *self.rules])}", mark)
+        if inner.value is None:
+            inner = Node({}, inner.mark)
+        if not isinstance(inner.value, dict):
+            return self.fail(f"the options of {word} are a mapping, not {inner.kind}", inner.mark)
+        if word == registry.NONE:
+            if inner.value:
+                self.fail("none has no options", inner.mark)
+            return Sequence(mark, ()) if slot == "block" else Component(mark, slot, word, {}, {})
+        declared = registry.words_of(*(registry.SUBLAYERS if slot == "block" else (slot,)))[word]
+        extra = SUBLAYER if slot == "block" else {}
+        assert not declared.options.keys() & extra.keys(), f"{word} has an option with the name of a sublayer's"
+        forms = self.options(inner, {**declared.options, **extra}, word, f"{path}.{word}")
+        for name, option in declared.options.items():
+            if option.required and name not in inner.value:
+                self.fail(f"{word} needs {name}: {option.law}", mark)
+        own = {k: f for k, f in forms.items() if k in extra}
+        return Component(mark, declared.slot, word, {k: f for k, f in forms.items() if k not in extra}, own)
+
+    def special(self, node: Node, place: Place, path: str) -> Form:
+        form = next(key for key in FORMS if key in node.value)
+        allowed = {"any": {"any"}, "range": {"range", "log"}, "int": {"int", "log"}}
+        allowed |= {"repeat": {"repeat", "of", "tied"}, "each": {"each", "of"}}
+        for key in node.value.keys() - allowed[form]:
+            return self.fail(f"{key!r} can not stand beside {form!r}{suggest(key, allowed[form])}", node.keys[key])
+        parsers: dict[str, Callable[[Node, Place, str], Form]] = {
+            "any": self.choice,
+            "range": self.range,
+            "int": self.range,
+            "repeat": self.repeat,
+            "each": self.repeat,
+        }
+        return parsers[form](node, place, path)
+
+    def choice(self, node: Node, place: Place, path: str) -> Form:
+        given = node.value["any"]
+        if not isinstance(given.value, list) or not given.value:
+            return self.fail(f"any takes a list of alternatives, not {given.kind}", given.mark)
+        labels = _labels([item.plain() for item in given.value])
+        for i, label in enumerate(labels):
+            if any(label == other and type(label) is type(other) for other in labels[:i]):
+                self.fail(f"the alternative {label!r} stands twice", given.value[i].mark)
+        forms = []
+        for i, item in enumerate(given.value):
+            inner = item.value if isinstance(item.value, dict) else {}
+            branch = f"{path}.{i + 1}" if any(key in inner for key in FORMS) or isinstance(item.value, list) else path
+            if len(inner) == 1 and sum(_head(other.plain()) == next(iter(inner)) for other in given.value) > 1:
+                branch = f"{path}.{i + 1}"  # two alternatives with one word would share an address
+            form = self.parse(item, place, branch)
+            forms.append(dataclasses.replace(form, mark=item.mark) if isinstance(form, Fixed) else form)
+        return Choice(node.mark, path, tuple(labels), tuple(forms))
+
+    def range(self, node: Node, place: Place, path: str) -> Form:
+        integer = "int" in node.value
+        form = "int" if integer else "range"
+        bounds = node.value[form]
+        log = node.value["log"].value if "log" in node.value else False
+        if not isinstance(place, Option):
+            return self.fail(f"{form} gives a number, where a {place} stands", node.mark)
+        low_high = bounds.plain()
+        kinds = int if integer else int | float
+        numbers = isinstance(low_high, list) and len(low_high) == 2
+        if not numbers or not all(isinstance(b, kinds) and not isinstance(b, bool) for b in low_high):
+            return self.fail(f"{form} takes [low, high], two {'whole ' if integer else ''}numbers", bounds.mark)
+        low, high = low_high
+        if low >= high or (log and low <= 0) or not isinstance(log, bool):
+            return self.fail(f"{form} needs low < high, log needs low > 0 and is true or false", bounds.mark)
+        for item in bounds.value:
+            self.scalar(item, place)
+        return Range(node.mark, path, low, high, log, integer, place)
+
+    def repeat(self, node: Node, place: Place, path: str) -> Form:
+        form = "repeat" if "repeat" in node.value else "each"
+        if place != "block":
+            name = place.name if isinstance(place, Option) else place
+            return self.fail(f"{form} gives a sequence of sublayers; {name} is one value", node.mark)
+        if "of" not in node.value:
+            return self.fail(f"{form} needs 'of': what is repeated", node.mark)
+        tied = node.value["tied"].value if "tied" in node.value else False
+        if not isinstance(tied, bool):
+            return self.fail("tied is true or false", node.value["tied"].mark)
+        times = self.parse(node.value[form], TIMES, f"{path}.{form}")
+        body = self.parse(node.value["of"], place, path)
+        return Repeat(node.mark, times, body, tied, path if form == "each" else None)
+
+
+def _head(plain: Any) -> Any:
+    return next(iter(plain), None) if isinstance(plain, dict) else plain
+
+
+def _labels(alternatives: list[Any]) -> list[Any]:
+    """A short name for each alternative: the scalar, the word, or the word with its options where words alone would clash."""
+    short = [a if not isinstance(a, dict | list) else _head(a) if isinstance(a, dict) else _text(a) for a in alternatives]
+    return [s if short.count(s) == 1 else a if not isinstance(a, dict) else _text(a) for s, a in zip(short, alternatives, strict=True)]
+
+
+def _text(plain: Any) -> str:
+    if isinstance(plain, dict):
+        return "+".join(f"{k}({_text(v)})" if isinstance(v, dict) and v else f"{k}={_text(v)}" for k, v in plain.items())
+    if isinstance(plain, list):
+        return "+".join(_text(p) for p in plain) or "[]"
+    return str(plain)

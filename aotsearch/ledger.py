@@ -1,0 +1,135 @@
+"""The append-only truth on disk: what ran and what it said. Resuming, reports and MLflow all read it.
+
+`ledger.jsonl` holds one event per line, each a JSON object with a checksum. A line is written whole and synced before the
+next step; a line torn by a crash is skipped when read, and the next one starts on a line of its own.
+
+Events: `run` (one per start of the command: command, versions, machine), `data` (the splits and their baselines), `started`
+and `finished` (one trial; `finished` holds its whole record).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from aotsearch.errors import InputError, RunError
+
+FILE = "ledger.jsonl"
+FAILED = ("failed", "out-of-memory")  # outcomes that say nothing about the architecture's loss and may pass on another try
+
+
+class Ledger:
+    """The ledger of one run folder."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.path = self.folder / FILE
+        self.corrupt = 0  # lines skipped by the last read
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Ledger:
+        """The ledger of an existing run folder.
+
+        Raises:
+            InputError: the folder holds no run.
+        """
+        ledger = cls(folder)
+        if not ledger.path.is_file():
+            raise InputError(f"{ledger.folder} holds no run (no {FILE}); start one with `aotsearch run FILE --out {ledger.folder}`")
+        return ledger
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run folder for writing.
+
+        Raises:
+            InputError: another process holds it.
+        """
+        try:
+            with filelock.FileLock(self.folder / ".lock", timeout=0):
+                yield
+        except filelock.Timeout:
+            raise InputError(f"another aotsearch process writes to {self.folder}; wait for it, or choose another --out") from None
+
+    @property
+    def locked(self) -> bool:
+        """Whether a process is writing to this run now."""
+        lock = filelock.FileLock(self.folder / ".lock", timeout=0)
+        try:
+            with lock:
+                return False
+        except (filelock.Timeout, OSError):
+            return True
+
+    def append(self, kind: str, **fields: Any) -> dict[str, Any]:
+        """Write one event and sync it.
+
+        Raises:
+            RunError: the disk refused it.
+        """
+        event = {"event": kind, **fields}
+        text = json.dumps(event, separators=(",", ":"), allow_nan=False)
+        line = f'{{"crc":"{_crc(text)}",{text[1:]}\n'
+        try:
+            with open(self.path, "ab+") as file:
+                file.seek(0, os.SEEK_END)
+                if file.tell():
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":  # the last writer died in the middle of a line
+                        line = "\n" + line
+                file.write(line.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as e:
+            raise RunError(f"{self.path}: {e.strerror}; free space and run the same command again to continue") from None
+        return event
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Every whole event in order; torn or altered lines are counted in `corrupt` and skipped."""
+        self.corrupt = 0
+        if not self.path.exists():
+            return
+        with open(self.path, "rb") as file:
+            for line in file:
+                event = _parse(line)
+                if event is not None:
+                    yield event
+                elif line.strip():
+                    self.corrupt += 1
+
+    def last(self, kind: str) -> dict[str, Any] | None:
+        """The latest event of a kind."""
+        found = None
+        for event in self.events():
+            if event["event"] == kind:
+                found = event
+        return found
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """The latest record of every finished trial, by trial key, in the order they finished first."""
+        found: dict[str, dict[str, Any]] = {}
+        for event in self.events():
+            if event["event"] == "finished":
+                found[event["key"]] = event
+        return found
+
+
+def _crc(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        text = line.decode().rstrip("\n")
+        event = json.loads(text)
+        crc = event.pop("crc")
+        return event if crc == _crc("{" + text.split(",", 1)[1]) else None
+    except (ValueError, KeyError, IndexError, AttributeError):
+        return None

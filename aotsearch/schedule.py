@@ -1,0 +1,276 @@
+"""Trials -> finished records, through Ray Tune or in this process; the only file that imports ray.
+
+Both executors take the same two kinds of work, a list of trials or a proposer of new ones, and tell the same observer what happens.
+Ray workers are reused between trials, so that a short trial costs no start-up. Nothing is restored from Ray: the ledger is.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from aotsearch.architecture import Architecture
+from aotsearch.errors import InputError, RunError
+from aotsearch.search import Proposer
+
+Trial = dict[str, Any]
+Record = dict[str, Any]
+
+# Read by Ray when it is imported, here and in its workers. Each has its reason.
+ENVIRONMENT = {
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else every worker is started through `uv run` (ray#53060)
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths keep their meaning
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the ledger is the log
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the run at once; what is finished is in the ledger
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "30",  # default 600
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # reuse of a busy actor fails after 2 s otherwise (ray#29268)
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # nothing is restored from it
+}
+
+
+class Observer(Protocol):
+    """What the run learns while trials are executed, always called in the driver."""
+
+    def started(self, trial: Trial) -> None: ...
+    def point(self, trial: Trial, point: Mapping[str, float]) -> None: ...
+    def finished(self, record: Record) -> None: ...
+
+
+@dataclass(frozen=True)
+class Work:
+    """What to execute: trials to run, or a proposer with the number of trials it may still make."""
+
+    trials: Sequence[Trial] = ()
+    proposer: Proposer | None = None
+    number: int = 0
+    plan: Callable[[Architecture], Trial] | None = None
+    measure: str = ""
+    evaluations: int = 1
+    reduction: int = 3
+
+
+def run_local(work: Work, observer: Observer, device: str, threads: int, checkpoints: Path) -> None:
+    """Execute in this process, one trial after another; neither Ray nor MLflow is needed."""
+    from aotsearch import trial as trials
+    from aotsearch.train import Grant
+
+    grant = Grant(threads, device)
+    if work.proposer is None:
+        for trial in work.trials:
+            observer.started(trial)
+            observer.finished(trials.run(trial, grant, lambda p, t=trial: observer.point(t, p), checkpoints))  # type: ignore[misc]
+        return
+    assert work.plan is not None
+    work.proposer.stop_early(work.evaluations, work.reduction)
+    for _ in range(work.number):
+        architecture = work.proposer.ask()
+        if architecture is None:
+            return
+        trial = work.plan(architecture)
+
+        def report(point: Mapping[str, float], trial: Trial = trial) -> None:
+            observer.point(trial, point)
+            last = point["step"] == trial["training"]["steps"]
+            assert work.proposer is not None
+            if "loss" in point and work.proposer.report(trial["digest"], int(point["step"]), point["loss"]) and not last:
+                raise trials.Stopped(f"stopped by successive halving at step {int(point['step'])}")
+
+        observer.started(trial)
+        record = trials.run(trial, grant, report, checkpoints)
+        work.proposer.tell(record, work.measure)
+        observer.finished(record)
+
+
+class Cluster:
+    """A Ray cluster for the time of a run: one started on this machine, or one that runs already."""
+
+    def __init__(self, address: str | None, workers: int | None, cpus: int, gpus: float | str):
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        try:
+            import ray
+        except ImportError:
+            raise InputError("running through Ray needs the package ray; `pip install 'ray[tune]'`, or give --local") from None
+        self._ray = ray
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        wanted = (workers or max(1, (os.cpu_count() or 1) // cpus)) * cpus
+        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
+        if address is None:
+            quiet |= {"num_cpus": wanted, "include_dashboard": False, "object_store_memory": 128 << 20}
+        try:
+            ray.init(address=address or "local", **quiet)
+        except Exception as e:  # noqa: BLE001 (connection, configuration and start-up errors of many kinds)
+            raise RunError(f"Ray did not start at {address or 'this machine'}: {' '.join(str(e).split())[:300]}") from None
+        try:
+            self._size(workers, cpus, gpus)
+        except InputError:
+            self.close()
+            raise
+
+    def _size(self, workers: int | None, cpus: int, gpus: float | str) -> None:
+        has = self._ray.cluster_resources()
+        self.cpus = cpus
+        self.gpus = float(min(1, has.get("GPU", 0)) if gpus == "auto" else gpus)
+        room = int(has.get("CPU", 0) // cpus)
+        if self.gpus:
+            room = min(room, int(has.get("GPU", 0) / self.gpus))
+        if not room:
+            raise InputError(
+                f"a trial asks for {cpus} cpus and {self.gpus:g} gpus, the cluster has {has.get('CPU', 0):g} and {has.get('GPU', 0):g}"
+            )
+        self.workers = min(workers or room, room)
+
+    def close(self) -> None:
+        self._ray.shutdown()
+
+    def run(self, work: Work, observer: Observer, checkpoints: Path) -> None:
+        """Execute on the cluster, `workers` trials at a time.
+
+        Raises:
+            RunError: Ray itself failed; what finished is with the observer.
+        """
+        from ray import tune
+        from ray.tune.schedulers import ASHAScheduler
+
+        searcher = _searcher(work)
+        scheduler = None
+        if searcher is not None and work.evaluations > 1:
+            scheduler = ASHAScheduler(
+                time_attr="evaluation", metric="loss", mode="min", max_t=work.evaluations + 1, reduction_factor=work.reduction
+            )
+        scratch = tempfile.mkdtemp(prefix="aotsearch-")
+        config: dict[str, Any] = {"threads": self.cpus, "checkpoints": str(checkpoints)}
+        if searcher is None:
+            config["trial"] = tune.grid_search(list(work.trials))
+        tuner = tune.Tuner(
+            tune.with_resources(_trainable, {"cpu": self.cpus, "gpu": self.gpus}),
+            param_space=config,
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=scheduler,
+                num_samples=work.number if searcher is not None else 1,
+                max_concurrent_trials=self.workers,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(storage_path=scratch, name="run", verbose=0, callbacks=[_callback(work, observer)]),
+        )
+        try:
+            tuner.fit()
+        except (InputError, RunError):
+            raise
+        except Exception as e:  # noqa: BLE001 (Tune wraps whatever went wrong in errors of its own)
+            raise RunError(f"Ray Tune stopped: {' '.join(str(e).split())[:300]}; run the same command again to continue") from None
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _trainable(config: dict[str, Any]) -> None:
+    """Run one trial inside a Ray worker; each report carries the points since the last, the last one the record."""
+    import ray
+    from ray import tune
+
+    from aotsearch import trial as trials
+    from aotsearch.train import Grant
+
+    trial = config["trial"]
+    # what was granted decides, not what the machine has: without a grant Ray does not hide the GPUs (ray#54928)
+    grant = Grant(config["threads"], "cuda" if ray.get_gpu_ids() else "cpu")
+    points: list[Mapping[str, float]] = []
+    evaluations = 0
+
+    def report(point: Mapping[str, float]) -> None:
+        nonlocal evaluations
+        points.append(point)
+        if "loss" in point and point["step"] < trial["training"]["steps"]:
+            evaluations += 1
+            tune.report({"points": list(points), "loss": point["loss"], "evaluation": evaluations})
+            points.clear()
+
+    record = trials.run(trial, grant, report, Path(config["checkpoints"]))
+    loss = record["measures"].get("loss", float("inf"))
+    tune.report({"points": list(points), "record": record, "loss": loss, "evaluation": evaluations + 1})
+
+
+def _callback(work: Work, observer: Observer) -> Any:
+    from ray import tune
+
+    from aotsearch import trial as trials
+
+    class Callback(tune.Callback):  # type: ignore[misc]
+        """Tells the observer; a trial that ends without a record was stopped by the scheduler or lost with its worker."""
+
+        def __init__(self) -> None:
+            self.curves: dict[str, list[Mapping[str, float]]] = {}
+            self.done: set[str] = set()
+
+        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            self.curves[trial.trial_id] = []
+            observer.started(trial.config["trial"])
+
+        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+            plan = trial.config["trial"]
+            for point in result.get("points", ()):
+                self.curves[trial.trial_id].append(point)
+                observer.point(plan, point)
+                if work.proposer is not None and "loss" in point:
+                    work.proposer.report(plan["digest"], int(point["step"]), point["loss"])
+            if "record" in result:
+                self._finish(trial, result["record"])
+
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            self._end(trial, "stopped", "stopped by ASHA")
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            self._end(trial, "failed", "the worker was lost: " + " ".join(str(trial.get_error() or "").split())[-300:])
+
+        def _end(self, trial: Any, outcome: str, message: str) -> None:
+            if trial.trial_id not in self.done:
+                record = trials.record(trial.config["trial"], outcome, list(self.curves.get(trial.trial_id, ())))  # type: ignore[arg-type]
+                self._finish(trial, record | {"message": message})
+
+        def _finish(self, trial: Any, record: Record) -> None:
+            self.done.add(trial.trial_id)
+            if work.proposer is not None:
+                work.proposer.tell(record, work.measure)
+            observer.finished(record)
+
+    return Callback()
+
+
+def _searcher(work: Work) -> Any:
+    if work.proposer is None:
+        return None
+    from ray.tune.search import Searcher
+
+    class Searching(Searcher):  # type: ignore[misc]
+        """Ray's view of the proposer: what came of a proposal is told by the callback, which hears of every result."""
+
+        def __init__(self) -> None:
+            super().__init__(metric="loss", mode="min")
+
+        def suggest(self, trial_id: str) -> Any:
+            assert work.proposer is not None and work.plan is not None
+            architecture = work.proposer.ask()
+            return Searcher.FINISHED if architecture is None else {"trial": work.plan(architecture)}
+
+        def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+            pass
+
+        def save(self, checkpoint_path: str) -> None:
+            pass
+
+        def restore(self, checkpoint_path: str) -> None:
+            raise AssertionError("runs continue from the ledger")
+
+    return Searching()

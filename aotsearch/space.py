@@ -1,0 +1,351 @@
+"""A grammar as a space of architectures: derive, count, enumerate, sample, neighbours.
+
+Everything rests on one walk: `_Derivation` asks a chooser for each decision it meets and builds the architecture. Replay, sampling,
+enumeration and search differ only in the chooser.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aotsearch import grammar, registry
+from aotsearch.architecture import NONE, Architecture, Part, Sublayer, part
+from aotsearch.errors import InputError, Mark, Problem, suggest
+from aotsearch.grammar import Choice, Component, Fixed, Form, ModelForm, Range, Repeat, Sequence
+from aotsearch.yamlfile import Node
+
+MAX_SUBLAYERS = 10_000
+ENUMERABLE = 100_000  # derivations that `count` will walk
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One thing to decide: an address with its alternatives, or with its bounds."""
+
+    address: str
+    values: tuple[Any, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    integer: bool = False
+
+    @property
+    def reference(self) -> Any:
+        """The first alternative, or the lower bound."""
+        return self.values[0] if self.values else self.low
+
+    def allows(self, value: Any) -> bool:
+        if self.values:
+            return any(value == v and isinstance(value, bool) == isinstance(v, bool) for v in self.values)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and self.low <= value <= self.high and (not self.integer or value == int(value))
+
+
+Chooser = Callable[[Decision], Any]
+
+
+class Refused(Exception):
+    """A derivation that breaks a law; `problem` says which, and where."""
+
+    def __init__(self, problem: Problem):
+        super().__init__(str(problem))
+        self.problem = problem
+
+
+@dataclass(frozen=True)
+class Space:
+    """The architectures that a grammar can derive, for the sizes of a task."""
+
+    form: ModelForm
+    sizes: tuple[tuple[str, int], ...]
+
+    @classmethod
+    def parse(cls, node: Node, sizes: Mapping[str, int]) -> Space:
+        """The space of a grammar node.
+
+        Raises:
+            InputError: with every problem of the grammar, or with the law that its reference breaks.
+        """
+        space = cls(grammar.parse(node), tuple(sorted(sizes.items())))
+        space.reference  # noqa: B018 (a space without a reference is an error of the file)
+        return space
+
+    def derive(self, choose: Chooser) -> Architecture:
+        """The architecture that a chooser decides. Raises Refused where its choices break a law."""
+        walk = _Derivation(choose, self.sizes)
+        return walk.model(self.form)
+
+    def at(self, decisions: Mapping[str, Any]) -> Architecture:
+        """The architecture at some decisions, every other at its reference.
+
+        Raises:
+            InputError: an address that is not met, a value that is not an alternative, or a broken law.
+        """
+        met: dict[str, Decision] = {}
+
+        def choose(decision: Decision) -> Any:
+            met[decision.address] = decision
+            value = decisions.get(decision.address, decision.reference)
+            if not decision.allows(value):
+                known = suggest(value, decision.values) if decision.values else f" (in [{decision.low}, {decision.high}])"
+                raise InputError(f"{value!r} is not an alternative of {decision.address!r}{known}")
+            return value
+
+        try:
+            architecture = self.derive(choose)
+        except Refused as e:
+            raise InputError(e.problem) from None
+        for address in decisions.keys() - met.keys():
+            raise InputError(f"no decision {address!r} is met here{suggest(address, met)}")
+        return architecture
+
+    @property
+    def reference(self) -> Architecture:
+        """Every decision at its first alternative."""
+        return self.at({})
+
+    def decisions(self) -> dict[str, Decision]:
+        """Every decision of the grammar outside `each`, by address, in reading order."""
+        found: dict[str, Decision] = {}
+
+        def visit(form: Form) -> None:
+            if isinstance(form, Choice | Range):
+                found.setdefault(form.address, _decision(form, ""))
+            for child in _children(form):
+                visit(child)
+
+        visit(self.form)
+        return found
+
+    def enumerate(self) -> Iterator[Architecture]:
+        """Every architecture once, the reference first, lazily.
+
+        Raises:
+            InputError: a decision is over a continuous range.
+        """
+        seen: set[str] = set()
+        for architecture in self._walk({}):
+            if architecture.digest not in seen:
+                seen.add(architecture.digest)
+                yield architecture
+
+    def count(self) -> int:
+        """How many architectures there are, exactly.
+
+        Raises:
+            InputError: the space is continuous, or has more derivations than can be walked.
+        """
+        number = 0
+        for number, _ in enumerate(self.enumerate(), 1):
+            if number > ENUMERABLE:
+                raise InputError(f"the space has more than {ENUMERABLE} architectures; it is not counted")
+        return number
+
+    def sample(self, seed: int) -> Architecture:
+        """An architecture at random, each decision uniform over its alternatives; choices that break a law are drawn again."""
+        rng = random.Random(seed)
+        for _ in range(10_000):
+            try:
+                return self.derive(lambda decision: _draw(decision, rng))
+            except Refused:
+                continue
+        raise InputError("10000 samples in a row broke a law; the grammar derives almost nothing")
+
+    def neighbours(self, architecture: Architecture) -> list[Architecture]:
+        """Every other architecture that differs in one of the decisions both meet; decisions met anew take every value."""
+        found: dict[str, Architecture] = {}
+        for address, value in architecture.decisions.items():
+            kept = {a: v for a, v in architecture.decisions.items() if a != address}
+            for other in self._walk(kept):
+                if other.digest != architecture.digest and other.decisions.get(address, value) != value:
+                    found.setdefault(other.digest, other)
+        return list(found.values())
+
+    def _walk(self, kept: Mapping[str, Any]) -> Iterator[Architecture]:
+        """Every derivation that agrees with the kept decisions, in depth-first order."""
+        script: list[int] = []  # the alternative taken at each free decision
+        while True:
+            sizes: list[int] = []
+
+            def choose(decision: Decision, sizes: list[int] = sizes) -> Any:
+                if decision.address in kept:
+                    return kept[decision.address]
+                values = _values(decision)
+                sizes.append(len(values))
+                if len(script) < len(sizes):
+                    script.append(0)
+                return values[script[len(sizes) - 1]]
+
+            try:
+                yield self.derive(choose)
+            except Refused:
+                pass
+            del script[len(sizes) :]
+            while script and script[-1] + 1 >= sizes[len(script) - 1]:
+                script.pop()
+            if not script:
+                return
+            script[-1] += 1
+
+
+def _values(decision: Decision) -> tuple[Any, ...]:
+    if decision.values:
+        return decision.values
+    if not decision.integer:
+        raise InputError(f"the decision {decision.address!r} is a continuous range; its values can not be listed")
+    return tuple(range(int(decision.low), int(decision.high) + 1))
+
+
+def _draw(decision: Decision, rng: random.Random) -> Any:
+    if decision.values:
+        return rng.choice(decision.values)
+    low, high = decision.low, decision.high
+    if decision.integer and not decision.log:
+        return rng.randint(int(low), int(high))
+    value = math.exp(rng.uniform(math.log(low), math.log(high))) if decision.log else rng.uniform(low, high)
+    return round(value) if decision.integer else min(max(value, low), high)
+
+
+def _decision(form: Choice | Range, prefix: str) -> Decision:
+    address = prefix + form.address
+    if isinstance(form, Choice):
+        return Decision(address, form.labels)
+    return Decision(address, (), form.low, form.high, form.log, form.integer)
+
+
+def _children(form: Form) -> Iterator[Form]:
+    if isinstance(form, Choice | Sequence):
+        yield from form.forms
+    elif isinstance(form, Component):
+        yield from form.options.values()
+        yield from form.own.values()
+    elif isinstance(form, Repeat):
+        yield form.times
+        if form.address is None:
+            yield form.body
+    elif isinstance(form, ModelForm):
+        yield from form.options.values()
+
+
+class _Derivation:
+    """One walk over a grammar: each address is decided once, in reading order."""
+
+    def __init__(self, choose: Chooser, sizes: tuple[tuple[str, int], ...]):
+        self.choose = choose
+        self.sizes = sizes
+        self.made: dict[str, Any] = {}
+        self.prefix = ""
+
+    def model(self, form: ModelForm) -> Architecture:
+        given = {name: f for name, f in form.options.items() if name not in ("block", "blocks")}
+        options: dict[str, Any] = {}
+        parts: dict[str, Part] = {}
+        self.width = self.option(given["width"])
+        for name, inner in given.items():
+            if isinstance(grammar.MODEL[name], str):
+                parts[name] = self.part(inner)
+            else:
+                options[name] = self.option(inner)
+        self.norm = parts.get("norm", Part("layernorm"))
+        self.place: str = options.get("place", "pre")
+        self.join = parts.get("join", Part("add"))
+        if "blocks" in form.options:
+            sublayers = self.sublayers(form.options["blocks"])
+        else:
+            body = self.sublayers(form.options["block"])
+            sublayers = _repeat(body, options["depth"], form.options["depth"].mark)
+        return Architecture(
+            width=self.width,
+            sublayers=tuple(sublayers),
+            positions=parts.get("positions", Part("learned")),
+            # a pre-norm stream leaves its last join unnormalised; a post-norm one does not
+            final_norm=parts.get("final_norm", self.norm if self.place == "pre" else NONE),
+            head=options.get("head", "tied"),
+            sizes=self.sizes,
+            decisions=self.made,
+        )
+
+    def decide(self, form: Choice | Range) -> Any:
+        decision = _decision(form, self.prefix)
+        if decision.address not in self.made:
+            self.made[decision.address] = self.choose(decision)
+        return self.made[decision.address]
+
+    def resolve(self, form: Form) -> Form:
+        """Follow choices down to what was chosen."""
+        while isinstance(form, Choice):
+            value = self.decide(form)
+            index = next(i for i, v in enumerate(form.labels) if v == value and isinstance(v, bool) == isinstance(value, bool))
+            form = form.forms[index]
+        return form
+
+    def option(self, form: Form) -> Any:
+        form = self.resolve(form)
+        if isinstance(form, Range):
+            return form.option.parse(self.decide(form))
+        assert isinstance(form, Fixed), form
+        return form.value
+
+    def part(self, form: Form) -> Part:
+        form = self.resolve(form)
+        assert isinstance(form, Component), form
+        options = {}
+        for name, inner in form.options.items():
+            options[name] = self.option(inner)
+            option = registry.find(form.slot, form.word).options[name]
+            if option.divides_width and self.width % options[name]:
+                mark = self.resolve(inner).mark
+                raise Refused(Problem(f"{name} divides width: {options[name]} does not divide {self.width}", mark))
+        return part(form.slot, form.word, options)
+
+    def sublayers(self, form: Form) -> list[Sublayer]:
+        form = self.resolve(form)
+        if isinstance(form, Sequence):
+            return _concatenate([self.sublayers(f) for f in form.forms])
+        if isinstance(form, Repeat):
+            return self.repeat(form)
+        assert isinstance(form, Component), form
+        operation = self.part(form)
+        norm = self.part(form.own["norm"]) if "norm" in form.own else self.norm
+        place = self.option(form.own["place"]) if "place" in form.own else self.place
+        join = self.part(form.own["join"]) if "join" in form.own else self.join
+        return [Sublayer(operation, norm, "pre" if norm.absent else place, join)]
+
+    def repeat(self, form: Repeat) -> list[Sublayer]:
+        times = self.option(form.times)
+        if form.address is None:
+            return _repeat(self.sublayers(form.body), times, form.mark, tied=form.tied)
+        outer, bodies = self.prefix, []
+        for place in range(min(times, MAX_SUBLAYERS)):
+            self.prefix = f"{outer}{form.address}.{place}."
+            bodies.append(self.sublayers(form.body))
+        self.prefix = outer
+        _limit(times, form.mark)
+        return _concatenate(bodies)
+
+
+def _limit(number: int, mark: Mark) -> None:
+    if number > MAX_SUBLAYERS:
+        raise Refused(Problem(f"a model has at most {MAX_SUBLAYERS} sublayers, not {number}", mark))
+
+
+def _repeat(body: list[Sublayer], times: int, mark: Mark, tied: bool = False) -> list[Sublayer]:
+    _limit(times * max(1, len(body)), mark)
+    return _concatenate([body] * times, tied)
+
+
+def _concatenate(bodies: list[list[Sublayer]], tied: bool = False) -> list[Sublayer]:
+    """Sublayers in sequence; `same_as` of each body counts from the body's start, in the result from the result's."""
+    joined: list[Sublayer] = []
+    for body in bodies:
+        start = 0 if tied else len(joined)
+        copy = tied and bool(joined)
+        for i, sublayer in enumerate(body):
+            source = sublayer.same_as if sublayer.same_as is not None else i if copy else None
+            joined.append(dataclasses.replace(sublayer, same_as=None if source is None else start + source))
+    return joined

@@ -1,0 +1,288 @@
+"""Study: a question, a task, a space, and how the evidence is gathered; frozen once loaded.
+
+load("spaces/redundancy.yaml") -> Study;  study.space, study.arms(), study.reference
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field
+
+from aotsearch import registry, yamlfile
+from aotsearch.architecture import Architecture
+from aotsearch.design import Arm, arms
+from aotsearch.errors import InputError, Mark, Problem, suggest
+from aotsearch.registry import Count, Positive
+from aotsearch.space import Space
+from aotsearch.yamlfile import Node
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Budget(Settings):
+    """How long each trial trains, and how often it is measured."""
+
+    steps: Count = Field(600, description="optimiser steps")
+    batch: Count = Field(16, description="sequences per step")
+    evaluations: Count = Field(4, description="evaluations of the whole validation split, the last at the end")
+
+
+class Optimiser(Settings):
+    """AdamW with linear warm-up and cosine decay."""
+
+    warmup: Fraction = Field(0.1, description="share of the steps in which the learning rate rises from 0")
+    floor: Fraction = Field(0.1, description="last learning rate as a share of the highest")
+    weight_decay: float = Field(0.1, ge=0, allow_inf_nan=False, description="decay of matrices; vectors are not decayed")
+    beta1: float = Field(0.9, ge=0, lt=1, description="decay of the first moment")
+    beta2: float = Field(0.95, ge=0, lt=1, description="decay of the second moment")
+    clip: Positive = Field(1.0, description="largest norm of the gradient")
+
+
+class Search(Settings):
+    """`design: search`: TPE with ASHA proposes, fresh seeds confirm."""
+
+    trials: Count = Field(24, description="architectures tried, one seed each")
+    confirm: Count = Field(3, description="the best so many are trained again, against the reference, on fresh seeds")
+    reduction: int = Field(3, ge=2, description="ASHA keeps one in so many at each rung")
+    seed: int = Field(0, ge=0, description="seed of the sampler")
+
+
+class Resources(Settings):
+    """What one trial is granted."""
+
+    cpus: Count = Field(1, description="processors, which is also the number of threads")
+    gpus: float | Literal["auto"] = Field("auto", description="GPUs, or a share of one; auto is one where there is one")
+
+
+class StudySettings(Settings):
+    """The `study` section."""
+
+    design: Literal["one-at-a-time", "search"] = Field("one-at-a-time", description="which arms are trained")
+    seeds: Count | list[int] = Field(5, description="how many seeds each arm is trained under, or which")
+    budget: Budget = Budget()
+    learning_rate: Positive = Field(3e-3, description="highest learning rate, the same for all arms")
+    optimiser: Optimiser = Optimiser()
+    equalise: Literal["none"] | list[Literal["none"]] = Field("none", description="what arms are made equal in")
+    margin: Positive = Field(0.02, description="differences within it do not matter; declared before the run")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="of the intervals, over all arms at once")
+    arms: dict[str, dict[str, Any]] = Field({}, description="further arms: name -> decision -> value")
+    search: Search = Search()
+    resources: Resources = Resources()
+
+    @pydantic.field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: int | list[int]) -> int | list[int]:
+        if isinstance(seeds, list) and (not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0):
+            raise ValueError("seeds are distinct whole numbers of at least 0")
+        return seeds
+
+    @property
+    def seed_list(self) -> list[int]:
+        return list(self.seeds) if isinstance(self.seeds, list) else list(range(self.seeds))
+
+
+@dataclass(frozen=True)
+class Study:
+    """A loaded study.
+
+    Attributes:
+        name: Of the study and of its MLflow experiment.
+        question: What it asks, for the report.
+        task: What the models are trained on.
+        space: The architectures.
+        settings: The `study` section.
+        plain: The resolved study as plain data, as `study.yaml` holds it.
+    """
+
+    name: str
+    question: str
+    task: Any
+    space: Space
+    settings: StudySettings
+    plain: Mapping[str, Any]
+
+    @property
+    def reference(self) -> Architecture:
+        return self.space.reference
+
+    @functools.cached_property
+    def _arms(self) -> list[Arm]:
+        return arms(self.space, self.settings.design, self.settings.arms)
+
+    def arms(self) -> list[Arm]:
+        """The arms of the design, the reference first."""
+        return list(self._arms)
+
+    def arm(self, name: str) -> Arm:
+        """One arm by name."""
+        by_name = {a.name: a for a in self._arms}
+        if name not in by_name:
+            raise InputError(f"no arm {name!r}{suggest(name, by_name)}")
+        return by_name[name]
+
+    def training(self) -> dict[str, Any]:
+        """Everything besides architecture, task and seed that decides a trial's numbers."""
+        s = self.settings
+        return {**s.budget.model_dump(), "learning_rate": s.learning_rate, **s.optimiser.model_dump()}
+
+    @property
+    def digest(self) -> str:
+        """Names what must be equal for two trials to be compared: the task and the training."""
+        text = json.dumps([self.task.to_plain(), self.training()], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+SECTIONS = ("name", "question", "task", "grammar", "study")
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Study:
+    """Read and check a study file.
+
+    Args:
+        path: A YAML file.
+        overrides: `path=value` texts that replace parts of it, such as `study.budget.steps=100`.
+
+    Raises:
+        InputError: with every problem found, each with its place.
+    """
+    node = yamlfile.read(path)
+    for override in overrides:
+        node = override_node(node, override)
+    return parse(node, Path(path).resolve().parent)
+
+
+def override_node(node: Node, override: str) -> Node:
+    """A study node with one `path=value` applied."""
+    path, sign, value = override.partition("=")
+    origin = Mark(f"--set {override}")
+    keys = path.strip().split(".")
+    if not sign or not all(keys):
+        raise InputError("--set takes path=value, such as study.seeds=8", origin)
+    if keys[0] not in SECTIONS:
+        raise InputError(f"a study has no section {keys[0]!r}{suggest(keys[0], SECTIONS)}", origin)
+    return yamlfile.replace(node, keys, yamlfile.parse_value(value.strip(), origin.file), origin)
+
+
+def parse(node: Node, folder: Path) -> Study:
+    """A study node, checked; `folder` is where relative data paths start."""
+    if not isinstance(node.value, dict):
+        raise InputError(f"a study is a mapping with {', '.join(SECTIONS)}, not {node.kind}", node.mark)
+    problems = [
+        Problem(f"a study has no section {key!r}{suggest(key, SECTIONS)}", node.keys[key]) for key in node.value if key not in SECTIONS
+    ]
+    problems += [Problem(f"a study needs the section {key!r}", node.mark) for key in ("name", "task", "grammar") if key not in node.value]
+
+    def attempt(function: Any, *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except InputError as e:
+            problems.extend(e.problems)
+            return None
+
+    sections = node.value
+    name = attempt(_name, sections["name"]) if "name" in sections else None
+    question = attempt(_text, sections["question"], "question") if "question" in sections else ""
+    task = attempt(_task, sections["task"], folder) if "task" in sections else None
+    settings = attempt(_settings, sections.get("study", Node({}, node.mark)))
+    sizes = task.sizes if task is not None else {"vocabulary": 2, "context": 2}
+    space = attempt(Space.parse, sections["grammar"], sizes) if "grammar" in sections else None
+    if problems:
+        raise InputError(dict.fromkeys(problems))
+    assert name is not None and space is not None and task is not None
+    study = Study(name, question, task, space, settings, node.plain() | {"task": task.to_plain()})
+    try:
+        study.arms()
+    except InputError as e:
+        raise e.at(_arms_mark(node)) from None
+    return study
+
+
+def _arms_mark(node: Node) -> Mark:
+    section = node.value.get("study", node)
+    arms = section.value.get("arms", section) if isinstance(section.value, dict) else section
+    mark: Mark = arms.mark
+    return mark
+
+
+def _text(node: Node, what: str) -> str:
+    if not isinstance(node.value, str):
+        raise InputError(f"{what} is a string, not {node.kind}", node.mark)
+    return node.value
+
+
+def _name(node: Node) -> str:
+    name = _text(node, "name")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 _-]{0,99}", name):  # it names a folder and an MLflow experiment
+        raise InputError(f"name is made of letters, digits, space, '_' and '-', not {name!r}", node.mark)
+    return name
+
+
+def _task(node: Node, folder: Path) -> Any:
+    words = registry.words_of("task")
+    if isinstance(node.value, dict) and len(node.value) == 1:
+        ((name, inner),) = node.value.items()
+        mark = node.keys[name]
+    else:
+        name, inner, mark = node.value, Node({}, node.mark), node.mark
+    if name not in words:
+        raise InputError(f"unknown task {name!r}{suggest(name, words)}" if isinstance(name, str) else "task is {word: {...}}", mark)
+    given = {} if inner.value is None else inner.value
+    if not isinstance(given, dict):
+        raise InputError(f"the options of {name} are a mapping, not {inner.kind}", inner.mark)
+    declared, options, problems = words[name].options, {}, []
+    for key, value in given.items():
+        try:
+            if key not in declared:
+                raise ValueError(f"{name} has no option {key!r}{suggest(key, declared)}")
+            options[key] = declared[key].parse(value.plain())
+        except ValueError as e:
+            problems.append(Problem(str(e), value.mark if key in declared else inner.keys[key]))
+    if problems:
+        raise InputError(problems)
+    try:
+        return words[name].load()(folder, **options)
+    except ValueError as e:
+        raise InputError(str(e), given["data"].mark if "data" in given else mark) from None
+
+
+def _settings(node: Node) -> StudySettings:
+    if not isinstance(node.value, dict):
+        raise InputError(f"study is a mapping, not {node.kind}", node.mark)
+    try:
+        return StudySettings.model_validate(node.plain(), strict=None)
+    except pydantic.ValidationError as e:
+        raise InputError(dict.fromkeys(_problem(node, error) for error in e.errors())) from None
+
+
+def _problem(node: Node, error: Any) -> Problem:
+    """One pydantic error in our words, at the deepest place of its path that the file has."""
+    model: Any = StudySettings
+    mark, path = node.mark, []
+    for key in error["loc"]:
+        if isinstance(node.value, dict) and key in node.value:
+            path.append(str(key))
+            key_mark, node = node.keys[key], node.value[key]
+            mark = key_mark if error["type"] == "extra_forbidden" else node.mark
+        elif isinstance(node.value, list) and isinstance(key, int) and key < len(node.value):
+            node = node.value[key]
+            mark = node.mark
+    name = path[-1] if path else "study"
+    if error["type"] == "extra_forbidden":
+        for key in path[:-1]:
+            model = model.model_fields[key].annotation
+        return Problem(f"{path[-2] if path[1:] else 'study'} has no option {name!r}{suggest(name, model.model_fields)}", mark)
+    message = error["msg"].removeprefix("Value error, ")
+    return Problem(f"{name}: {message[0].lower()}{message[1:]}, not {node.kind}", mark)

@@ -1,0 +1,152 @@
+"""(Architecture, seed) -> record. What goes wrong inside a trial is a result of the trial, never an end of the run.
+
+A trial travels as plain data (`plan` makes it, `run` takes it), so that any process on any machine can run it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import platform
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aotsearch import registry
+from aotsearch.architecture import Architecture
+from aotsearch.cost import cost
+from aotsearch.design import Arm
+from aotsearch.errors import AotsearchError
+from aotsearch.model import build
+from aotsearch.study import Study
+from aotsearch.train import Diverged, Grant, Report, train
+
+
+class Stopped(Exception):
+    """Raised by a report to end a trial early, on purpose."""
+
+
+def plan(study: Study, arm: Arm, seed: int, phase: str) -> dict[str, Any]:
+    """A trial as plain data. Its key names everything that decides its numbers, so equal keys are never trained twice."""
+    architecture = arm.architecture
+    identity = [architecture.digest, seed, study.task.to_plain(), study.training(), phase == "search"]
+    return {
+        "key": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16],
+        "arm": arm.name,
+        "seed": seed,
+        "phase": phase,
+        "equalise": "none",
+        "digest": architecture.digest,
+        "decisions": dict(architecture.decisions),
+        "changes": {address: list(pair) for address, pair in arm.changes.items()},
+        "architecture": architecture.to_dict(),
+        "task": study.task.to_plain(),
+        "training": study.training(),
+        **_counts(architecture),
+    }
+
+
+def _counts(architecture: Architecture) -> dict[str, int]:
+    """Parameters and FLOPs; a model that can not be built has none, and its trial will say why."""
+    try:
+        return vars(cost(architecture))
+    except Exception:  # noqa: BLE001 (an installed package's part may raise anything)
+        return dict.fromkeys(("parameters", "parameters_without_embeddings", "flops_per_token"), 0)
+
+
+def run(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Path | None = None) -> dict[str, Any]:
+    """Train one trial and return its record.
+
+    Args:
+        trial: What `plan` made.
+        grant: The resources it may use.
+        report: Called with every point of the curve; may raise Stopped.
+        checkpoints: Folder for the trained weights, one file per trial.
+    """
+    architecture = Architecture.from_dict(trial["architecture"], trial["decisions"])
+    curve: list[dict[str, float]] = []
+    started = time.perf_counter()
+
+    def keep(point: dict[str, float]) -> None:
+        curve.append(point)
+        report(point)
+
+    outcome, message, trace = "done", "", ""
+    try:
+        model = build(architecture, trial["seed"])
+        train(model, load_task(trial), trial["training"], trial["seed"], grant, keep)
+        if checkpoints is not None:
+            _save(model, checkpoints / f"{trial['key']}.pt")
+    except Diverged as e:
+        outcome, message = "diverged", str(e)
+    except Stopped as e:
+        outcome, message = "stopped", str(e)
+    except AotsearchError:
+        raise  # the data or the disk, not the trial
+    except Exception as e:  # noqa: BLE001 (any other error is the trial's result; SystemExit, by which Ray stops a trial, passes)
+        outcome = "out-of-memory" if _out_of_memory(e) else "failed"
+        message, trace = f"{type(e).__name__}: {e}".splitlines()[0][:500], traceback.format_exc()
+        if grant.device != "cpu":
+            torch.cuda.empty_cache()
+    return record(trial, outcome, curve) | {
+        "message": message,
+        "traceback": trace,
+        "seconds": round(time.perf_counter() - started, 3),
+        "device": grant.device.partition(":")[0],
+        "precision": grant.precision,
+        "threads": grant.threads,
+    }
+
+
+def record(trial: Mapping[str, Any], outcome: str, curve: list[dict[str, float]]) -> dict[str, Any]:
+    """What is known of a trial from its plan and its curve."""
+    measured = [p for p in curve if "loss" in p]
+    keep = outcome in ("done", "stopped") and bool(measured)
+    steps = int(curve[-1]["step"]) if curve else 0
+    context = trial["architecture"]["sizes"].get("context", 1)
+    fields: tuple[str, ...] = ("key", "arm", "seed", "phase", "equalise", "digest", "decisions", "changes", "architecture", "training")
+    fields += ("parameters", "parameters_without_embeddings", "flops_per_token")
+    return {
+        **{name: trial[name] for name in fields},
+        "outcome": outcome,
+        "measures": {k: v for k, v in measured[-1].items() if k not in ("step", "train_loss")} if keep else {},
+        "curve": curve,
+        "learning_rate": trial["training"]["learning_rate"],
+        "steps": steps,
+        "tokens": steps * trial["training"]["batch"] * context,
+        "host": platform.node(),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+_tasks: dict[str, Any] = {}  # a reused worker opens a task's data once
+
+
+def load_task(trial: Mapping[str, Any]) -> Any:
+    """The task of a trial, opened on this machine."""
+    text = json.dumps(trial["task"], sort_keys=True)
+    if text not in _tasks:
+        ((name, options),) = trial["task"].items()
+        _tasks[text] = registry.find("task", name).load()(Path(), **options)
+    return _tasks[text]
+
+
+def _save(model: torch.nn.Module, path: Path) -> None:
+    """Write weights whole or not at all; a full disk costs the checkpoint, not the trial."""
+    made = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({name: value.cpu() for name, value in model.state_dict().items()}, made)
+        made.replace(path)
+    except (OSError, RuntimeError):  # torch's writer raises RuntimeError where the disk is full
+        made.unlink(missing_ok=True)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

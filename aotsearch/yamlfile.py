@@ -1,0 +1,204 @@
+"""Strict YAML 1.2 with places: text -> Node.
+
+Every node keeps its line and column, so that later stages can point at the text they refuse. Differences from PyYAML's
+default: 1e-4 is a number, `no` is a string, a repeated key is an error, and anchors, tags, deep nesting and large files are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from aotsearch.errors import InputError, Mark, Problem
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 60
+
+_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_CONSTANTS: dict[str, bool | None] = {"null": None, "Null": None, "NULL": None, "~": None, "": None}
+_CONSTANTS |= {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+
+
+@dataclass(frozen=True)
+class Node:
+    """A YAML value: a scalar (`value` is str, int, float, bool or None), a list of nodes, or a dict of nodes.
+
+    `keys` holds the place of each key of a mapping; `mark` the place of the value itself.
+    """
+
+    value: Any
+    mark: Mark
+    keys: dict[str, Mark] = field(default_factory=dict)
+
+    def plain(self) -> Any:
+        """The same value as plain Python data."""
+        if isinstance(self.value, dict):
+            return {k: v.plain() for k, v in self.value.items()}
+        if isinstance(self.value, list):
+            return [v.plain() for v in self.value]
+        return self.value
+
+    @property
+    def kind(self) -> str:
+        """What a person would call this value."""
+        if isinstance(self.value, dict):
+            return "a mapping"
+        if isinstance(self.value, list):
+            return "a list"
+        return "nothing" if self.value is None else repr(self.value)
+
+
+def read(path: str | Path) -> Node:
+    """Read a YAML file.
+
+    Raises:
+        InputError: the file is missing, unreadable, too large, or not strict YAML.
+    """
+    name = str(path)
+    try:
+        size = Path(path).stat().st_size
+        if size > MAX_BYTES:
+            raise InputError(f"a study file has at most {MAX_BYTES} bytes, this one has {size}", Mark(name))
+        text = Path(path).read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise InputError("no such file", Mark(name)) from None
+    except IsADirectoryError:
+        raise InputError("is a folder; name a YAML file in it", Mark(name)) from None
+    except UnicodeDecodeError as e:
+        raise InputError(f"is not UTF-8 text (byte {e.start})", Mark(name)) from None
+    except (OSError, ValueError) as e:
+        raise InputError(f"can not be read: {getattr(e, 'strerror', None) or e}", Mark(name)) from None
+    return parse(text, name)
+
+
+def parse(text: str, file: str) -> Node:
+    """Parse YAML text; `file` is the name that messages show."""
+    lines = text.splitlines()
+    try:
+        _refuse_bombs(text, file, lines)
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as e:
+        mark = _mark(e.problem_mark, file, lines) if e.problem_mark else Mark(file)
+        raise InputError(f"not valid YAML: {e.problem or e.context}", mark) from None
+    except yaml.YAMLError as e:
+        raise InputError(f"not valid YAML: {' '.join(str(e).split())}", Mark(file)) from None
+    if root is None:
+        raise InputError("the file is empty; a study has name, task, grammar and study", Mark(file, 1, 1))
+    problems: list[Problem] = []
+    node = _convert(root, file, lines, problems)
+    if problems:
+        raise InputError(problems)
+    return node
+
+
+def parse_value(text: str, origin: str) -> Node:
+    """One value given on the command line, such as the right side of `--set`."""
+    return parse(text, origin) if text.strip() else Node("", Mark(origin))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every string that strict YAML 1.2 would read as something else."""
+
+
+def _represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    plain = text not in _CONSTANTS and not _INT.fullmatch(text) and not _FLOAT.fullmatch(text)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
+
+
+_Dumper.add_representer(str, _represent)
+
+
+def dump(plain: Any) -> str:
+    """Plain data as YAML that `parse` reads back as the same data."""
+    text: str = yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return text
+
+
+def replace(node: Node, path: list[str], value: Node, origin: Mark) -> Node:
+    """A copy of `node` with `value` at the dotted `path`; missing mappings are made, list items are named by index."""
+    if not path:
+        return value
+    head, rest = path[0], path[1:]
+    if isinstance(node.value, list):
+        if not head.isdigit() or int(head) >= len(node.value):
+            raise InputError(f"{head!r} is not an index of a list of {len(node.value)} items", origin)
+        items = list(node.value)
+        items[int(head)] = replace(items[int(head)], rest, value, origin)
+        return Node(items, node.mark)
+    if isinstance(node.value, dict):
+        child = node.value.get(head, Node(None, origin))
+        return Node(node.value | {head: replace(child, rest, value, origin)}, node.mark, {head: origin} | node.keys)
+    if node.value is None or isinstance(node.value, str):  # `task: language` may be opened as `task.language.context`
+        word = node.value if isinstance(node.value, str) and node.value == head else None
+        if node.value is None or word:
+            return Node({head: replace(Node(None, origin), rest, value, origin)}, origin, {head: origin})
+    raise InputError(f"{head!r} can not be set inside {node.kind}", origin)
+
+
+def _refuse_bombs(text: str, file: str, lines: list[str]) -> None:
+    """Refuse what makes YAML unsafe, from the event stream, before any tree is built."""
+    depth = documents = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        mark = _mark(event.start_mark, file, lines)
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise InputError("anchors and aliases (&, *) are not part of this language; use a named rule", mark)
+        if getattr(event, "tag", None) not in (None, "!"):
+            raise InputError(f"tags such as {getattr(event, 'tag', None)!r} are not part of this language", mark)
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise InputError(f"values may be nested {MAX_DEPTH} deep at most", mark)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.DocumentStartEvent):
+            documents += 1
+            if documents > 1:
+                raise InputError("a file holds one YAML document; remove the second '---'", mark)
+
+
+def _mark(mark: Any, file: str, lines: list[str], end: Any = None) -> Mark:
+    text = lines[mark.line] if mark.line < len(lines) else ""
+    width = end.column - mark.column if end is not None and end.line == mark.line else 1
+    return Mark(file, mark.line + 1, mark.column + 1, text, max(1, width))
+
+
+def _convert(node: Any, file: str, lines: list[str], problems: list[Problem]) -> Node:
+    mark = _mark(node.start_mark, file, lines, node.end_mark)
+    if isinstance(node, yaml.SequenceNode):
+        return Node([_convert(item, file, lines, problems) for item in node.value], mark)
+    if isinstance(node, yaml.ScalarNode):
+        return Node(_scalar(node, mark, problems), mark)
+    items: dict[str, Node] = {}
+    keys: dict[str, Mark] = {}
+    for key_node, value_node in node.value:
+        key_mark = _mark(key_node.start_mark, file, lines, key_node.end_mark)
+        if not isinstance(key_node, yaml.ScalarNode):
+            problems.append(Problem("a key is a word, not a list or a mapping", key_mark))
+            continue
+        key = key_node.value
+        if key in items:
+            problems.append(Problem(f"the key {key!r} stands twice; first at line {keys[key].line}", key_mark))
+        keys.setdefault(key, key_mark)
+        items[key] = _convert(value_node, file, lines, problems)
+    return Node(items, mark, keys)
+
+
+def _scalar(node: Any, mark: Mark, problems: list[Problem]) -> Any:
+    text = node.value
+    if node.style is not None:  # quoted or block text is always a string
+        return text
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    if _INT.fullmatch(text):
+        if len(text) > 40:
+            problems.append(Problem("a whole number has at most 40 digits", mark))
+            return 0
+        return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text.replace(".inf", "inf").replace(".Inf", "inf").replace(".INF", "inf").lower().replace(".nan", "nan"))
+    return text
