@@ -145,7 +145,7 @@ class _Parser:
         if not self.rules:
             return self.fail(f"a grammar is a mapping of rules, not {self.grammar.kind}", self.grammar.mark)
         if "model" not in self.rules:
-            return self.fail("a grammar has a rule named 'model'" + suggest("model", self.rules), self.grammar.mark)
+            return self.fail(f"a grammar starts at a rule named 'model'; here are only {', '.join(self.rules)}", self.grammar.mark)
         form = self.model(self.rules["model"])
         if not self.problems:  # an unused rule is most often a misspelt reference
             for rule in self.rules.keys() - self.used:

@@ -102,7 +102,10 @@ def parse_value(text: str, origin: str) -> Node:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes every string that strict YAML 1.2 would read as something else."""
+    """Quotes every string that strict YAML 1.2 would read as something else, and writes no anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def _represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

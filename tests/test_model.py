@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from aotsearch import yamlfile
+from aotsearch.architecture import Architecture
+from aotsearch.cost import cost
+from aotsearch.model import build
+from aotsearch.space import Space
+
+SIZES = {"vocabulary": 50, "context": 16}
+
+
+def architecture(**model: Any) -> Architecture:
+    rules = {"model": {"width": 16, "depth": 2, "block": ["attention", "mlp"], **model}}
+    return Space.parse(yamlfile.parse(yamlfile.dump(rules), "f"), SIZES).reference
+
+
+def test_parameters_that_two_arms_share_start_at_the_same_values() -> None:
+    reference = dict(build(architecture(), seed=3).named_parameters())
+    arms: list[dict[str, Any]] = [
+        {"block": ["attention"]},
+        {"norm": "rmsnorm"},
+        {"positions": "rope"},
+        {"block": [{"attention": {"identity": -1, "heads": 1}}, "mlp"]},
+        {"block": [{"attention": {"qkv": "tied"}}, "mlp"]},
+        {"head": "free"},
+    ]
+    for arm in arms:
+        model = dict(build(architecture(**arm), seed=3).named_parameters())
+        shared = reference.keys() & model.keys()
+        assert len(shared) > 5, arm
+        for name in shared:
+            if reference[name].shape == model[name].shape:
+                assert torch.equal(reference[name], model[name]), (arm, name)
+
+
+def test_initial_values_depend_on_the_seed_and_not_on_torchs_generator() -> None:
+    first = build(architecture(), seed=0)
+    torch.manual_seed(123)
+    state = torch.get_rng_state()
+    again, other = build(architecture(), seed=0), build(architecture(), seed=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    for (name, a), b, c in zip(first.named_parameters(), again.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+        assert a.ndim < 2 or not torch.equal(a, c), name
+
+
+def test_matrices_start_at_gpt2s_scale() -> None:
+    model = build(architecture(width=256, block=["attention", "mlp"]))
+    spread = {n: p.std().item() for n, p in model.named_parameters() if p.ndim == 2}
+    for name, std in spread.items():
+        expected = 0.02 / (2 * 2) ** 0.5 if name.endswith("output.weight") else 0.02
+        assert abs(std / expected - 1) < 0.05, name
+
+
+def test_costs_are_those_counted_by_hand() -> None:
+    found = cost(architecture())
+    steps = 2 * (4 * 16**2 + 2 * 4 * 16**2)
+    norms = 5 * 2 * 16
+    assert found.parameters_without_embeddings == steps + norms
+    assert found.parameters == steps + norms + 50 * 16 + 16 * 16
+    # per token: two per weight of every product, the tied head, and scores and mixing over the whole context
+    assert found.flops_per_token == 2 * steps + 2 * 50 * 16 + 2 * 2 * (2 * 16 * 16)
+
+
+def test_tied_depth_costs_the_parameters_of_one_block_and_the_flops_of_all() -> None:
+    one = cost(architecture(depth=1))
+    rules = {"model": {"width": 16, "blocks": {"repeat": 3, "of": ["attention", "mlp"], "tied": True}}}
+    tied = cost(Space.parse(yamlfile.parse(yamlfile.dump(rules), "f"), SIZES).reference)
+    assert tied.parameters == one.parameters
+    assert tied.flops_per_token == cost(architecture(depth=3)).flops_per_token
+
+
+def test_a_model_of_180_million_parameters_is_costed_without_its_memory() -> None:
+    big = Space.parse(
+        yamlfile.parse("model: {width: 1280, depth: 36, block: [{attention: {qkv: tied, heads: 20}}]}", "f"), {"vocabulary": 50304, "context": 1024}
+    )
+    found = cost(big.reference)
+    assert abs(found.parameters_without_embeddings / 118.0e6 - 1) < 0.01  # Wang et al. 2025, Table 4: 182M with embeddings

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aotsearch import yamlfile
+from aotsearch.architecture import Architecture
+from aotsearch.errors import InputError
+from aotsearch.space import Space
+
+SIZES = {"vocabulary": 256, "context": 16}
+
+SUBLAYER = st.sampled_from(
+    [
+        "attention",
+        "mlp",
+        "none",
+        {"mlp": {"expand": 2}},
+        {"mlp": {"expand": 4}},
+        {"attention": {"identity": -1}},
+        {"attention": {"heads": {"any": [1, 2]}, "qkv": {"any": ["free", "tied"]}}},
+        {"mlp": {"norm": {"any": ["rmsnorm", "none"]}}},
+        "r1",
+        "r2",
+    ]
+)
+BLOCK = st.recursive(
+    SUBLAYER,
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=2),
+        st.lists(inner, min_size=1, max_size=3, unique_by=repr).map(lambda items: {"any": items}),
+        st.tuples(st.integers(1, 2), inner, st.booleans()).map(lambda t: {"repeat": t[0], "of": t[1], "tied": t[2]}),
+        st.tuples(st.integers(1, 2), inner).map(lambda t: {"each": t[0], "of": t[1]}),
+    ),
+    max_leaves=4,
+)
+
+
+@st.composite
+def grammars(draw: st.DrawFn) -> dict[str, Any]:
+    model: dict[str, Any] = {"width": draw(st.sampled_from([8, {"any": [8, 16]}])), "blocks": draw(BLOCK)}
+    model["norm"] = draw(st.sampled_from(["layernorm", {"any": ["layernorm", "none"]}]))
+    rules: dict[str, Any] = {"model": model, "r1": {"any": ["mlp", "none"]}, "r2": {"any": [{"attention": {"heads": {"any": [4, 2]}}}, "r1"]}}
+    text = json.dumps(model)
+    used = {"r2"} if '"r2"' in text else set()
+    used |= {"r1"} if '"r1"' in text or used else set()
+    return {name: body for name, body in rules.items() if name == "model" or name in used}
+
+
+def parse(rules: dict[str, Any]) -> Space:
+    return Space.parse(yamlfile.parse(yamlfile.dump(rules), "f"), SIZES)
+
+
+@settings(max_examples=150, deadline=None)
+@given(grammars())
+def test_count_is_the_number_of_architectures_listed_and_of_their_digests(rules: dict[str, Any]) -> None:
+    space = parse(rules)
+    listed = [a for a, _ in zip(space.enumerate(), range(400), strict=False)]
+    assert len({a.digest for a in listed}) == len(listed)
+    assert len(set(listed)) == len(listed)
+    if len(listed) < 400:
+        assert space.count() == len(listed)
+        assert space.sample(0) in listed
+
+
+@settings(max_examples=150, deadline=None)
+@given(grammars(), st.integers(0, 99))
+def test_every_sample_replays_from_its_decisions_and_survives_its_dictionary(rules: dict[str, Any], seed: int) -> None:
+    space = parse(rules)
+    a = space.sample(seed)
+    assert space.at(a.decisions) == a
+    assert space.sample(seed) == a
+    again = Architecture.from_dict(json.loads(json.dumps(a.to_dict())), a.decisions)
+    assert again == a and again.digest == a.digest
+
+
+@settings(max_examples=60, deadline=None)
+@given(grammars(), st.integers(0, 99))
+def test_neighbours_are_symmetric_and_one_decision_away(rules: dict[str, Any], seed: int) -> None:
+    space = parse(rules)
+    a = space.sample(seed)
+    for b in space.neighbours(a)[:8]:
+        assert b != a
+        assert sum(address in a.decisions and address in b.decisions for address in a.diff(b)) == 1
+        assert a in space.neighbours(b)
+
+
+def test_the_reference_takes_every_first_alternative() -> None:
+    space = parse({"model": {"width": {"any": [16, 8]}, "depth": 1, "block": {"any": ["mlp", "attention"]}}})
+    assert space.reference.decisions == {"model.width": 16, "model.block": "mlp"}
+    assert next(space.enumerate()) == space.reference
+
+
+def test_an_omitted_option_and_its_explicit_default_are_one_architecture() -> None:
+    bare = parse({"model": {"width": 8, "depth": 1, "block": ["attention"]}})
+    full = parse(
+        {"model": {"width": 8, "depth": 1, "norm": "layernorm", "place": "pre", "join": "add", "positions": "learned", "head": "tied",
+                   "final_norm": {"layernorm": {"bias": True, "eps": 1e-5}},
+                   "block": [{"attention": {"heads": 4, "qkv": "free", "identity": 0.0, "bias": False}}]}}
+    )  # fmt: skip
+    assert bare.reference == full.reference
+    assert bare.reference.digest == full.reference.digest
+
+
+def test_digests_do_not_change_between_releases() -> None:
+    golden = {
+        "2609bdf769b5": {"width": 8, "depth": 1, "block": ["attention"]},
+        "495adcf76d23": {"width": 64, "depth": 2, "block": ["attention", "mlp"]},
+        "ec0a3cc73360": {"width": 16, "depth": 2, "norm": "rmsnorm", "positions": "rope", "block": [{"attention": {"qkv": "tied", "identity": -1}}]},
+        "a1a4957c4317": {"width": 16, "blocks": [{"repeat": 3, "of": ["attention", {"mlp": {"place": "post"}}], "tied": True}], "head": "free"},
+    }
+    assert {parse({"model": model}).reference.digest: model for model in golden.values()} == golden
+
+
+def test_a_value_that_is_no_alternative_is_refused_with_the_nearest() -> None:
+    space = parse({"model": {"width": 8, "depth": 1, "norm": {"any": ["layernorm", "none"]}, "block": ["mlp"]}})
+    with pytest.raises(InputError, match="did you mean 'layernorm'"):
+        space.at({"model.norm": "layrnorm"})
+    with pytest.raises(InputError, match=r"did you mean 'model\.norm'"):
+        space.at({"model.nrm": "none"})
+
+
+def test_numeric_ranges_are_sampled_within_their_bounds() -> None:
+    rules = {"model": {"width": 8, "depth": {"int": [1, 4]}, "block": [{"mlp": {"expand": {"range": [0.5, 8], "log": True}}}]}}
+    space = parse(rules)
+    samples = [space.sample(i) for i in range(200)]
+    expands = [a.decisions["model.block.mlp.expand"] for a in samples]
+    assert all(0.5 <= e <= 8 for e in expands) and {len(a.sublayers) for a in samples} == {1, 2, 3, 4}
+    assert 60 < sum(e < 2 for e in expands) < 140  # half of the log range
+    with pytest.raises(InputError, match="continuous"):
+        space.count()
