@@ -159,19 +159,14 @@ def report(
     json_: Json = False,
 ) -> None:
     """Make the report again from the ledger."""
-    from aotsearch import analysis
     from aotsearch import report as reports
-    from aotsearch.ledger import Ledger
-    from aotsearch.runner import STUDY_FILE
-    from aotsearch.study import load
 
-    ledger = Ledger.open(folder)
     paths = reports.write(folder, [f.strip() for f in format_.split(",") if f.strip()])
-    found = analysis.analyse(list(ledger.records().values()), load(folder / STUDY_FILE))
+    found = reports.read(folder)
     if json_:
-        _json(found.to_dict())
+        _json(found.analysis.to_dict())
         return
-    _print(analysis.summary(found, ledger.last("data")))
+    _print(found.summary())
     _say("written: " + ", ".join(str(p) for p in paths))
 
 

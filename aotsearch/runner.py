@@ -242,12 +242,10 @@ class _Run:
     # --- what it comes to ---
 
     def conclude(self, trained: int, seconds: float) -> Outcome:
-        from aotsearch import analysis, report
+        from aotsearch import report
 
         self.progress.end()
-        records = list(self.records.values())
-        found = analysis.analyse(records, self.study)
-        summary = analysis.summary(found, self.ledger.last("data"))
+        found = report.read(self.folder)
         notes = []
         try:
             files = report.write(self.folder)
@@ -255,9 +253,10 @@ class _Run:
             files = []
             notes.append(f"the report could not be written: {e}; `aotsearch report {self.folder}` makes it later")
         if self.tracker is not None:
-            self.tracker.publish(found.to_dict(), summary, files, self.folder / STUDY_FILE)
+            self.tracker.publish(found.analysis.to_dict(), found.summary(), files, self.folder / STUDY_FILE)
         self.status = "FINISHED"
-        return Outcome(self.folder, Counter(r["outcome"] for r in records), trained, seconds, found, summary, notes)
+        outcomes = Counter(r["outcome"] for r in self.records.values())
+        return Outcome(self.folder, outcomes, trained, seconds, found.analysis, found.summary(), notes)
 
     def close(self) -> None:
         if self.cluster is not None:

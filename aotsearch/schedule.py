@@ -214,6 +214,9 @@ def _callback(work: Work, observer: Observer) -> Any:
             self.curves: dict[str, list[Mapping[str, float]]] = {}
             self.done: set[str] = set()
 
+        def __reduce__(self) -> Any:
+            return object, ()  # Tune pickles its parts for a restore that is never made
+
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
             self.curves[trial.trial_id] = []
             observer.started(trial.config["trial"])
@@ -258,6 +261,9 @@ def _searcher(work: Work) -> Any:
 
         def __init__(self) -> None:
             super().__init__(metric="loss", mode="min")
+
+        def __reduce__(self) -> Any:
+            return object, ()  # as above
 
         def suggest(self, trial_id: str) -> Any:
             assert work.proposer is not None and work.plan is not None

@@ -264,7 +264,9 @@ def _settings(node: Node) -> StudySettings:
     try:
         return StudySettings.model_validate(node.plain(), strict=None)
     except pydantic.ValidationError as e:
-        raise InputError(dict.fromkeys(_problem(node, error) for error in e.errors())) from None
+        problems = [_problem(node, error) for error in e.errors()]
+        first = {(p.mark, "no option" in p.message and p.message): p for p in reversed(problems)}  # a union complains once per member
+        raise InputError(reversed(first.values())) from None
 
 
 def _problem(node: Node, error: Any) -> Problem:

@@ -101,6 +101,7 @@ def run(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Pat
         "device": grant.device.partition(":")[0],
         "precision": grant.precision,
         "threads": grant.threads,
+        "process": os.getpid(),
     }
 
 
@@ -121,6 +122,9 @@ def record(trial: Mapping[str, Any], outcome: str, curve: list[dict[str, float]]
         "steps": steps,
         "tokens": steps * trial["training"]["batch"] * context,
         "host": platform.node(),
+        "device": "",  # not known where a worker was stopped or lost; `run` knows
+        "precision": "",
+        "threads": 0,
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 

@@ -77,7 +77,9 @@ def test_tied_repeats_share_one_set_of_weights() -> None:
 
 
 def test_inline_decisions_are_named_by_their_path_and_never_share_one() -> None:
-    s = space("model: {width: 8, depth: 1, block: [b]}\nb: {any: [{mlp: {expand: {any: [4, 2]}}}, {mlp: {expand: {any: [1, 3]}, bias: true}}]}")
+    s = space(
+        "model: {width: 8, depth: 1, block: [b]}\nb: {any: [{mlp: {expand: {any: [4, 2]}}}, {mlp: {expand: {any: [1, 3]}, bias: true}}]}"
+    )
     assert list(s.decisions()) == ["b", "b.1.mlp.expand", "b.2.mlp.expand"]
     assert s.count() == 4
 

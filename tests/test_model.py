@@ -76,7 +76,8 @@ def test_tied_depth_costs_the_parameters_of_one_block_and_the_flops_of_all() -> 
 
 def test_a_model_of_180_million_parameters_is_costed_without_its_memory() -> None:
     big = Space.parse(
-        yamlfile.parse("model: {width: 1280, depth: 36, block: [{attention: {qkv: tied, heads: 20}}]}", "f"), {"vocabulary": 50304, "context": 1024}
+        yamlfile.parse("model: {width: 1280, depth: 36, block: [{attention: {qkv: tied, heads: 20}}]}", "f"),
+        {"vocabulary": 50304, "context": 1024},
     )
     found = cost(big.reference)
     assert abs(found.parameters_without_embeddings / 118.0e6 - 1) < 0.01  # Wang et al. 2025, Table 4: 182M with embeddings

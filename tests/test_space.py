@@ -44,7 +44,11 @@ BLOCK = st.recursive(
 def grammars(draw: st.DrawFn) -> dict[str, Any]:
     model: dict[str, Any] = {"width": draw(st.sampled_from([8, {"any": [8, 16]}])), "blocks": draw(BLOCK)}
     model["norm"] = draw(st.sampled_from(["layernorm", {"any": ["layernorm", "none"]}]))
-    rules: dict[str, Any] = {"model": model, "r1": {"any": ["mlp", "none"]}, "r2": {"any": [{"attention": {"heads": {"any": [4, 2]}}}, "r1"]}}
+    rules: dict[str, Any] = {
+        "model": model,
+        "r1": {"any": ["mlp", "none"]},
+        "r2": {"any": [{"attention": {"heads": {"any": [4, 2]}}}, "r1"]},
+    }
     text = json.dumps(model)
     used = {"r2"} if '"r2"' in text else set()
     used |= {"r1"} if '"r1"' in text or used else set()
@@ -110,8 +114,18 @@ def test_digests_do_not_change_between_releases() -> None:
     golden = {
         "2609bdf769b5": {"width": 8, "depth": 1, "block": ["attention"]},
         "495adcf76d23": {"width": 64, "depth": 2, "block": ["attention", "mlp"]},
-        "ec0a3cc73360": {"width": 16, "depth": 2, "norm": "rmsnorm", "positions": "rope", "block": [{"attention": {"qkv": "tied", "identity": -1}}]},
-        "a1a4957c4317": {"width": 16, "blocks": [{"repeat": 3, "of": ["attention", {"mlp": {"place": "post"}}], "tied": True}], "head": "free"},
+        "ec0a3cc73360": {
+            "width": 16,
+            "depth": 2,
+            "norm": "rmsnorm",
+            "positions": "rope",
+            "block": [{"attention": {"qkv": "tied", "identity": -1}}],
+        },
+        "a1a4957c4317": {
+            "width": 16,
+            "blocks": [{"repeat": 3, "of": ["attention", {"mlp": {"place": "post"}}], "tied": True}],
+            "head": "free",
+        },
     }
     assert {parse({"model": model}).reference.digest: model for model in golden.values()} == golden
 

@@ -1,0 +1,304 @@
+"""The statistics against numbers worked out by other means, and the laws that any verdict must obey."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from aotsearch import analysis
+from aotsearch.errors import InputError
+from aotsearch.study import Study, load
+
+TEXT = """
+name: small
+question: What is needed?
+task: {language: {data: python-stdlib, context: 16}}
+grammar:
+  model: {width: 16, depth: 1, positions: learned, norm: norm, block: [{attention: {heads: 2}}, channel]}
+  channel: {any: [{mlp: {expand: 2}}, none]}
+  norm: {any: [layernorm, rmsnorm]}
+study: {design: DESIGN, seeds: 4, margin: 0.02}
+"""
+
+
+def study(folder: Path, design: str = "one-at-a-time") -> Study:
+    path = folder / "study.yaml"
+    path.write_text(TEXT.replace("DESIGN", design))
+    return load(path)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return study(tmp_path_factory.mktemp("study"))
+
+
+def record(arm: str, seed: int, loss: float | None, **changes: Any) -> dict[str, Any]:
+    """One finished trial; no loss means that it diverged."""
+    done = loss is not None
+    return {
+        "key": f"{arm}/{seed}/{changes.get('phase')}",
+        "arm": arm,
+        "seed": seed,
+        "phase": "design",
+        "equalise": "none",
+        "digest": arm,
+        "decisions": {"channel": "none" if "channel" in arm else "mlp", "norm": "layernorm"},
+        "changes": {"channel": ["mlp", "none"]} if arm != "reference" else {},
+        "outcome": "done" if done else "diverged",
+        "message": "" if done else "loss is nan at step 3",
+        "measures": {"bits_per_byte": loss} if done else {},
+        "curve": [],
+        "parameters": 1000,
+        "parameters_without_embeddings": 900,
+        "flops_per_token": 2000,
+        "learning_rate": 0.003,
+        "steps": 600,
+        "tokens": 9600,
+        "seconds": 1.0,
+        "device": "cpu",
+        "precision": "float32",
+        "threads": 1,
+        "host": "h",
+        "finished": "2026-01-01T00:00:00+00:00",
+        **changes,
+    }
+
+
+def records(**losses: list[float | None]) -> list[dict[str, Any]]:
+    names = {"reference": "reference", "channel": "channel=none", "norm": "norm=rmsnorm"}
+    return [record(names[arm], seed, loss) for arm, row in losses.items() for seed, loss in enumerate(row)]
+
+
+def contrast(found: analysis.Analysis, arm: str = "channel=none") -> analysis.Contrast:
+    return next(c for c in found.contrasts if c.arm == arm)
+
+
+REFERENCE: list[float | None] = [3.0, 3.125, 2.875, 3.0625]
+
+
+def shifted(*differences: float) -> list[float | None]:
+    return [y + d for y, d in zip(REFERENCE, differences, strict=True) if y is not None]
+
+
+def test_interval_is_the_paired_t_interval_worked_by_hand() -> None:
+    # d = 1, 2, 3: mean 2, sd 1, t(0.975; 2) = 4.302653 from printed tables, half width 4.302653 / sqrt(3)
+    mean, low, high = analysis.interval([1.0, 2.0, 3.0], 0.95, 1)
+    assert mean == 2
+    assert high - mean == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
+    assert mean - low == pytest.approx(high - mean)
+
+
+def test_bonferroni_divides_the_error_rate_by_the_number_of_contrasts() -> None:
+    for n, family in ((2, 1), (5, 10), (8, 3)):
+        assert analysis.quantile(n, 0.95, family) == pytest.approx(stats.t.isf(0.025 / family, n - 1), rel=1e-9)
+    d = [0.1, 0.3, 0.2, 0.25]
+    mean, low, high = analysis.interval(d, 0.95, 2)
+    expected = stats.ttest_1samp(d, 0).confidence_interval(0.975)
+    assert (low, high) == pytest.approx((expected.low, expected.high))
+    assert mean == pytest.approx(0.2125)
+
+
+def test_contrasts_are_paired_by_seed_and_corrected_for_all_declared_arms(small: Study) -> None:
+    found = contrast(analysis.analyse(records(reference=REFERENCE, channel=shifted(0.1, 0.12, 0.14, 0.12)), small))
+    mean, low, high = analysis.interval([0.1, 0.12, 0.14, 0.12], 0.95, 2)  # two arms are declared, though one has not run
+    assert (found.difference, found.low, found.high) == pytest.approx((mean, low, high))
+    assert (found.seeds, found.verdict, found.label) == (4, "necessary", "channel: mlp -> none")
+    assert found.sd_paired is not None and found.sd_unpaired is not None and found.sd_unpaired > 5 * found.sd_paired
+
+
+@pytest.mark.parametrize(
+    ("differences", "said"),
+    [
+        ((0.1, 0.11, 0.12, 0.11), "necessary"),
+        ((-0.1, -0.11, -0.12, -0.11), "harmful"),
+        ((0.001, -0.001, 0.002, 0.0), "redundant"),
+        ((0.1, -0.1, 0.2, 0.0), "undecided"),
+        ((0.01, 0.011, 0.012, 0.011), "redundant"),  # surely above zero, yet surely within the margin
+        ((0.0, 0.0, 0.0, 0.0), "redundant"),
+        ((0.5, 0.5, 0.5, 0.5), "necessary"),
+    ],
+)
+def test_verdict_follows_the_interval(small: Study, differences: tuple[float, ...], said: str) -> None:
+    found = contrast(analysis.analyse(records(reference=REFERENCE, channel=shifted(*differences)), small))
+    assert found.verdict == said
+    assert (found.seeds_needed is not None) == (said == "undecided")
+
+
+def test_verdict_at_the_ends_of_the_margin() -> None:
+    assert analysis.verdict(-0.02, 0.02, 0.02) == "redundant"
+    assert analysis.verdict(0.01, 0.0201, 0.02) == "necessary"
+    assert analysis.verdict(-0.0201, -0.01, 0.02) == "harmful"
+    assert analysis.verdict(0.0, 0.03, 0.02) == "undecided"
+
+
+def test_seeds_needed_is_the_first_number_that_settles() -> None:
+    mean, sd, margin = 0.03, 0.05, 0.02
+    more = analysis.seeds_needed(mean, sd, 4, margin, 0.95, 10)
+    assert more is not None
+
+    def settles(n: int) -> bool:
+        return float(stats.t.isf(0.0025, n - 1)) * sd / math.sqrt(n) < mean
+
+    assert settles(4 + more) and not settles(3 + more)
+    assert analysis.seeds_needed(0.02, 5.0, 4, margin, 0.95, 10) is None
+
+
+def test_one_seed_gives_no_interval(small: Study) -> None:
+    found = analysis.analyse(records(reference=[3.0], channel=[3.5]), small)
+    assert (contrast(found).verdict, contrast(found).low, contrast(found).difference) == ("undecided", None, 0.5)
+    assert contrast(found, "norm=rmsnorm").difference is None
+    assert found.noise_floor is None and found.partial
+    assert any("needs two" in note for note in found.notes)
+    assert "one seed gives no interval" in analysis.summary(found)
+
+
+def test_no_record_at_all_is_still_an_answer(small: Study) -> None:
+    found = analysis.analyse([], small)
+    assert {c.verdict for c in found.contrasts} == {"undecided"}
+    assert "reference: no finished seed yet" in analysis.summary(found, {"baselines": {"unigram": 4.0}})
+
+
+def test_records_in_any_order_give_the_same_analysis(small: Study) -> None:
+    made = records(reference=REFERENCE, channel=shifted(0.1, 0.2, 0.15, 0.3), norm=shifted(0.01, 0, -0.01, 0.02))
+    expected = analysis.analyse(made, small)
+    for seed in range(5):
+        random.Random(seed).shuffle(made)
+        assert analysis.analyse(made, small) == expected
+
+
+def test_diverged_trials_are_counted_with_a_rate(small: Study) -> None:
+    found = analysis.analyse(records(reference=REFERENCE, channel=[3.0, None, 2.88, 3.07]), small)
+    outcome = next(o for o in found.outcomes if o.arm == "channel=none")
+    assert outcome.counts == {"diverged": 1, "done": 3} and outcome.rate == 0.25
+    expected = stats.binomtest(1, 4).proportion_ci(0.95, method="wilson")
+    assert (outcome.low, outcome.high) == pytest.approx((expected.low, expected.high))
+    assert "1 diverged of 4" in analysis.summary(found)
+
+
+def test_surviving_seeds_can_not_make_an_unstable_arm_redundant(small: Study) -> None:
+    found = contrast(analysis.analyse(records(reference=REFERENCE, channel=[3.0, None, 2.875, 3.0625]), small))
+    assert (found.verdict, found.difference, found.seeds, found.missing) == ("undecided", 0, 3, 1)
+    assert "diverged in 1 of 4 seeds" in found.remark and found.seeds_needed is None
+    unstable = contrast(analysis.analyse(records(reference=[3.0, None, 2.875, 3.0625], channel=shifted(1, 1, 1, 1)), small))
+    assert unstable.verdict == "undecided"
+
+
+def test_an_arm_that_always_diverges_shows_that_the_part_is_necessary(small: Study) -> None:
+    found = contrast(analysis.analyse(records(reference=REFERENCE, channel=[None] * 4), small))
+    assert (found.verdict, found.difference, found.low, found.seeds) == ("necessary", None, None, 4)
+    assert "diverged in every seed" in found.remark
+    mirrored = contrast(analysis.analyse(records(reference=[None] * 4, channel=REFERENCE), small))
+    assert mirrored.verdict == "harmful"
+    alone = contrast(analysis.analyse(records(reference=REFERENCE, channel=[None]), small))
+    assert alone.verdict == "undecided"  # once is no pattern
+
+
+def test_out_of_memory_says_nothing_about_the_loss(small: Study) -> None:
+    made = records(reference=REFERENCE, channel=shifted(0, 0, 0, 0))
+    made[-1] |= {"outcome": "out-of-memory", "measures": {}}
+    found = contrast(analysis.analyse(made, small))
+    assert (found.verdict, found.seeds, found.remark) == ("redundant", 3, "3 of 4 pairs")
+
+
+@pytest.mark.parametrize(("field", "value"), [("device", "NVIDIA X"), ("precision", "bfloat16"), ("steps", 100), ("tokens", 7)])
+def test_unlike_trials_are_not_mixed(small: Study, field: str, value: object) -> None:
+    made = records(reference=REFERENCE, channel=shifted(0, 0, 0, 0))
+    made[5][field] = value
+    with pytest.raises(InputError, match=rf"but {field} is .*{value} in 1 trials.*; run the study in a new --out folder") as caught:
+        analysis.analyse(made, small)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_arm_is_one_model(small: Study) -> None:
+    made = records(reference=REFERENCE)
+    made[0]["digest"] = "another"
+    with pytest.raises(InputError, match="two different models"):
+        analysis.analyse(made, small)
+
+
+def test_json_has_the_promised_fields_and_no_nan(small: Study) -> None:
+    found = analysis.analyse(records(reference=REFERENCE, channel=[None] * 4, norm=[3.0]), small)
+    plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert plain.keys() >= {"measure", "margin", "reference", "contrasts", "noise_floor"}
+    fields = {"arm", "decision", "from", "to", "equalise", "difference", "low", "high", "seeds", "verdict"}
+    assert all(c.keys() >= fields for c in plain["contrasts"])
+    row = next(c for c in plain["contrasts"] if c["arm"] == "channel=none")
+    assert (row["decision"], row["from"], row["to"], row["difference"]) == ("channel", "mlp", "none", None)
+
+
+def test_noise_floor_is_the_deviation_of_the_reference(small: Study) -> None:
+    found = analysis.analyse(records(reference=REFERENCE, channel=shifted(0.1, 0.2, 0.1, 0.2)), small)
+    assert found.noise_floor == pytest.approx(stats.tstd(REFERENCE))
+    assert found.smallest_effect == pytest.approx(contrast(found).high - contrast(found).difference)  # type: ignore[operator]
+    assert any("more than the margin" in note for note in found.notes)
+
+
+def test_table_has_a_row_per_trial_and_a_column_per_decision(small: Study) -> None:
+    table = analysis.tabulate(records(reference=REFERENCE, channel=[None, 3.0]), small)
+    assert len(table) == 6
+    assert set(table.columns) >= {"arm", "seed", "outcome", "bits_per_byte", "parameters", "flops_per_token", "digest", "channel", "norm"}
+    assert table["bits_per_byte"].isna().sum() == 1
+    assert analysis.tabulate([], small).empty
+
+
+def test_lines_are_aligned_and_name_the_verdict(small: Study) -> None:
+    found = analysis.analyse(records(reference=REFERENCE, channel=shifted(0.1, 0.11, 0.12, 0.11), norm=shifted(0.1, -0.1, 0.2, 0)), small)
+    lines = analysis.verdict_lines(found)
+    assert any("channel: mlp -> none" in line and line.endswith("necessary") for line in lines)
+    assert any("more seeds" in line for line in lines)
+    assert len({line.index("bits/byte") for line in lines}) == 1
+    text = analysis.summary(found, {"baselines": {"unigram": 4.6871, "bigram": 2.5}})
+    assert "unigram 4.687, bigram 2.500" in text and "not clearly better" in text
+    assert text.isascii() and max(map(len, text.splitlines())) <= 100
+
+
+def test_search_is_ranked_and_only_its_confirmation_is_judged(tmp_path: Path) -> None:
+    s = study(tmp_path, "search")
+    tried: list[Mapping[str, Any]] = [
+        record(f"search-{i}", 0, loss, phase="search", digest=f"d{i}") for i, loss in enumerate([3.0, 2.5, None, 2.8])
+    ]
+    tried.append(record("search-9", 0, 2.0, phase="search", outcome="stopped", steps=10, digest="d9"))
+    table = analysis.search_table(tried, s)
+    assert table["arm"].tolist() == ["search-1", "search-3", "search-0", "search-9", "search-2"]
+    assert any("not confirmed" in note for note in analysis.analyse(tried, s).notes)
+    confirmed = [record("reference", i, 3.0 + i / 8, phase="confirm") for i in range(4)]
+    confirmed += [record("candidate-d1", i, 2.5 + i / 8, phase="confirm", digest="d1") for i in range(4)]
+    found = analysis.analyse([*tried, *confirmed], s)
+    assert [(c.arm, c.verdict) for c in found.contrasts] == [("candidate-d1", "harmful")]
+    assert found.family == s.settings.search.confirm  # the family is as declared, not as many as came through
+    assert "search-1" in analysis.summary(found, None, table)
+
+
+losses = st.lists(st.integers(-4096, 4096).map(lambda k: k / 1024), min_size=4, max_size=4)  # exact in binary
+
+
+@settings(max_examples=60, deadline=None)
+@given(a=losses, b=losses, shift=st.integers(-8, 8))
+def test_adding_a_constant_to_all_losses_changes_no_verdict(small: Study, a: list[float], b: list[float], shift: int) -> None:
+    before = contrast(analysis.analyse(records(reference=[*a], channel=[*b]), small))
+    after = contrast(analysis.analyse(records(reference=[x + shift for x in a], channel=[x + shift for x in b]), small))
+    assert (before.verdict, before.difference, before.low, before.seeds_needed) == (
+        after.verdict,
+        after.difference,
+        after.low,
+        after.seeds_needed,
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(a=losses, b=losses)
+def test_swapping_arm_and_reference_mirrors_the_verdict(small: Study, a: list[float], b: list[float]) -> None:
+    there = contrast(analysis.analyse(records(reference=[*a], channel=[*b]), small))
+    back = contrast(analysis.analyse(records(reference=[*b], channel=[*a]), small))
+    mirror = {"necessary": "harmful", "harmful": "necessary"}
+    assert back.verdict == mirror.get(there.verdict, there.verdict)
+    assert (back.low, back.high) == (-there.high, -there.low)  # type: ignore[operator]

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aotsearch import runner
+from aotsearch.errors import InputError, RunError
+from aotsearch.ledger import Ledger
+from aotsearch.progress import Progress, clock
+from aotsearch.runner import Options
+from aotsearch.study import Study, load
+
+LOCAL = Options(local=True, track=False, command="test")
+
+
+def run(study: Study, out: Path, options: Options = LOCAL, stream: Any = None) -> runner.Outcome:
+    return runner.run(study, out, options, Progress("bits_per_byte", "bits/byte", stream or io.StringIO()))
+
+
+def measures(out: Path) -> dict[str, Any]:
+    return {key: r["curve"] for key, r in Ledger.open(out).records().items()}
+
+
+def test_a_second_run_trains_nothing_and_says_the_same(study_file: Path, tmp_path: Path) -> None:
+    study = load(study_file)
+    first = run(study, tmp_path / "run")
+    second = run(load(study_file), tmp_path / "run")
+    assert first.trained == 8 and second.trained == 0
+    assert first.summary == second.summary
+    assert "channel" in first.summary and "bigram" in first.summary
+
+
+def test_a_study_read_back_from_its_run_folder_is_the_same_study(study_file: Path, tmp_path: Path) -> None:
+    study = load(study_file, ["study.seeds=3"])
+    run(study, tmp_path / "elsewhere" / "run")
+    again = load(tmp_path / "elsewhere" / "run" / "study.yaml")
+    assert again.digest == study.digest and again.reference == study.reference
+    assert [a.name for a in again.arms()] == [a.name for a in study.arms()]
+    assert again.settings == study.settings
+
+
+def test_more_seeds_continue_a_run_and_other_settings_are_refused(study_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(load(study_file), out)
+    before = measures(out)
+    assert run(load(study_file, ["study.seeds=3"]), out).trained == 4
+    assert {k: v for k, v in measures(out).items() if k in before} == before
+    with pytest.raises(InputError, match=r"study\.budget\.steps was 6, is 7.*choose another --out"):
+        run(load(study_file, ["study.budget.steps=7"]), out)
+    with pytest.raises(InputError, match="another reference"):
+        run(load(study_file, ["grammar.model.depth=2"]), out)
+
+
+def test_other_data_under_the_same_name_is_refused(study_file: Path, tmp_path: Path) -> None:
+    run(load(study_file, ["study.seeds=1"]), tmp_path / "run")
+    (study_file.parent / "corpus.txt").write_text("other words entirely " * 800)
+    with pytest.raises(InputError, match="other data"):
+        run(load(study_file, ["study.seeds=1"]), tmp_path / "run")
+
+
+def test_a_run_cut_short_continues_where_it_was_with_the_same_losses(study_file: Path, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    run(load(study_file), whole)
+
+    class Interrupting(Progress):
+        def finished(self, record: Any) -> None:
+            super().finished(record)
+            if self.done == 3:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(load(study_file), cut, LOCAL, Interrupting("bits_per_byte", "bits/byte", io.StringIO()))
+    assert runner.status(cut)["done"] == 3 and runner.status(cut)["left"] == 5
+    assert run(load(study_file), cut).trained == 5
+    assert measures(cut) == measures(whole)
+
+
+def test_a_damaged_line_costs_one_trial_and_nothing_else(study_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(load(study_file), out)
+    before = measures(out)
+    lines = Ledger(out).path.read_bytes().splitlines(keepends=True)
+    at = next(i for i, line in enumerate(lines) if b'"event":"finished"' in line)
+    lines[at] = lines[at].replace(b'"seed":', b'"sead":')
+    Ledger(out).path.write_bytes(b"".join(lines))
+    assert runner.status(out)["corrupt_lines"] == 1 and runner.status(out)["left"] == 1
+    assert run(load(study_file), out).trained == 1
+    assert measures(out) == before
+
+
+def test_arms_are_run_in_blocks_by_seed(study_file: Path, tmp_path: Path) -> None:
+    run(load(study_file), tmp_path / "run")
+    seeds = [r["seed"] for r in Ledger.open(tmp_path / "run").records().values()]
+    assert seeds == sorted(seeds)
+
+
+def test_a_diverging_arm_is_an_outcome_and_the_others_are_judged(study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from aotsearch import trial
+    from aotsearch.train import Diverged
+
+    build = trial.build
+
+    def sometimes(architecture: Any, seed: int) -> Any:
+        if len(architecture.sublayers) == 1:
+            raise Diverged("the loss is nan at step 3")
+        return build(architecture, seed)
+
+    monkeypatch.setattr(trial, "build", sometimes)
+    outcome = run(load(study_file), tmp_path / "run")
+    assert outcome.outcomes == {"done": 6, "diverged": 2} and outcome.failed == 0
+    assert "diverged" in outcome.summary
+    assert run(load(study_file), tmp_path / "run").trained == 0
+
+
+def test_failed_trials_are_kept_and_trained_again_when_asked(study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from aotsearch import trial
+
+    with monkeypatch.context() as broken:
+        broken.setattr(trial, "build", lambda *_: (_ for _ in ()).throw(RuntimeError("broken part")))
+        assert run(load(study_file), tmp_path / "run").failed == 8
+    assert run(load(study_file), tmp_path / "run").trained == 0
+    again = run(load(study_file), tmp_path / "run", Options(local=True, track=False, retry_failed=True))
+    assert again.trained == 8 and again.failed == 0
+
+
+def test_a_search_tries_distinct_architectures_and_confirms_the_best_on_fresh_seeds(study_file: Path, tmp_path: Path) -> None:
+    study = load(study_file, ["study.design=search", "study.search={trials: 6, confirm: 2}"])
+    run(study, tmp_path / "run")
+    records = list(Ledger.open(tmp_path / "run").records().values())
+    searched = [r for r in records if r["phase"] == "search"]
+    confirmed = [r for r in records if r["phase"] == "confirm"]
+    assert len({r["digest"] for r in searched}) == len(searched) == 6
+    assert len(confirmed) == 2 * 3 and {r["seed"] for r in searched}.isdisjoint({r["seed"] for r in confirmed})
+    best = sorted((r["measures"]["bits_per_byte"], r["digest"]) for r in searched if r["outcome"] == "done")
+    chosen = {r["digest"] for r in confirmed if r["arm"] != "reference"}
+    assert chosen == set([d for _, d in best if d != study.reference.digest][:2])
+    assert run(study, tmp_path / "run").trained == 0
+
+
+def test_a_search_ends_when_its_space_is_exhausted(study_file: Path, tmp_path: Path) -> None:
+    study = load(study_file, ["study.design=search", "study.search={trials: 50, confirm: 1}", "study.seeds=1"])
+    run(study, tmp_path / "run")
+    records = Ledger.open(tmp_path / "run").records().values()
+    assert sum(r["phase"] == "search" for r in records) == study.space.count() == 8
+
+
+def test_missing_data_leaves_no_folder_behind(study_file: Path, tmp_path: Path) -> None:
+    (study_file.parent / "corpus.txt").unlink()
+    with pytest.raises(InputError, match="no file matches"):
+        run(load(study_file), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_that_can_not_be_made_is_one_line(study_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="is a file"):
+        run(load(study_file), tmp_path / "file")
+    with pytest.raises(RunError, match="can not be made"):
+        run(load(study_file), tmp_path / "file" / "inside")
+
+
+def test_plain_progress_is_one_line_per_trial_with_the_time_left(study_file: Path, tmp_path: Path) -> None:
+    stream = io.StringIO()
+    run(load(study_file), tmp_path / "run", stream=stream)
+    lines = [line for line in stream.getvalue().splitlines() if line.startswith("[")]
+    assert len(lines) == 8 and "bits/byte" in lines[0] and lines[-1].startswith("[8/8]") and "0 s left" in lines[-1]
+    assert clock(59.6) == "1 min 00 s" and clock(7300) == "2 h 01 min"
+
+
+def test_results_are_one_row_per_trial_with_the_factors(study_file: Path, tmp_path: Path) -> None:
+    import aotsearch
+
+    run(load(study_file), tmp_path / "run")
+    table = aotsearch.results(tmp_path / "run")
+    assert len(table) == 8
+    wanted = {"arm", "seed", "outcome", "bits_per_byte", "parameters", "flops_per_token", "learning_rate", "seconds", "digest"}
+    assert wanted | {"identity", "channel", "positions"} <= set(table.columns)
+    assert set(table.loc[table.arm == "channel=none", "channel"]) == {"none"}

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from aotsearch import trial
+from aotsearch.design import Arm
+from aotsearch.model import build
+from aotsearch.study import Study, load
+from aotsearch.train import Diverged, Grant, evaluate, learning_rate, train
+
+
+def plan(study: Study, seed: int = 0, **training: Any) -> dict[str, Any]:
+    made = trial.plan(study, study.arms()[0], seed, "design")
+    return {**made, "training": {**made["training"], **training}}
+
+
+def run(made: dict[str, Any], **options: Any) -> dict[str, Any]:
+    return trial.run(made, Grant(1), lambda _: None, **options)
+
+
+def test_the_same_seed_gives_the_same_losses_to_the_last_bit(study_file: Path) -> None:
+    study = load(study_file)
+    first, again, other = run(plan(study)), run(plan(study)), run(plan(study, seed=1))
+    assert first["curve"] == again["curve"] and first["measures"] == again["measures"]
+    assert first["measures"] != other["measures"]
+
+
+def test_training_learns_the_text_better_than_counting_bytes(study_file: Path) -> None:
+    study = load(study_file, ["study.budget.steps=200", "study.budget.batch=16", "study.learning_rate=3e-2"])
+    found = run(plan(study))
+    assert found["outcome"] == "done"
+    assert found["measures"]["bits_per_byte"] < study.task.prepare()["baselines"]["unigram"] - 0.15
+    assert found["measures"]["loss"] == pytest.approx(found["measures"]["bits_per_byte"] * math.log(2))
+
+
+def test_the_learning_rate_rises_linearly_and_falls_as_a_cosine() -> None:
+    training = {"steps": 100, "warmup": 0.1, "learning_rate": 2.0, "floor": 0.25}
+    rates = [learning_rate(step, training) for step in range(100)]
+    assert rates[0] == pytest.approx(0.2) and rates[9] == pytest.approx(2.0)
+    assert rates[54] == pytest.approx(0.5 + 1.5 / 2) and rates[99] == pytest.approx(0.5)
+    assert learning_rate(0, training | {"warmup": 0}) < 2.0
+
+
+def test_evaluation_is_the_mean_over_every_window_whatever_the_batch(study_file: Path) -> None:
+    study = load(study_file)
+    model = build(study.reference)
+    x, y = study.task.validation()
+    logits = model(torch.from_numpy(x)).flatten(0, 1)
+    expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(y).flatten()).item()
+    assert evaluate(model, (x, y), "cpu") == pytest.approx(expected, rel=1e-5)
+    tiled = (np.tile(x, (60, 1)), np.tile(y, (60, 1)))  # several forward passes
+    assert evaluate(model, tiled, "cpu") == pytest.approx(expected, rel=1e-5)
+
+
+def test_only_matrices_decay(study_file: Path) -> None:
+    study = load(study_file)
+    model = build(study.reference)
+    gain = model.steps["attention_0"].norm.gain
+    before = model.embedding.weight.detach().clone(), gain.detach().clone()
+    training = study.training() | {"learning_rate": 1e-9, "weight_decay": 1e8, "steps": 1, "warmup": 0, "floor": 1.0}
+    train(model, study.task, training, 0, Grant(1), lambda _: None)
+    torch.testing.assert_close(model.embedding.weight, before[0] * 0.9, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(gain, before[1], atol=1e-6, rtol=1e-6)
+
+
+def test_a_loss_that_is_not_finite_is_divergence(study_file: Path) -> None:
+    study = load(study_file)
+
+    class Broken(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.p = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.p * torch.full((*x.shape, 256), float("nan"))
+
+    with pytest.raises(Diverged, match="the loss is nan at step"):
+        train(Broken(), study.task, study.training(), 0, Grant(1), lambda _: None)
+
+
+def test_a_diverged_trial_is_a_record_and_keeps_its_curve(study_file: Path) -> None:
+    found = run(plan(load(study_file), learning_rate=1e30, clip=1e30, steps=60))
+    assert found["outcome"] == "diverged" and "not" not in found["measures"] and "the loss is" in found["message"]
+    assert found["measures"] == {}
+
+
+def test_a_failing_trial_is_a_record_with_its_reason(study_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("a part is broken\nbadly")
+
+    monkeypatch.setattr(trial, "build", broken)
+    found = run(plan(load(study_file)))
+    assert (found["outcome"], found["message"]) == ("failed", "RuntimeError: a part is broken")
+    assert "Traceback" in found["traceback"]
+    monkeypatch.setattr(trial, "build", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("no room")))
+    assert run(plan(load(study_file)))["outcome"] == "out-of-memory"
+
+
+def test_a_report_may_stop_a_trial(study_file: Path) -> None:
+    def stop(point: dict[str, float]) -> None:
+        if "loss" in point:
+            raise trial.Stopped("enough")
+
+    found = trial.run(plan(load(study_file)), Grant(1), stop)
+    assert found["outcome"] == "stopped" and found["steps"] == 3 and "bits_per_byte" in found["measures"]
+
+
+def test_trained_weights_are_saved_whole_and_load_into_the_model(study_file: Path, tmp_path: Path) -> None:
+    made = plan(load(study_file))
+    found = run(made, checkpoints=tmp_path / "checkpoints")
+    files = list((tmp_path / "checkpoints").iterdir())
+    assert [f.name for f in files] == [f"{made['key']}.pt"]
+    study = load(study_file)
+    model = build(study.reference, seed=5)
+    model.load_state_dict(torch.load(files[0]))
+    assert evaluate(model, study.task.validation(), "cpu") == found["measures"]["loss"]
+
+
+def test_the_key_of_a_trial_names_all_that_decides_its_numbers(study_file: Path) -> None:
+    study = load(study_file)
+    reference, other = study.arms()[:2]
+    keys = {
+        trial.plan(study, reference, 0, "design")["key"],
+        trial.plan(study, reference, 1, "design")["key"],
+        trial.plan(study, other, 0, "design")["key"],
+        trial.plan(load(study_file, ["study.budget.steps=7"]), reference, 0, "design")["key"],
+        trial.plan(load(study_file, ["study.learning_rate=0.5"]), reference, 0, "design")["key"],
+        trial.plan(load(study_file, ["task.language.context=8"]), reference, 0, "design")["key"],
+    }
+    assert len(keys) == 6
+    renamed = Arm("another name", reference.architecture, {})
+    assert trial.plan(load(study_file, ["study.seeds=9"]), renamed, 0, "design")["key"] in keys
