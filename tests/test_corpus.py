@@ -103,7 +103,7 @@ def test_a_hub_name_without_a_network_is_one_clear_line(monkeypatch: pytest.Monk
         raise ConnectionError("Couldn't reach\nthe hub")
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
-    with pytest.raises(InputError, match="can not be fetched .*use a local file") as e:
+    with pytest.raises(InputError, match=r"can not be fetched .*use a local file") as e:
         Language(Path(), data={"hub": "someone/something"}).prepare()
     assert "\n" not in str(e.value)
 
