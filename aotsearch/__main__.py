@@ -173,11 +173,17 @@ def report(
 @app.command()
 def ui(folder: Folder, port: Annotated[int, typer.Option(min=1, max=65535, help="Port on loopback.")] = 5000) -> None:
     """Open the MLflow UI on this run's store, on loopback."""
-    from aotsearch.tracking import ui_command
+    from aotsearch import report as reports
+    from aotsearch.ledger import Ledger
+    from aotsearch.tracking import ENVIRONMENT, rebuild, ui_address, ui_command
 
+    if not Ledger.open(folder).locked:  # while a run writes, its view is its own
+        found = reports.read(folder)
+        files = sorted((folder / "report").glob("*")) or reports.write(folder)
+        rebuild(folder, found.analysis.to_dict(), found.summary(), files)
     argv = ui_command(folder, port)
-    _say(f"MLflow: http://127.0.0.1:{port}   (Ctrl-C ends it)")
-    os.execv(argv[0], argv)
+    _say(f"MLflow: {ui_address(folder, port)}   (ready in some seconds; Ctrl-C ends it)")
+    os.execve(argv[0], argv, os.environ | ENVIRONMENT)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import importlib.util
+import logging
 import os
 import platform
 import time
@@ -131,7 +132,12 @@ class _Run:
         if self.options.local and importlib.util.find_spec("mlflow") is None:
             self.progress.say("mlflow is not installed: the ledger is written, its MLflow view is not (`aotsearch ui` can make it later)")
             return None
-        return Tracker(self.folder, self.study, self.options.command)
+        logging.getLogger("aotsearch").addHandler(_Say(self.progress))
+        try:
+            return Tracker(self.folder, self.study, self.options.command)
+        except RunError as e:
+            self.progress.say(f"MLflow is not written: {e}; the ledger is, and `aotsearch ui` makes the view later")
+            return None
 
     # --- what is left, and who does it ---
 
@@ -263,6 +269,20 @@ class _Run:
             self.cluster.close()
         if self.tracker is not None:
             self.tracker.close(self.status)
+        log = logging.getLogger("aotsearch")
+        for handler in [h for h in log.handlers if isinstance(h, _Say)]:
+            log.removeHandler(handler)
+
+
+class _Say(logging.Handler):
+    """Warnings of the MLflow view, among the progress."""
+
+    def __init__(self, progress: Progress):
+        super().__init__(logging.WARNING)
+        self.progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.progress.say(record.getMessage())
 
 
 def local_device(gpus: float | str) -> str:

@@ -94,5 +94,5 @@ def test_a_sublayer_overrides_the_norm_place_and_join_of_the_model() -> None:
 def test_a_rule_may_have_the_name_of_a_component() -> None:
     s = space("model: {width: 8, depth: 1, block: [attention]}\nattention: {any: [{attention: {heads: 2}}, none]}")
     assert s.count() == 2
-    with pytest.raises(InputError, match="write {attention: {}}"):
+    with pytest.raises(InputError, match=r"write \{attention: \{\}\}"):
         space("model: {width: 8, depth: 1, block: [attention]}\nattention: {any: [attention, none]}")

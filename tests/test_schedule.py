@@ -89,7 +89,7 @@ def test_ctrl_c_ends_cleanly_and_tells_how_to_continue(study_file: Path, tmp_pat
     process = start(study_file, tmp_path / "run", *slow)
     wait_for_records(tmp_path / "run", 1)
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does: the whole group is told
-    out, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "interrupted; what is finished is kept in" in err and "To continue: aotsearch run" in err
     assert "Traceback" not in err
@@ -104,7 +104,7 @@ def test_after_kill_9_the_same_command_finishes_what_is_left(study_file: Path, t
     process.communicate()
     kept = Ledger(tmp_path / "run").records()
     again = start(study_file, tmp_path / "run", *slow)
-    out, err = again.communicate(timeout=120)
+    _, err = again.communicate(timeout=120)
     assert again.returncode == 0, err
     assert f"continuing: {len(kept)} of 8 trials are finished" in err
     records = Ledger(tmp_path / "run").records()

@@ -1,0 +1,332 @@
+"""The MLflow view shows what the ledger holds, once, and never ends a run."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aotsearch.errors import InputError, RunError
+from aotsearch.ledger import Ledger
+from aotsearch.study import Study, load
+from aotsearch.tracking import ENVIRONMENT, Tracker, keys, note, rebuild, ui_address, ui_command
+
+pytest.importorskip("mlflow")
+
+ARMS = {
+    "reference": {},
+    "positions=rope": {"positions": "rope"},
+    "channel=mlp(expand=4)": {"channel": "none"},
+    "attention minus I": {"identity": -1},
+}
+FACTORS = {"positions": "learned", "identity": 0, "channel": "mlp"}
+
+
+def trial(arm: str, seed: int) -> dict[str, Any]:
+    number = list(ARMS).index(arm) * 10 + seed
+    plan = {"key": f"{number:016x}", "arm": arm, "seed": seed, "phase": "design", "equalise": "none", "digest": f"{number:012x}"}
+    return plan | {"decisions": FACTORS | ARMS[arm], "changes": {}, "parameters": 1234, "training": {"steps": 6, "learning_rate": 0.01}}
+
+
+def record(arm: str, seed: int, outcome: str = "done", **fields: Any) -> dict[str, Any]:
+    value = 3.0 + 0.1 * seed + list(ARMS).index(arm)
+    curve = [{"step": 3, "train_loss": 4.0}, {"step": 6, "train_loss": 2.5, "bits_per_byte": value, "loss": 2.0}]
+    measures = {"bits_per_byte": value, "loss": 2.0} if outcome == "done" else {}
+    facts = {"outcome": outcome, "message": "" if outcome == "done" else "it is so", "measures": measures, "curve": curve}
+    facts |= {"flops_per_token": 99, "learning_rate": 0.01, "steps": 6, "tokens": 384, "seconds": 2.0}
+    return trial(arm, seed) | facts | {"finished": f"2026-11-22T05:00:{10 + seed:02d}+00:00"} | fields
+
+
+def contrast(arm: str, **fields: Any) -> dict[str, Any]:
+    base = {"arm": arm, "decision": "channel", "from": "mlp", "to": "none", "equalise": "none", "seeds": 2, "verdict": "necessary"}
+    return base | {"difference": 0.142, "low": 0.131, "high": 0.153} | fields
+
+
+def analysis(*contrasts: dict[str, Any]) -> dict[str, Any]:
+    base = {"measure": "bits_per_byte", "unit": "bits/byte", "margin": 0.05, "reference": "reference", "noise_floor": 0.01}
+    return base | {"reference_value": {"mean": 3.05}, "contrasts": list(contrasts)}
+
+
+def fill(folder: Path, records: list[dict[str, Any]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for r in records:
+        Ledger(folder).append("finished", **r)
+
+
+def client_of(path: Path) -> Any:
+    from mlflow.tracking import MlflowClient
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of mlflow and sqlalchemy about each other
+        return MlflowClient(f"sqlite:///{path.resolve()}")
+
+
+@pytest.fixture
+def study(study_file: Path) -> Study:
+    return load(study_file)
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A store without runs: its migrations take seconds, so they are made once for all tests."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    client_of(path).search_experiments()
+    return path.read_bytes()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, empty_store: bytes) -> Path:
+    run = tmp_path / "a run"
+    run.mkdir()
+    (run / "mlflow.db").write_bytes(empty_store)
+    return run
+
+
+class View:
+    """What a reader of the store finds."""
+
+    def __init__(self, folder: Path):
+        self.client = client_of(folder / "mlflow.db")
+        self.experiment = self.client.get_experiment_by_name("small")
+        runs = self.client.search_runs([self.experiment.experiment_id])
+        (self.parent,) = [r for r in runs if r.data.tags.get("aot.role") == "study"]
+        self.children = {r.info.run_name: r for r in runs if "aot.key" in r.data.tags}
+        assert len(runs) == 1 + len(self.children)
+
+    def points(self, child: str, metric: str) -> list[tuple[int, float]]:
+        return [(m.step, m.value) for m in self.client.get_metric_history(self.children[child].info.run_id, metric)]
+
+
+@pytest.fixture
+def warned() -> Iterator[list[str]]:
+    """The lines that a user was shown."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda r: lines.append(r.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("aotsearch").addHandler(handler)
+    yield lines
+    logging.getLogger("aotsearch").removeHandler(handler)
+
+
+def test_importing_the_module_does_not_import_mlflow() -> None:
+    code = "import sys, aotsearch.tracking; sys.exit('mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_trial_becomes_a_child_run_with_its_params_curve_finals_and_tags(folder: Path, study: Study, warned: list[str]) -> None:
+    tracker = Tracker(folder, study, "aotsearch run small.yaml")
+    tracker.started(trial("positions=rope", 1))
+    tracker.progress(trial("positions=rope", 1)["key"], {"step": 3, "train_loss": 4.0})
+    tracker.finished(record("positions=rope", 1))
+    tracker.close("FINISHED")
+    view, child = View(folder), "positions=rope seed 1"
+    run = view.children[child]
+    assert run.data.tags["mlflow.parentRunId"] == view.parent.info.run_id
+    expected = {"aot.arm": "positions=rope", "aot.seed": "1", "aot.outcome": "done", "aot.phase": "design", "aot.study": study.digest}
+    assert expected.items() <= run.data.tags.items()
+    facts = {"arm": "positions=rope", "seed": "1", "positions": "rope", "identity": "0", "channel": "mlp", "learning_rate": "0.01"}
+    assert facts.items() <= run.data.params.items()
+    assert run.data.metrics["final/bits_per_byte"] == pytest.approx(4.1)
+    assert run.data.metrics["seconds"] == 2.0
+    assert view.points(child, "train/loss") == [(3, 4.0), (6, 2.5)]
+    assert view.points(child, "validation/bits_per_byte") == [(6, pytest.approx(4.1))]
+    assert (run.info.status, view.parent.info.status, view.parent.info.run_name) == ("FINISHED", "FINISHED", "small")
+    assert not warned
+
+
+def test_the_status_of_a_child_tells_how_its_trial_ended(folder: Path, study: Study, warned: list[str]) -> None:
+    outcomes = {"done": "FINISHED", "stopped": "KILLED", "diverged": "FAILED", "out-of-memory": "FAILED", "failed": "FAILED"}
+    tracker = Tracker(folder, study, "")
+    for seed, outcome in enumerate(outcomes):
+        tracker.finished(record("reference", seed, outcome))
+    tracker.started(trial("reference", 9))
+    tracker.close("KILLED")
+    children = View(folder).children
+    for seed, (outcome, status) in enumerate(outcomes.items()):
+        run = children[f"reference seed {seed}"]
+        assert (run.info.status, run.data.tags["aot.outcome"]) == (status, outcome)
+    assert "it is so" in children["reference seed 4"].data.tags["mlflow.note.content"]
+    assert (children["reference seed 9"].info.status, children["reference seed 9"].data.tags["aot.outcome"]) == ("KILLED", "interrupted")
+    assert not warned
+
+
+def test_continuing_a_run_shows_every_trial_once_and_what_the_view_had_missed(folder: Path, study: Study, warned: list[str]) -> None:
+    fill(folder, [record("reference", 0), record("reference", 1, "failed")])
+    first = Tracker(folder, study, "")
+    first.started(trial("positions=rope", 0))
+    first.close("KILLED")
+    fill(folder, [record("positions=rope", 0)])  # MLflow missed it
+    again = Tracker(folder, study, "")
+    again.started(trial("reference", 1))
+    retried = record("reference", 1, finished="2026-11-22T06:00:00+00:00")
+    fill(folder, [retried])
+    again.finished(retried)
+    again.finished(retried)
+    again.close()
+    view = View(folder)
+    assert sorted(view.children) == ["positions=rope seed 0", "reference seed 0", "reference seed 1"]
+    assert {r.data.tags["aot.outcome"] for r in view.children.values()} == {"done"}
+    assert view.points("reference seed 1", "train/loss") == [(3, 4.0), (6, 2.5)]
+    assert not warned
+
+
+def test_a_trial_interrupted_and_run_again_is_one_child(folder: Path, study: Study) -> None:
+    for _ in range(2):
+        tracker = Tracker(folder, study, "")
+        tracker.started(trial("reference", 0))
+        tracker.close("KILLED")
+    assert list(View(folder).children) == ["reference seed 0"]
+
+
+def test_what_a_killed_driver_left_running_is_ended(folder: Path, study: Study, warned: list[str]) -> None:
+    tracker = Tracker(folder, study, "")
+    tracker.started(trial("reference", 0))
+    tracker.close()
+    view = View(folder)
+    left = view.children["reference seed 0"].info.run_id
+    view.client.delete_tag(left, "aot.outcome")
+    for run in (left, view.parent.info.run_id):
+        view.client.update_run(run, status="RUNNING")
+    Tracker(folder, study, "").close()
+    view = View(folder)
+    assert {run.info.run_id: run.info.status for run in view.children.values()} == {left: "KILLED"}
+    assert view.parent.info.status == "FINISHED"
+    assert not warned
+
+
+def test_arms_of_any_name_are_published_with_effect_verdict_and_description(folder: Path, study: Study, warned: list[str]) -> None:
+    fill(folder, [record(arm, seed) for arm in ARMS for seed in (0, 1)])
+    (folder / "study.yaml").write_text("name: small\n")
+    tracker = Tracker(folder, study, "")
+    unknown = {"difference": None, "low": None, "high": None, "verdict": "undecided"}
+    contrasts = [
+        contrast("channel=mlp(expand=4)"),
+        contrast("attention minus I", **unknown),
+        contrast("positions=rope", equalise="parameters"),
+    ]
+    tracker.publish(analysis(*contrasts), "the summary", [], folder / "study.yaml")
+    tracker.close()
+    view = View(folder)
+    data = view.parent.data
+    assert data.metrics["effect/channel mlp expand 4"] == 0.142
+    assert data.metrics["effect_low/positions rope equal parameters"] == 0.131
+    assert "effect/attention minus I" not in data.metrics
+    assert (data.metrics["reference/bits_per_byte"], data.metrics["noise_floor"]) == (3.05, 0.01)
+    assert data.tags["verdict/attention minus I"] == "undecided"
+    row = "| channel=mlp(expand=4) | channel: mlp -> none | +0.1420 | [+0.1310, +0.1530] | 2 | **necessary** |"
+    assert row in data.tags["mlflow.note.content"]
+    assert view.experiment.experiment_id and row in view.experiment.tags["mlflow.note.content"]
+    assert {a.path for a in view.client.list_artifacts(view.parent.info.run_id)} == {"study.yaml", "summary.txt"}
+    child = view.children["channel=mlp(expand=4) seed 1"].data
+    assert (child.tags["aot.verdict"], child.metrics["final/difference"]) == ("necessary", pytest.approx(2.0))
+    assert not warned
+
+
+def test_a_description_is_cut_by_rows_to_what_mlflow_keeps(study: Study) -> None:
+    many = analysis(*[contrast(f"arm {i} | {'x' * 60}") for i in range(300)])
+    text = note(study, many)
+    assert len(text) <= 8000
+    assert "more in report.html" in text and "Where to look" in text and r"arm 0 \| x" in text
+
+
+def test_keys_are_distinct_and_valid() -> None:
+    made = keys(["a=b", "a b", "..", "x/../y", "seed", "k" * 400], taken=["seed"])
+    assert made == {"a=b": "a b", "a b": "a b 2", "..": "unnamed", "x/../y": "x y", "seed": "seed 2", "k" * 400: "k" * 200}
+
+
+def test_what_mlflow_raises_is_one_warning_and_not_an_error(folder: Path, study: Study, warned: list[str], monkeypatch: Any) -> None:
+    from mlflow.tracking import MlflowClient
+
+    tracker = Tracker(folder, study, "")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError("no space\nleft on device")
+
+    with monkeypatch.context() as broken:
+        for method in ("create_run", "log_batch", "set_terminated", "set_tag"):
+            broken.setattr(MlflowClient, method, refuse)
+        for seed in range(20):
+            tracker.started(trial("reference", seed))
+            tracker.progress(trial("reference", seed)["key"], {"step": 1, "train_loss": float("nan")})
+            tracker.finished(record("reference", seed))
+        tracker.close()
+    assert 1 <= len(warned) <= 5
+    assert all("no space" in line and "\n" not in line for line in warned)
+    fill(folder, [record("reference", seed) for seed in range(3)])
+    Tracker(folder, study, "").close()
+    assert len(View(folder).children) == 3
+
+
+def test_a_store_that_is_no_database_is_one_line(tmp_path: Path, study: Study) -> None:
+    (tmp_path / "mlflow.db").write_bytes(b"no database at all " * 100)
+    with pytest.raises(RunError, match=r"mlflow\.db: MLflow can not use it \(file is not a database\); .*") as error:
+        Tracker(tmp_path, study, "")
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_that_mlflow_can_not_name_is_one_line(tmp_path: Path, study: Study) -> None:
+    with pytest.raises(RunError, match="'%'"):
+        Tracker(tmp_path / "100%", study, "")
+
+
+def test_a_relative_folder_is_resolved_and_a_moved_one_shows_its_trials_again(
+    folder: Path, study: Study, monkeypatch: pytest.MonkeyPatch, warned: list[str]
+) -> None:
+    fill(folder, [record("reference", 0)])
+    monkeypatch.chdir(folder.parent)
+    Tracker("a run", study, "").close()
+    assert View(folder).experiment.artifact_location == (folder.resolve() / "artifacts").as_uri()
+    moved = folder.rename(folder.parent / "moved")
+    Tracker(moved, study, "").close()
+    view = View(moved)
+    assert view.experiment.artifact_location == (moved.resolve() / "artifacts").as_uri()
+    assert list(view.children) == ["reference seed 0"]
+    assert ui_address(moved, 5000).endswith(f"{view.experiment.experiment_id}/runs/{view.parent.info.run_id}?workflowType=machine_learning")
+    assert not warned
+
+
+def test_a_reader_in_the_middle_of_reading_does_not_hold_up_the_writer(folder: Path, study: Study, warned: list[str]) -> None:
+    tracker = Tracker(folder, study, "")
+    reader = sqlite3.connect(folder / "mlflow.db", isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM runs").fetchall()
+    tracker.finished(record("reference", 0))
+    tracker.close()
+    reader.close()
+    assert list(View(folder).children) == ["reference seed 0"]
+    assert not warned
+
+
+def test_the_view_is_made_again_from_the_ledger(study_file: Path, tmp_path: Path, warned: list[str]) -> None:
+    run = tmp_path / "run"
+    fill(run, [record("reference", 0), record("positions=rope", 0, "diverged")])
+    (run / "study.yaml").write_text(study_file.read_text().replace("corpus.txt", str(tmp_path / "corpus.txt")))
+    with pytest.raises(InputError, match=r"has no mlflow\.db"):
+        ui_command(run, 5000)
+    assert rebuild(run, analysis(contrast("positions=rope")), "text") == run / "mlflow.db"
+    view = View(run)
+    assert sorted(view.children) == ["positions=rope seed 0", "reference seed 0"]
+    assert view.parent.data.tags["verdict/positions rope"] == "necessary"
+    assert not warned
+
+
+def test_the_ui_is_bound_to_loopback_on_the_store_of_the_run(folder: Path) -> None:
+    argv = ui_command(folder, 5077)
+    assert argv[1:4] == ["-m", "mlflow", "server"]
+    options = dict(zip(argv[4:-1:2], argv[5::2], strict=True))
+    assert options["--backend-store-uri"] == f"sqlite:///{folder.resolve()}/mlflow.db"
+    assert (options["--host"], options["--port"], options["--workers"]) == ("127.0.0.1", "5077", "1")
+    assert ENVIRONMENT["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_a_folder_without_a_run_has_no_ui_and_no_view(tmp_path: Path) -> None:
+    for function in (rebuild, lambda folder: ui_command(folder, 5000)):
+        with pytest.raises(InputError, match="holds no run"):
+            function(tmp_path)
