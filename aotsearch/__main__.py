@@ -61,28 +61,31 @@ def check(file: File, set_: Set = [], json_: Json = False) -> None:
 
 @app.command()
 def show(
-    file: File, arm: Annotated[str, typer.Option(help="An arm of the study.")] = "reference", set_: Set = [], json_: Json = False
+    file: File,
+    other: Annotated[str | None, typer.Argument(metavar="[ARM2]", help="With --diff: the other arm.  [default: reference]")] = None,
+    arm: Annotated[str, typer.Option(help="An arm of the study.")] = "reference",
+    diff_: Annotated[bool, typer.Option("--diff", help="Side by side with another arm, the differences marked.")] = False,
+    set_: Set = [],
+    json_: Json = False,
 ) -> None:
-    """Show the reference or an arm as a tree, with its cost and its difference from the reference."""
-    from aotsearch.cost import cost
-    from aotsearch.show import tree
+    """Show the reference or an arm as a tree: shapes, parameters, FLOPs, and its difference from the reference."""
+    from aotsearch.show import diff, document, tree
     from aotsearch.study import load
 
     study = load(file, set_)
-    found = study.arm(arm)
-    counts = cost(found.architecture)
+    found, against = study.arm(arm), study.arm(other or "reference")
+    if other is not None and not diff_:
+        raise InputError(f"{other!r} is one argument too many; to compare two arms: --arm {arm} --diff {other}")
+    if diff_ and found.name == against.name:
+        raise InputError(f"--diff needs two arms, not {arm!r} twice: --arm NAME --diff, or --diff NAME")
+    if against.architecture == study.reference:  # differences read from the reference to the arm
+        found, against = against, found
     if json_:
-        _json(
-            {
-                "arm": found.name,
-                "digest": found.architecture.digest,
-                "decisions": dict(found.architecture.decisions),
-                "changes": {a: list(pair) for a, pair in found.changes.items()},
-                **vars(counts),
-            }
-        )
-        return
-    _print(tree(found, study.reference))
+        _json(document(study.arm(arm), (found, against) if diff_ else None))
+    elif diff_:
+        _print(diff(found, against))
+    else:
+        _print(tree(study.arm(arm), study.reference))
 
 
 @app.command()
@@ -187,11 +190,24 @@ def ui(folder: Folder, port: Annotated[int, typer.Option(min=1, max=65535, help=
 
 
 @app.command()
-def words(json_: Json = False) -> None:
-    """The component library: every word, its options, its source."""
-    from aotsearch.show import library
+def words(
+    word: Annotated[str | None, typer.Argument(metavar="[WORD]", help="A word to show in detail.")] = None, json_: Json = False
+) -> None:
+    """The component library: every word, its options, its source; one word in detail."""
+    from aotsearch import glossary
 
-    _print(library())
+    if json_:
+        _json({"words": [glossary.word_to_plain(w) for w in glossary.named(word)]})
+    else:
+        _print(glossary.library() if word is None else glossary.detail(word))
+
+
+@app.command()
+def schema() -> None:
+    """The JSON Schema of a study file, for completion and hover text in editors."""
+    from aotsearch.schema import text
+
+    _print(text())
 
 
 def _error(problem: Any) -> dict[str, Any]:

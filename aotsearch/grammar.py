@@ -8,11 +8,14 @@ its address; a rule's address is its name wherever it is used, which is how a ru
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-from aotsearch import registry
+from aotsearch import constraint, registry, yamlfile
+from aotsearch.constraint import Constraint
 from aotsearch.errors import InputError, Mark, Problem, suggest
 from aotsearch.registry import Option
 from aotsearch.yamlfile import Node
@@ -44,6 +47,9 @@ MODEL: dict[str, Place] = {
 SUBLAYER: dict[str, Place] = {"norm": "norm", "place": MODEL["place"], "join": "join"}
 TIMES = _option("times", "Count", None, "how many times")
 FORMS = ("any", "range", "int", "repeat", "each")
+RESERVED = ("include", "constraints")  # keys of a grammar that are not rules
+MAX_LIMIT = 16  # of a recursion
+RULE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")  # decisions are addressed by rule names, in Optuna and MLflow too
 
 
 @dataclass(frozen=True)
@@ -62,11 +68,24 @@ class Fixed(Form):
 
 @dataclass(frozen=True)
 class Choice(Form):
-    """`any`: one of some forms; the first is the reference."""
+    """`any`: one of some forms; the first is the reference.
+
+    A choice with a `limit` is a rule that may be met within itself, so many times deep; `recursive` says which forms lead back.
+    """
 
     address: str
     labels: tuple[Any, ...]
     forms: tuple[Form, ...]
+    limit: int = 0
+    recursive: tuple[bool, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recurse(Form):
+    """A rule met within itself: everything below is decided anew, under an address of its own."""
+
+    rule: str
+    address: str
 
 
 @dataclass(frozen=True)
@@ -100,19 +119,23 @@ class Sequence(Form):
 
 @dataclass(frozen=True)
 class Repeat(Form):
-    """The same sublayers some times over: one set of weights if `tied`, decided anew at each place if `address` is given."""
+    """The same sublayers some times over: one set of weights if `tied`, decided anew at each place if `address` is given,
+    but for the rules in `share`, which keep the decision made outside."""
 
     times: Form
     body: Form
     tied: bool
     address: str | None = None
+    share: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ModelForm(Form):
-    """The start of the grammar."""
+    """The start of the grammar: the options of the model, the rules with a limit by name, and what must hold."""
 
     options: Mapping[str, Form]
+    recursive: Mapping[str, Choice]
+    constraints: tuple[Constraint, ...]
 
 
 def parse(grammar: Node) -> ModelForm:
@@ -133,9 +156,11 @@ class _Parser:
     def __init__(self, grammar: Node):
         self.problems: list[Problem] = []
         self.grammar = grammar
-        self.rules: dict[str, Node] = grammar.value if isinstance(grammar.value, dict) else {}
+        given = grammar.value if isinstance(grammar.value, dict) else {}
+        self.rules: dict[str, Node] = {name: node for name, node in given.items() if name not in RESERVED}
         self.used: set[str] = {"model"}
         self.open: list[str] = []
+        self.recursive: dict[str, Choice] = {}
 
     def fail(self, message: str, mark: Mark) -> Form:
         self.problems.append(Problem(message, mark))
@@ -146,10 +171,14 @@ class _Parser:
             return self.fail(f"a grammar is a mapping of rules, not {self.grammar.kind}", self.grammar.mark)
         if "model" not in self.rules:
             return self.fail(f"a grammar starts at a rule named 'model'; here are only {', '.join(self.rules)}", self.grammar.mark)
+        for rule in self.rules:
+            if not RULE_NAME.fullmatch(rule):
+                self.fail(f"the name of a rule is made of letters, digits, '_' and '-', not {rule!r}", self.grammar.keys[rule])
         form = self.model(self.rules["model"])
-        if not self.problems:  # an unused rule is most often a misspelt reference
+        if not self.problems:  # an unused rule is most often a misspelt reference; an included file may hold more than is used
             for rule in self.rules.keys() - self.used:
-                self.fail(f"the rule {rule!r} is never used; the model does not lead to it", self.grammar.keys[rule])
+                if self.grammar.keys[rule].file == self.grammar.mark.file:
+                    self.fail(f"the rule {rule!r} is never used; the model does not lead to it", self.grammar.keys[rule])
         return form
 
     def model(self, node: Node) -> Form:
@@ -163,7 +192,20 @@ class _Parser:
             self.fail("model has either depth with block, or blocks", node.keys["blocks"])
         elif "blocks" not in given and not given >= {"block", "depth"}:
             self.fail("model needs depth with block, or blocks", node.mark)
-        return ModelForm(node.mark, options)
+        return ModelForm(node.mark, options, self.recursive, self.constraints())
+
+    def constraints(self) -> tuple[Constraint, ...]:
+        node = self.grammar.value.get("constraints", Node([], self.grammar.mark))
+        if not isinstance(node.value, list):
+            self.fail(f"constraints is a list of expressions, not {node.kind}", node.mark)
+            return ()
+        found = []
+        for item in node.value:
+            try:
+                found.append(constraint.parse(item))
+            except InputError as e:
+                self.problems += e.problems
+        return tuple(found)
 
     def options(self, node: Node, declared: Mapping[str, Place], owner: str, path: str) -> dict[str, Form]:
         """The options given to `owner`, each parsed for its own place."""
@@ -179,7 +221,7 @@ class _Parser:
         """A node as the form it has at `place`; `path` is the address of an inline decision here."""
         value = node.value
         if isinstance(value, str) and value in self.rules:
-            return self.reference(node, place)
+            return self.reference(node, place, path)
         if isinstance(value, dict) and any(key in value for key in FORMS):
             return self.special(node, place, path)
         if isinstance(place, Option):
@@ -191,12 +233,17 @@ class _Parser:
             return Sequence(node.mark, tuple(items))
         return self.component(node, place, path)
 
-    def reference(self, node: Node, place: Place) -> Form:
+    def reference(self, node: Node, place: Place, path: str) -> Form:
         rule = node.value
         if rule in self.open or rule == "model":
+            body = self.rules[rule].value
+            if rule != "model" and isinstance(body, dict) and "limit" in body and place == "block":
+                return Recurse(node.mark, rule, path)
             circle = " -> ".join([*self.open[self.open.index(rule) :], rule]) if rule in self.open else "model"
-            word = f"; write {{{rule}: {{}}}} for the component" if rule in self.words(place) else ""
-            return self.fail(f"the rule {rule!r} leads back to itself ({circle}){word}", node.mark)
+            remedy = "give it a limit: {any: [...], limit: 3}"
+            if rule in self.words(place):
+                remedy = f"write {{{rule}: {{}}}} for the component"
+            return self.fail(f"the rule {rule!r} leads back to itself ({circle}); {remedy}", node.mark)
         self.used.add(rule)
         self.open.append(rule)
         form = self.parse(self.rules[rule], place, rule)
@@ -250,8 +297,8 @@ class _Parser:
 
     def special(self, node: Node, place: Place, path: str) -> Form:
         form = next(key for key in FORMS if key in node.value)
-        allowed = {"any": {"any"}, "range": {"range", "log"}, "int": {"int", "log"}}
-        allowed |= {"repeat": {"repeat", "of", "tied"}, "each": {"each", "of"}}
+        allowed = {"any": {"any", "limit"}, "range": {"range", "log"}, "int": {"int", "log"}}
+        allowed |= {"repeat": {"repeat", "of", "tied"}, "each": {"each", "of", "share"}}
         for key in node.value.keys() - allowed[form]:
             return self.fail(f"{key!r} can not stand beside {form!r}{suggest(key, allowed[form])}", node.keys[key])
         parsers: dict[str, Callable[[Node, Place, str], Form]] = {
@@ -279,7 +326,24 @@ class _Parser:
                 branch = f"{path}.{i + 1}"  # two alternatives with one word would share an address
             form = self.parse(item, place, branch)
             forms.append(dataclasses.replace(form, mark=item.mark) if isinstance(form, Fixed) else form)
-        return Choice(node.mark, path, tuple(labels), tuple(forms))
+        if "limit" not in node.value:
+            return Choice(node.mark, path, tuple(labels), tuple(forms))
+        return self.limited(node, Choice(node.mark, path, tuple(labels), tuple(forms)))
+
+    def limited(self, node: Node, form: Choice) -> Form:
+        """A choice that may be met within itself."""
+        limit = node.value["limit"]
+        if form.address not in self.rules or self.rules[form.address] is not node:
+            return self.fail("a limit belongs to a rule that leads back to itself: rule: {any: [...], limit: 3}", node.keys["limit"])
+        if not isinstance(limit.value, int) or isinstance(limit.value, bool) or not 1 <= limit.value <= MAX_LIMIT:
+            return self.fail(f"limit is a whole number from 1 to {MAX_LIMIT}, not {limit.kind}", limit.mark)
+        recursive = tuple(any(isinstance(f, Recurse) and f.rule == form.address for f in walk(inner)) for inner in form.forms)
+        if not any(recursive):
+            return self.fail(f"the rule {form.address!r} never leads back to itself; remove its limit", node.keys["limit"])
+        if all(recursive):
+            return self.fail(f"every alternative of {form.address!r} leads back to it; one must end", node.mark)
+        self.recursive[form.address] = found = dataclasses.replace(form, limit=limit.value, recursive=recursive)
+        return found
 
     def range(self, node: Node, place: Place, path: str) -> Form:
         integer = "int" in node.value
@@ -310,9 +374,62 @@ class _Parser:
         tied = node.value["tied"].value if "tied" in node.value else False
         if not isinstance(tied, bool):
             return self.fail("tied is true or false", node.value["tied"].mark)
+        share = node.value["share"] if "share" in node.value else Node([], node.mark)
+        if not isinstance(share.value, list) or any(item.value not in self.rules for item in share.value):
+            return self.fail(f"share is a list of rules, not {share.plain()}", share.mark)
         times = self.parse(node.value[form], TIMES, f"{path}.{form}")
         body = self.parse(node.value["of"], place, path)
-        return Repeat(node.mark, times, body, tied, path if form == "each" else None)
+        return Repeat(node.mark, times, body, tied, path if form == "each" else None, tuple(share.plain()))
+
+
+def walk(form: Form) -> Iterator[Form]:
+    """A form and every form in it; a recursion is not followed."""
+    yield form
+    for child in children(form):
+        yield from walk(child)
+
+
+def children(form: Form) -> Iterator[Form]:
+    """The forms that a form is made of."""
+    if isinstance(form, Choice | Sequence):
+        yield from form.forms
+    elif isinstance(form, Component):
+        yield from form.options.values()
+        yield from form.own.values()
+    elif isinstance(form, Repeat):
+        yield form.times
+        yield form.body
+    elif isinstance(form, ModelForm):
+        yield from form.options.values()
+
+
+def gather(grammar: Node, folder: Path, depth: int = 0) -> Node:
+    """A grammar with the rules of the files it includes; its own rules come before theirs.
+
+    Raises:
+        InputError: an included file lies outside the folder of the study, or includes in a circle.
+    """
+    if not isinstance(grammar.value, dict) or "include" not in grammar.value:
+        return grammar
+    given = grammar.value["include"]
+    rules, keys = {k: v for k, v in grammar.value.items() if k != "include"}, dict(grammar.keys)
+    for item in given.value if isinstance(given.value, list) else [given]:
+        if not isinstance(item.value, str):
+            raise InputError(f"include takes a path or a list of paths, not {item.kind}", item.mark)
+        path = (folder / item.value).resolve()
+        if not path.is_relative_to(folder.resolve()) or path.suffix not in (".yaml", ".yml"):
+            raise InputError(f"an included file is a .yaml in the folder of the study or below it, not {item.value!r}", item.mark)
+        if depth > MAX_LIMIT:
+            raise InputError(f"includes may be nested {MAX_LIMIT} deep at most; {item.value!r} seems to include itself", item.mark)
+        other = gather(yamlfile.read(path), folder, depth + 1)
+        if not isinstance(other.value, dict):
+            raise InputError(f"an included file is a mapping of rules, {item.value!r} is {other.kind}", item.mark)
+        for name, node in other.value.items():
+            if name == "constraints" and name in rules and isinstance(rules[name].value, list) and isinstance(node.value, list):
+                rules[name] = Node([*rules[name].value, *node.value], rules[name].mark)
+            elif name not in rules:
+                rules[name], keys[name] = node, other.keys[name]
+    return Node(rules, grammar.mark, keys)
 
 
 def _head(plain: Any) -> Any:

@@ -91,6 +91,7 @@ class Word:
     summary: str
     formula: str
     source: str
+    differs: str
     module: str
     qualname: str
 
@@ -177,7 +178,8 @@ def _read_word(node: ast.ClassDef, slot: str, name: str, module: str) -> Word:
                 description=described.get(argument.arg, ""),
                 divides_width="divides width" in law,
             )
-    source = re.search(r"^Source: (.*?)(?=\n\n|\nDiffers:|\Z)", doc, re.M | re.S)
+    sections = {s: re.search(rf"^{s}: (.*?)(?=\n\n|\nDiffers:|\Z)", doc, re.M | re.S) for s in ("Source", "Differs")}
+    source, differs = (" ".join(found.group(1).split()) if found else "" for found in sections.values())
     paragraphs = doc.split("\n\n")
     return Word(
         slot=slot,
@@ -185,7 +187,8 @@ def _read_word(node: ast.ClassDef, slot: str, name: str, module: str) -> Word:
         options=options,
         summary=doc.split("\n", 1)[0],
         formula=" ".join(paragraphs[1].split()) if len(paragraphs) > 1 else "",
-        source=" ".join(source.group(1).split()) if source else "",
+        source=source,
+        differs=differs,
         module=module,
         qualname=node.name,
     )

@@ -5,15 +5,18 @@ Running a study again in the same folder continues it: a finished trial is never
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import importlib.util
 import logging
 import os
 import platform
+import signal
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,6 +111,7 @@ class _Run:
         self.tracker: Any = None
         self.cluster: Any = None
         self.status = "KILLED"
+        self.interrupted = False
         self.clock: dict[str, float] = {}
         self.records = ledger.records()
 
@@ -144,13 +148,38 @@ class _Run:
     def execute(self) -> int:
         """Train what is not finished; returns how many trials were trained."""
         before = len(self.clock)
+        with self.interruptible():
+            self._execute()
+        return len(self.clock) - before
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Let Ctrl-C end the run even where a library swallows the first KeyboardInterrupt: the next event raises it again."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def interrupt(*_: Any) -> None:
+            self.interrupted = True
+            raise KeyboardInterrupt
+
+        former = signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, former)
+
+    def check(self) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt
+
+    def _execute(self) -> None:
         if self.study.settings.design == "search":
             self._search()
             arms = self._candidates()
             self._designed(arms, "confirm")
         else:
             self._designed(self.study.arms(), "design")
-        return len(self.clock) - before
 
     def _designed(self, arms: list[design.Arm], phase: str) -> None:
         from aotsearch import trial
@@ -227,6 +256,7 @@ class _Run:
     # --- what the executor tells ---
 
     def started(self, trial: dict[str, Any]) -> None:
+        self.check()
         self.clock[trial["key"]] = time.monotonic()
         self.ledger.append("started", key=trial["key"], arm=trial["arm"], seed=trial["seed"], phase=trial["phase"])
         self.progress.started(trial)
@@ -234,6 +264,7 @@ class _Run:
             self.tracker.started(trial)
 
     def point(self, trial: dict[str, Any], point: Mapping[str, float]) -> None:
+        self.check()
         self.progress.point(trial, point)
         if self.tracker is not None:
             self.tracker.progress(trial["key"], point)
@@ -242,6 +273,7 @@ class _Run:
         record.setdefault("seconds", round(time.monotonic() - self.clock.get(record["key"], time.monotonic()), 3))
         self.records[record["key"]] = self.ledger.append("finished", **record)
         self.progress.finished(record)
+        self.check()  # after it is written
         if self.tracker is not None:
             self.tracker.finished(record)
 

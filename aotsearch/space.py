@@ -7,16 +7,20 @@ enumeration and search differ only in the chooser.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aotsearch import grammar, registry
+from aotsearch import constraint, grammar, registry
 from aotsearch.architecture import NONE, Architecture, Part, Sublayer, part
+from aotsearch.census import Census, TooLarge
+from aotsearch.constraint import Constraint
 from aotsearch.errors import InputError, Mark, Problem, suggest
-from aotsearch.grammar import Choice, Component, Fixed, Form, ModelForm, Range, Repeat, Sequence
+from aotsearch.grammar import Choice, Component, Fixed, Form, ModelForm, Range, Recurse, Repeat, Sequence
 from aotsearch.yamlfile import Node
 
 MAX_SUBLAYERS = 10_000
@@ -72,13 +76,16 @@ class Space:
             InputError: with every problem of the grammar, or with the law that its reference breaks.
         """
         space = cls(grammar.parse(node), tuple(sorted(sizes.items())))
+        known = {*constraint.KNOWN, *constraint.MEASURED, *sizes, *space.decisions()}
+        wrong = [(c, name) for c in space.form.constraints for name in sorted(c.names - known)]
+        if wrong:
+            raise InputError(Problem(f"the constraint names {name!r}{suggest(name, known)}", c.mark) for c, name in wrong)
         space.reference  # noqa: B018 (a space without a reference is an error of the file)
         return space
 
     def derive(self, choose: Chooser) -> Architecture:
         """The architecture that a chooser decides. Raises Refused where its choices break a law."""
-        walk = _Derivation(choose, self.sizes)
-        return walk.model(self.form)
+        return _Derivation(choose, self.sizes, self.form).model()
 
     def at(self, decisions: Mapping[str, Any]) -> Architecture:
         """The architecture at some decisions, every other at its reference.
@@ -110,13 +117,13 @@ class Space:
         return self.at({})
 
     def decisions(self) -> dict[str, Decision]:
-        """Every decision of the grammar outside `each`, by address, in reading order."""
+        """Every decision outside `each` and recursions, by address, in reading order."""
         found: dict[str, Decision] = {}
 
         def visit(form: Form) -> None:
             if isinstance(form, Choice | Range):
                 found.setdefault(form.address, _decision(form, ""))
-            for child in _children(form):
+            for child in [form.times] if isinstance(form, Repeat) and form.address is not None else grammar.children(form):
                 visit(child)
 
         visit(self.form)
@@ -138,13 +145,44 @@ class Space:
         """How many architectures there are, exactly.
 
         Raises:
-            InputError: the space is continuous, or has more derivations than can be walked.
+            InputError: the space is continuous, or only an upper bound is known.
         """
-        number = 0
-        for number, _ in enumerate(self.enumerate(), 1):
-            if number > ENUMERABLE:
-                raise InputError(f"the space has more than {ENUMERABLE} architectures; it is not counted")
+        number, exact = self.bound()
+        if not exact:
+            raise InputError(f"the space has at most {number} architectures; constraints or overlaps would have to be walked to count them")
         return number
+
+    def bound(self) -> tuple[int, bool]:
+        """How many architectures there are at most, and whether that is their exact number.
+
+        Without constraints the number comes from dynamic programming over the grammar; constraints are counted by walking the
+        derivations, if there are few enough.
+
+        Raises:
+            InputError: the space is continuous, or too entangled even for a bound.
+        """
+        for decision in self.decisions().values():
+            _values(decision, 1)
+        try:
+            census = Census(self.form)
+        except TooLarge:
+            number = self._listed()
+            if number is None:
+                raise InputError("the space is too large and too entangled to be counted") from None
+            return number, True
+        if census.exact and not self.form.constraints:
+            return census.number, True
+        number = self._listed() if census.number <= ENUMERABLE else None
+        return (number, True) if number is not None else (census.number, False)
+
+    def _listed(self) -> int | None:
+        """The number of architectures by listing them; None where there are too many derivations."""
+        seen: set[str] = set()
+        for number, architecture in enumerate(self._walk({})):
+            seen.add(architecture.digest)
+            if number > ENUMERABLE:
+                return None
+        return len(seen)
 
     def sample(self, seed: int) -> Architecture:
         """An architecture at random, each decision uniform over its alternatives; choices that break a law are drawn again."""
@@ -193,12 +231,12 @@ class Space:
             script[-1] += 1
 
 
-def _values(decision: Decision) -> tuple[Any, ...]:
+def _values(decision: Decision, most: int = ENUMERABLE) -> tuple[Any, ...]:
     if decision.values:
         return decision.values
     if not decision.integer:
         raise InputError(f"the decision {decision.address!r} is a continuous range; its values can not be listed")
-    return tuple(range(int(decision.low), int(decision.high) + 1))
+    return tuple(range(int(decision.low), min(int(decision.high), int(decision.low) + most) + 1))
 
 
 def _draw(decision: Decision, rng: random.Random) -> Any:
@@ -211,37 +249,44 @@ def _draw(decision: Decision, rng: random.Random) -> Any:
     return round(value) if decision.integer else min(max(value, low), high)
 
 
-def _decision(form: Choice | Range, prefix: str) -> Decision:
+def _decision(form: Choice | Range, prefix: str, deep: bool = False) -> Decision:
+    """The decision of a form; one that lies at the limit of its recursion has the alternatives that end."""
     address = prefix + form.address
     if isinstance(form, Choice):
-        return Decision(address, form.labels)
+        return Decision(address, tuple(v for v, r in zip(form.labels, form.recursive, strict=True) if not r) if deep else form.labels)
     return Decision(address, (), form.low, form.high, form.log, form.integer)
-
-
-def _children(form: Form) -> Iterator[Form]:
-    if isinstance(form, Choice | Sequence):
-        yield from form.forms
-    elif isinstance(form, Component):
-        yield from form.options.values()
-        yield from form.own.values()
-    elif isinstance(form, Repeat):
-        yield form.times
-        if form.address is None:
-            yield form.body
-    elif isinstance(form, ModelForm):
-        yield from form.options.values()
 
 
 class _Derivation:
     """One walk over a grammar: each address is decided once, in reading order."""
 
-    def __init__(self, choose: Chooser, sizes: tuple[tuple[str, int], ...]):
+    def __init__(self, choose: Chooser, sizes: tuple[tuple[str, int], ...], form: ModelForm):
         self.choose = choose
         self.sizes = sizes
+        self.form = form
         self.made: dict[str, Any] = {}
         self.prefix = ""
+        self.shared: dict[str, str] = {}  # rule -> the prefix under which it is decided, inside an `each` that shares it
+        self.depth: Counter[str] = Counter()  # of the recursion of each rule
+        self.open = [c for c in form.constraints if not c.names & set(constraint.MEASURED)]  # not settled yet
 
-    def model(self, form: ModelForm) -> Architecture:
+    def model(self) -> Architecture:
+        architecture = self.build(self.form)
+        values: dict[str, Any] = dict(self.made) | dict(self.sizes)
+        values |= {"width": architecture.width, "sublayers": len(architecture.sublayers)}
+        for c in self.form.constraints:
+            if c.names & set(constraint.MEASURED) and values.keys() >= c.names - set(constraint.MEASURED):
+                # the one thing here that needs torch, so it is loaded by name and only for grammars that measure
+                values |= vars(importlib.import_module("aotsearch.cost").cost(architecture))
+            self.require(c, values)
+        return architecture
+
+    def require(self, c: Constraint, values: Mapping[str, Any]) -> None:
+        if not c.holds(values):
+            shown = ", ".join(f"{name} = {values[name]!r}" for name in sorted(c.names))
+            raise Refused(Problem(f"the constraint {c.text!r} does not hold for {shown}", c.mark))
+
+    def build(self, form: ModelForm) -> Architecture:
         given = {name: f for name, f in form.options.items() if name not in ("block", "blocks")}
         options: dict[str, Any] = {}
         parts: dict[str, Part] = {}
@@ -271,9 +316,14 @@ class _Derivation:
         )
 
     def decide(self, form: Choice | Range) -> Any:
-        decision = _decision(form, self.prefix)
+        rule = form.address.partition(".")[0]
+        deep = isinstance(form, Choice) and form.limit > 0 and self.depth[rule] >= form.limit
+        decision = _decision(form, self.shared.get(rule, self.prefix), deep)
         if decision.address not in self.made:
             self.made[decision.address] = self.choose(decision)
+            settled = [c for c in self.open if decision.address in c.names and c.names <= self.made.keys()]
+            for c in settled:  # as early as it can be known, so that a search does not walk what is below
+                self.require(c, self.made)
         return self.made[decision.address]
 
     def resolve(self, form: Form) -> Form:
@@ -309,6 +359,8 @@ class _Derivation:
             return _concatenate([self.sublayers(f) for f in form.forms])
         if isinstance(form, Repeat):
             return self.repeat(form)
+        if isinstance(form, Recurse):
+            return self.recurse(form)
         assert isinstance(form, Component), form
         operation = self.part(form)
         norm = self.part(form.own["norm"]) if "norm" in form.own else self.norm
@@ -320,13 +372,23 @@ class _Derivation:
         times = self.option(form.times)
         if form.address is None:
             return _repeat(self.sublayers(form.body), times, form.mark, tied=form.tied)
-        outer, bodies = self.prefix, []
+        outer, shared, bodies = self.prefix, self.shared, []
+        self.shared = shared | {rule: shared.get(rule, outer) for rule in form.share}
         for place in range(min(times, MAX_SUBLAYERS)):
             self.prefix = f"{outer}{form.address}.{place}."
             bodies.append(self.sublayers(form.body))
-        self.prefix = outer
+        self.prefix, self.shared = outer, shared
         _limit(times, form.mark)
         return _concatenate(bodies)
+
+    def recurse(self, form: Recurse) -> list[Sublayer]:
+        outer = self.prefix
+        self.prefix = f"{outer}{form.address}."
+        self.depth[form.rule] += 1
+        found = self.sublayers(self.form.recursive[form.rule])
+        self.depth[form.rule] -= 1
+        self.prefix = outer
+        return found
 
 
 def _limit(number: int, mark: Mark) -> None:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
-from aotsearch import registry, yamlfile
+from aotsearch import grammar, registry, yamlfile
 from aotsearch.architecture import Architecture
 from aotsearch.design import Arm, arms
 from aotsearch.errors import InputError, Mark, Problem, suggest
@@ -145,7 +145,7 @@ class Study:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-SECTIONS = ("name", "question", "task", "grammar", "study")
+SECTIONS = ("name", "question", "space", "task", "grammar", "study")
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Study:
@@ -180,6 +180,7 @@ def parse(node: Node, folder: Path) -> Study:
     """A study node, checked; `folder` is where relative data paths start."""
     if not isinstance(node.value, dict):
         raise InputError(f"a study is a mapping with {', '.join(SECTIONS)}, not {node.kind}", node.mark)
+    node = resolve(node, folder)
     problems = [
         Problem(f"a study has no section {key!r}{suggest(key, SECTIONS)}", node.keys[key]) for key in node.value if key not in SECTIONS
     ]
@@ -208,6 +209,45 @@ def parse(node: Node, folder: Path) -> Study:
     except InputError as e:
         raise e.at(_arms_mark(node)) from None
     return study
+
+
+def resolve(node: Node, folder: Path, depth: int = 0) -> Node:
+    """A study node with the space it builds on and the rules it includes written into it.
+
+    `space: FILE` names another study file: its sections hold where this one has none. Of `study` and of the rule `model` single keys are
+    replaced, of `grammar` whole rules, and a task as a whole.
+    """
+    if "grammar" in node.value:
+        rules = grammar.gather(node.value["grammar"], folder)
+        node = Node(node.value | {"grammar": rules}, node.mark, node.keys)
+    if "space" not in node.value:
+        return node
+    given = node.value["space"]
+    if not isinstance(given.value, str) or not given.value.endswith((".yaml", ".yml")):
+        raise InputError(f"space names a .yaml file, not {given.kind}", given.mark)
+    if depth > 8:
+        raise InputError("a study that builds on a space that builds on a space ...: 8 at most", given.mark)
+    path = folder / given.value
+    base = yamlfile.read(path)
+    if not isinstance(base.value, dict):
+        raise InputError(f"a study is a mapping with {', '.join(SECTIONS)}, not {base.kind}", base.mark)
+    base = resolve(base, path.parent, depth + 1)
+    merged = {k: v for k, v in base.value.items() if k not in ("name", "question")} | {k: v for k, v in node.value.items() if k != "space"}
+    for section in ("study", "grammar"):
+        if section in node.value and section in base.value:
+            merged[section] = _merge(base.value[section], node.value[section], ("model",) if section == "grammar" else None)
+    return Node(merged, node.mark, base.keys | node.keys)
+
+
+def _merge(base: Node, over: Node, deep: tuple[str, ...] | None) -> Node:
+    """One mapping over another: key by key, and within the keys in `deep` (all, if None) again."""
+    if not isinstance(base.value, dict) or not isinstance(over.value, dict):
+        return over
+    merged = dict(base.value)
+    for key, value in over.value.items():
+        inside = key in base.value and (deep is None or key in deep)
+        merged[key] = _merge(base.value[key], value, None if deep is None else ()) if inside else value
+    return Node(merged, over.mark, base.keys | over.keys)
 
 
 def _arms_mark(node: Node) -> Mark:

@@ -85,7 +85,7 @@ def wait_for_records(out: Path, number: int) -> None:
 
 
 def test_ctrl_c_ends_cleanly_and_tells_how_to_continue(study_file: Path, tmp_path: Path) -> None:
-    slow = ["--set", "study.budget={steps: 400, batch: 16, evaluations: 2}"]
+    slow = ["--set", "study.budget={steps: 4000, batch: 16, evaluations: 2}"]
     process = start(study_file, tmp_path / "run", *slow)
     wait_for_records(tmp_path / "run", 1)
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does: the whole group is told

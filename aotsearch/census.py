@@ -1,0 +1,391 @@
+"""How many architectures a grammar derives, without walking them: exact arithmetic by dynamic programming.
+
+A model is a word over the letters `sublayer`, so the architectures of a grammar are a finite language. `Census` builds it as a
+minimal acyclic automaton, in which two derivations of one model are one path, and counts paths. What must agree in several places
+(a rule used twice, the model's width and default norm) is decided first; what is independent is multiplied.
+
+A language maps a shape to a node of the automaton. A shape says, place by place, where the letter comes from: None is a letter of
+the node's path, `("tied", d)` shares the weights of the place d before, `("same", d)` repeats its letter with weights of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aotsearch import grammar, registry
+from aotsearch.architecture import NONE, Part, Sublayer, part
+from aotsearch.grammar import Choice, Component, Fixed, Form, ModelForm, Range, Recurse, Repeat, Sequence
+
+Shape = tuple[tuple[str, int] | None, ...]
+Language = dict[Shape, int]
+
+INNER = "..."  # marks the address of a scope
+END = 0  # the node of the empty word
+EXPAND = 2_000  # words of a repeated body that are written out; more are kept as "same"
+LETTERS = 100_000  # different sublayers at one place
+LEAVES = 20_000  # assignments of what must agree
+PLACES = 2_000  # sublayers of a model
+
+
+class TooLarge(Exception):
+    """The language is beyond what is built exactly."""
+
+
+class Needed(Exception):
+    """A decision that must agree in several places is met and not made yet."""
+
+    def __init__(self, address: str, values: tuple[Any, ...], scope: int):
+        self.address, self.values, self.scope = address, values, scope
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Where a decision is valid: the model, or one place of an `each`, or one level of a recursion."""
+
+    number: int  # how many scopes enclose it
+    env: Mapping[str, Any]  # what is decided in it
+    shared: frozenset[str]  # addresses that must agree in it
+    outer: Scope | None = None
+    lent: frozenset[str] = frozenset()  # rules decided in the scope outside
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the model itself decides."""
+
+    width: int
+    norm: Part
+    place: str
+    join: Part
+
+
+class Census:
+    """The automaton of a grammar.
+
+    Attributes:
+        number: How many architectures there are.
+        exact: Whether that is their exact number, or an upper bound.
+    """
+
+    def __init__(self, form: ModelForm):
+        self.form = form
+        self.nodes: list[dict[int, int]] = [{}]  # node -> letter -> node
+        self.index: dict[tuple[tuple[int, int], ...], int] = {(): END}
+        self.letters: dict[Sublayer, int] = {}
+        self.unions: dict[tuple[int, int], int] = {}
+        self.paths: dict[int, int] = {END: 1}
+        self.languages: dict[Any, Language] = {}
+        self.leaves = 0
+        self.depth: Counter[str] = Counter()
+        self.exact = True
+        groups: dict[Any, Language] = {}
+        for key, language in self._models({}):
+            groups[key] = self._union(groups.get(key, {}), language)
+        self.number = sum(self._size(language) for language in groups.values())
+
+    # --- the model: every decision of its own options is made first ---
+
+    def _models(self, env: dict[str, Any]) -> Iterator[tuple[Any, Language]]:
+        self.leaves += 1
+        if self.leaves > LEAVES:
+            raise TooLarge
+        scope = Scope(0, env, frozenset(a for a in _addresses(self.form)))  # all are needed here
+        try:
+            key, model = self._own(scope)
+        except Needed as needed:
+            for value in needed.values:
+                yield from self._models(env | {needed.address: value})
+            return
+        if model is not None:
+            yield key, self._body(model, env)
+
+    def _own(self, scope: Scope) -> tuple[Any, Model | None]:
+        o = self.form.options
+        width = self._value(o["width"], scope)
+        parts = {n: self._part(f, scope, width) for n, f in o.items() if n not in ("block", "blocks") and isinstance(grammar.MODEL[n], str)}
+        if any(p is None for p in parts.values()):
+            return None, None  # a head count that does not divide the width, say
+        place = self._value(o["place"], scope) if "place" in o else "pre"
+        norm = parts.get("norm") or Part("layernorm")
+        final = parts.get("final_norm") or (norm if place == "pre" else NONE)
+        head = self._value(o["head"], scope) if "head" in o else "tied"
+        model = Model(width, norm, place, parts.get("join") or Part("add"))
+        return (width, parts.get("positions") or Part("learned"), final, head), model
+
+    def _body(self, model: Model, env: Mapping[str, Any]) -> Language:
+        o = self.form.options
+        form = o["blocks"] if "blocks" in o else Repeat(o["depth"].mark, o["depth"], o["block"], False)
+        return self._scoped(form, model, Scope(0, env, _shared(form) | env.keys()))
+
+    # --- languages ---
+
+    def _scoped(self, form: Form, model: Model, scope: Scope) -> Language:
+        """The language of a form that is the whole of its scope: the union over what must agree in it."""
+        try:
+            return self._language(form, model, scope)
+        except Needed as needed:
+            if needed.scope != scope.number:
+                raise
+            self.leaves += 1
+            if self.leaves > LEAVES:
+                raise TooLarge from None
+            found: Language = {}
+            for value in needed.values:
+                inner = dataclasses.replace(scope, env={**scope.env, needed.address: value})
+                found = self._union(found, self._scoped(form, model, inner))
+            return found
+
+    def _language(self, form: Form, model: Model, scope: Scope) -> Language:
+        key = (id(form), model, scope.number, _visible(form, scope), tuple(sorted((+self.depth).items())))
+        if key not in self.languages:
+            self.languages[key] = self._make(form, model, scope)
+        return self.languages[key]
+
+    def _make(self, form: Form, model: Model, scope: Scope) -> Language:
+        if isinstance(form, Choice):
+            found: Language = {}
+            for inner in self._alternatives(form, scope):
+                found = self._union(found, self._language(inner, model, scope))
+            return found
+        if isinstance(form, Sequence):
+            return self._concatenate([self._language(inner, model, scope) for inner in form.forms])
+        if isinstance(form, Repeat):
+            return self._repeat(form, model, scope)
+        if isinstance(form, Recurse):
+            self.depth[form.rule] += 1
+            inner = self.form.recursive[form.rule]
+            found = self._scoped(inner, model, self._inner(inner, scope, ()))
+            self.depth[form.rule] -= 1
+            return found
+        assert isinstance(form, Component), form
+        letters = {self._letter(s): END for s in self._sublayers(form, model, scope)}
+        return {(None,): self._node(letters)} if letters else {}
+
+    def _inner(self, form: Form, scope: Scope, share: tuple[str, ...]) -> Scope:
+        return Scope(scope.number + 1, {}, _shared(form), scope, scope.lent | frozenset(share))
+
+    def _repeat(self, form: Repeat, model: Model, scope: Scope) -> Language:
+        found: Language = {}
+        powers: list[Language] = [{(): END}]  # of independent draws
+        for times in sorted(self._values(form.times, scope)):
+            if form.address is None:
+                made = self._copies(self._language(form.body, model, scope), times, form.tied)
+            else:
+                if times > PLACES:
+                    raise TooLarge
+                body = self._scoped(form.body, model, self._inner(form.body, scope, form.share))
+                while len(powers) <= times:
+                    powers.append(self._concatenate([body, powers[-1]]))
+                made = powers[times]
+            found = self._union(found, made)
+        return found
+
+    def _copies(self, body: Language, times: int, tied: bool) -> Language:
+        found: Language = {}
+        for shape, node in body.items():
+            if len(shape) * times > PLACES:
+                raise TooLarge
+            if tied:
+                roots = [i if mark is None or mark[0] == "same" else i - mark[1] for i, mark in enumerate(shape)]
+                marks = list(shape)
+                for copy in range(1, times):
+                    marks += [("tied", copy * len(shape) + i - root) for i, root in enumerate(roots)]
+                found = self._union(found, {tuple(marks): node})
+            elif times == 1 or not any(mark is None for mark in shape):
+                found = self._union(found, {shape * times: node})
+            elif self._count(node) <= EXPAND and not any(mark and mark[0] == "same" for mark in shape):
+                for word in self._words(node):
+                    found = self._union(found, {shape * times: self._chain(word * times)})
+            else:
+                again = [("same", len(shape)) if mark is None else mark for mark in shape]
+                found = self._union(found, {shape + tuple(again) * (times - 1): node})
+        return found
+
+    def _concatenate(self, parts: list[Language]) -> Language:
+        joined = parts[-1] if parts else {(): END}
+        for left in reversed(parts[:-1]):
+            found: Language = {}
+            for (a, m), (b, n) in itertools.product(left.items(), joined.items()):
+                if len(a) + len(b) > PLACES or len(found) > PLACES:
+                    raise TooLarge
+                found = self._union(found, {a + b: self._append(m, n, {})})
+            joined = found
+        return joined
+
+    # --- the automaton ---
+
+    def _node(self, edges: dict[int, int]) -> int:
+        key = tuple(sorted(edges.items()))
+        if key not in self.index:
+            if len(edges) > LETTERS or len(self.nodes) > 20 * LETTERS:
+                raise TooLarge
+            self.index[key] = len(self.nodes)
+            self.nodes.append(edges)
+        return self.index[key]
+
+    def _chain(self, word: tuple[int, ...]) -> int:
+        node = END
+        for letter in reversed(word):
+            node = self._node({letter: node})
+        return node
+
+    def _append(self, left: int, right: int, memo: dict[int, int]) -> int:
+        if left == END:
+            return right
+        if left not in memo:
+            memo[left] = self._node({letter: self._append(child, right, memo) for letter, child in self.nodes[left].items()})
+        return memo[left]
+
+    def _union(self, a: Language, b: Language) -> Language:
+        found = dict(a)
+        for shape, node in b.items():
+            found[shape] = self._merge(found[shape], node) if shape in found else node
+        return found
+
+    def _merge(self, a: int, b: int) -> int:
+        if a == b:
+            return a
+        key = (min(a, b), max(a, b))
+        if key not in self.unions:
+            edges = dict(self.nodes[a])
+            for letter, child in self.nodes[b].items():
+                edges[letter] = self._merge(edges[letter], child) if letter in edges else child
+            self.unions[key] = self._node(edges)
+        return self.unions[key]
+
+    def _count(self, node: int) -> int:
+        if node not in self.paths:
+            self.paths[node] = sum(map(self._count, self.nodes[node].values()))
+        return self.paths[node]
+
+    def _words(self, node: int) -> Iterator[tuple[int, ...]]:
+        if node == END:
+            yield ()
+        for letter, child in self.nodes[node].items():
+            for rest in self._words(child):
+                yield (letter, *rest)
+
+    def _size(self, language: Language) -> int:
+        """How many words; where a repetition that was not written out may equal other words, only a bound is known."""
+        written: Counter[Shape] = Counter(tuple(m if m and m[0] == "tied" else None for m in shape) for shape in language)
+        for shape in language:
+            plain = tuple(m if m and m[0] == "tied" else None for m in shape)
+            if written[plain] > 1:
+                self.exact = False
+        return sum(map(self._count, language.values()))
+
+    # --- values ---
+
+    def _letter(self, sublayer: Sublayer) -> int:
+        return self.letters.setdefault(sublayer, len(self.letters))
+
+    def _sublayers(self, form: Component, model: Model, scope: Scope) -> Iterator[Sublayer]:
+        operations = self._parts(form, scope, model.width)
+        norms = self._parts_of(form.own.get("norm"), scope, model.width, model.norm)
+        places = list(self._values(form.own["place"], scope)) if "place" in form.own else [model.place]
+        joins = self._parts_of(form.own.get("join"), scope, model.width, model.join)
+        for operation, norm, place, join in itertools.product(operations, norms, places, joins):
+            yield Sublayer(operation, norm, "pre" if norm.absent else place, join)
+
+    def _parts_of(self, form: Form | None, scope: Scope, width: int, default: Part) -> list[Part]:
+        if form is None:
+            return [default]
+        if isinstance(form, Choice):
+            return [p for inner in self._alternatives(form, scope) for p in self._parts_of(inner, scope, width, default)]
+        assert isinstance(form, Component), form
+        return self._parts(form, scope, width)
+
+    def _parts(self, form: Component, scope: Scope, width: int) -> list[Part]:
+        declared = {} if form.word == registry.NONE else registry.find(form.slot, form.word).options
+        choices = []
+        for name, inner in form.options.items():
+            fits = [v for v in self._values(inner, scope) if not (declared[name].divides_width and width % v)]
+            choices.append([(name, v) for v in fits])
+        return [part(form.slot, form.word, dict(options)) for options in itertools.product(*choices)]
+
+    def _part(self, form: Form, scope: Scope, width: int) -> Part | None:
+        found = self._parts_of(form, scope, width, NONE)
+        return found[0] if found else None
+
+    def _value(self, form: Form, scope: Scope) -> Any:
+        return next(iter(self._values(form, scope)))
+
+    def _values(self, form: Form, scope: Scope) -> Iterator[Any]:
+        if isinstance(form, Choice):
+            for inner in self._alternatives(form, scope):
+                yield from self._values(inner, scope)
+        elif isinstance(form, Range):
+            decided = self._decided(form.address, tuple(range(int(form.low), int(form.high) + 1)) if form.integer else (), scope)
+            yield from (form.option.parse(v) for v in decided)
+        else:
+            assert isinstance(form, Fixed), form
+            yield form.value
+
+    def _alternatives(self, form: Choice, scope: Scope) -> list[Form]:
+        rule = form.address.partition(".")[0]
+        deep = form.limit > 0 and self.depth[rule] >= form.limit
+        places = [i for i in range(len(form.forms)) if not (deep and form.recursive[i])]
+        chosen = self._decided(form.address, tuple(places), scope)
+        return [form.forms[i] for i in chosen]
+
+    def _decided(self, address: str, values: tuple[Any, ...], scope: Scope) -> tuple[Any, ...]:
+        """The values an address may take here: one where it is decided, all where it is free; else it is needed first."""
+        if not values:
+            raise TooLarge  # a continuous range
+        if address.partition(".")[0] in scope.lent:
+            assert scope.outer is not None
+            outer = dataclasses.replace(scope.outer, shared=scope.outer.shared | {address})
+            return self._decided(address, values, outer)
+        if address in scope.env:
+            return (scope.env[address],)
+        if address in scope.shared:
+            raise Needed(address, values, scope.number)
+        return values
+
+
+def _shared(form: Form) -> frozenset[str]:
+    """The addresses that must agree within a scope whose whole is this form."""
+    found = {address for address, times in _uses(form).items() if times > 1}
+    if any(address.endswith(INNER) for address in found):
+        raise TooLarge  # all that an `each` or a recursion decides would have to agree
+    return frozenset(found)
+
+
+def _uses(form: Form) -> Counter[str]:
+    """How often each address is used in one derivation of a form, within its scope."""
+    if isinstance(form, Choice):
+        found: Counter[str] = Counter()
+        for inner in form.forms:
+            found |= _uses(inner)  # only one of them is derived
+        return found + Counter([form.address])
+    if isinstance(form, Range):
+        return Counter([form.address])
+    if isinstance(form, Repeat) and form.address is not None:
+        lent = {a: 2 for a in _addresses(form.body) if a.partition(".")[0] in form.share}  # met at every place
+        return _uses(form.times) + Counter(lent) + Counter([form.address + INNER])
+    if isinstance(form, Recurse):
+        return Counter([form.address + INNER])
+    total: Counter[str] = Counter()
+    for inner in grammar.children(form):
+        total += _uses(inner)
+    return total
+
+
+def _addresses(form: Form) -> set[str]:
+    return {f.address for f in grammar.walk(form) if isinstance(f, Choice | Range)}
+
+
+def _visible(form: Form, scope: Scope) -> tuple[Any, ...]:
+    """What is decided, here and outside, of the addresses that a form may meet; a recursion may meet all of its rule's."""
+    wanted = None if any(isinstance(f, Recurse) for f in grammar.walk(form)) else _addresses(form)
+    seen: list[Any] = []
+    at: Scope | None = scope
+    while at is not None:
+        seen += sorted((at.number, a, repr(v)) for a, v in at.env.items() if wanted is None or a in wanted)
+        at = at.outer
+    return (tuple(seen), scope.lent)
