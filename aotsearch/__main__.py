@@ -42,18 +42,18 @@ def check(file: File, set_: Set = [], json_: Json = False) -> None:
         raise
     decisions = study.space.decisions()
     try:
-        count: int | None = study.space.count()
+        number, exact = study.space.bound()
     except InputError as e:
-        count = None
+        number, exact = None, False
         _say(str(e))
     if json_:
-        _json({"ok": True, "errors": [], "architectures": count, "decisions": list(decisions)})
+        known = {"architectures": number if exact else None, "architectures_at_most": number}
+        _json({"ok": True, "errors": [], **known, "decisions": list(decisions)})
         return
+    count = "uncounted" if number is None else f"{number:,}" if exact else f"at most {number:,}"
     arms = len(study.arms())
     seeds = len(study.settings.seed_list)
-    _print(
-        f"{file}: ok; {count if count is not None else 'many'} architectures over {len(decisions)} decisions; {arms} arms x {seeds} seeds"
-    )
+    _print(f"{file}: ok; {count} architectures over {len(decisions)} decisions; {arms} arms x {seeds} seeds")
     for address, d in decisions.items():
         shown = ", ".join(map(str, d.values)) if d.values else f"[{d.low}, {d.high}]{' log' if d.log else ''}"
         _print(f"  {address}: {shown}")
@@ -62,7 +62,7 @@ def check(file: File, set_: Set = [], json_: Json = False) -> None:
 @app.command()
 def show(
     file: File,
-    other: Annotated[str | None, typer.Argument(metavar="[ARM2]", help="With --diff: the other arm.  [default: reference]")] = None,
+    other: Annotated[str | None, typer.Argument(metavar="ARM2", help="With --diff: the other arm, where it is not the reference.")] = None,
     arm: Annotated[str, typer.Option(help="An arm of the study.")] = "reference",
     diff_: Annotated[bool, typer.Option("--diff", help="Side by side with another arm, the differences marked.")] = False,
     set_: Set = [],
@@ -191,7 +191,7 @@ def ui(folder: Folder, port: Annotated[int, typer.Option(min=1, max=65535, help=
 
 @app.command()
 def words(
-    word: Annotated[str | None, typer.Argument(metavar="[WORD]", help="A word to show in detail.")] = None, json_: Json = False
+    word: Annotated[str | None, typer.Argument(metavar="WORD", help="A word to show in detail.")] = None, json_: Json = False
 ) -> None:
     """The component library: every word, its options, its source; one word in detail."""
     from aotsearch import glossary

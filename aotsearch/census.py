@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
+import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ EXPAND = 2_000  # words of a repeated body that are written out; more are kept a
 LETTERS = 100_000  # different sublayers at one place
 LEAVES = 20_000  # assignments of what must agree
 PLACES = 2_000  # sublayers of a model
+WORK = 400_000  # steps of building, so that every count ends
 
 
 class TooLarge(Exception):
@@ -81,16 +84,56 @@ class Census:
         self.paths: dict[int, int] = {END: 1}
         self.languages: dict[Any, Language] = {}
         self.leaves = 0
+        self.work = 0
         self.depth: Counter[str] = Counter()
         self.exact = True
-        groups: dict[Any, Language] = {}
+        self.groups: dict[Any, Language] = {}  # (width, positions, final norm, head) -> its sequences of sublayers
         for key, language in self._models({}):
-            groups[key] = self._union(groups.get(key, {}), language)
-        self.number = sum(self._size(language) for language in groups.values())
+            self.groups[key] = self._union(self.groups.get(key, {}), language)
+        self.number = sum(map(self._size, self.groups.values()))
+
+    def draw(self, rng: random.Random) -> tuple[Any, tuple[Sublayer, ...]]:
+        """A model at random, uniform over all: its own decisions, and its sublayers."""
+        at = rng.randrange(self.number)
+        for key, language in self.groups.items():
+            for shape, node in language.items():
+                if at < self._count(node):
+                    return key, self._spell(shape, node, at)
+                at -= self._count(node)
+        raise AssertionError("the counts do not add up")
+
+    def _step(self, node: int, at: int) -> tuple[int, int]:
+        """The letter on the path number `at` of a node, and the number of the path that is left."""
+        for letter, child in self.nodes[node].items():
+            if at < self._count(child):
+                return letter, at
+            at -= self._count(child)
+        raise AssertionError("the counts do not add up")
+
+    def _spell(self, shape: Shape, node: int, at: int) -> tuple[Sublayer, ...]:
+        """The path number `at` of a node, as the sublayers of a shape."""
+        known = {number: sublayer for sublayer, number in self.letters.items()}
+        spelt: list[Sublayer] = []
+        for mark in shape:
+            if mark is not None:
+                root = spelt[len(spelt) - mark[1]]
+                same_as = len(spelt) - mark[1] if mark[0] == "tied" else None
+                spelt.append(dataclasses.replace(root, same_as=same_as))
+                continue
+            letter, at = self._step(node, at)
+            spelt.append(known[letter])
+            node = self.nodes[node][letter]
+        return tuple(spelt)
 
     # --- the model: every decision of its own options is made first ---
 
+    def _spend(self, steps: int = 1) -> None:
+        self.work += steps
+        if self.work > WORK:
+            raise TooLarge
+
     def _models(self, env: dict[str, Any]) -> Iterator[tuple[Any, Language]]:
+        self._spend(10)
         self.leaves += 1
         if self.leaves > LEAVES:
             raise TooLarge
@@ -141,6 +184,7 @@ class Census:
             return found
 
     def _language(self, form: Form, model: Model, scope: Scope) -> Language:
+        self._spend(5)
         key = (id(form), model, scope.number, _visible(form, scope), tuple(sorted((+self.depth).items())))
         if key not in self.languages:
             self.languages[key] = self._make(form, model, scope)
@@ -190,6 +234,7 @@ class Census:
         for shape, node in body.items():
             if len(shape) * times > PLACES:
                 raise TooLarge
+            self._spend(1 + len(shape) * times // 10)
             if tied:
                 roots = [i if mark is None or mark[0] == "same" else i - mark[1] for i, mark in enumerate(shape)]
                 marks = list(shape)
@@ -207,12 +252,13 @@ class Census:
         return found
 
     def _concatenate(self, parts: list[Language]) -> Language:
-        joined = parts[-1] if parts else {(): END}
+        joined: Language = parts[-1] if parts else {(): END}
         for left in reversed(parts[:-1]):
             found: Language = {}
             for (a, m), (b, n) in itertools.product(left.items(), joined.items()):
                 if len(a) + len(b) > PLACES or len(found) > PLACES:
                     raise TooLarge
+                self._spend(1 + (len(a) + len(b)) // 10)
                 found = self._union(found, {a + b: self._append(m, n, {})})
             joined = found
         return joined
@@ -220,6 +266,7 @@ class Census:
     # --- the automaton ---
 
     def _node(self, edges: dict[int, int]) -> int:
+        self._spend(1 + len(edges))
         key = tuple(sorted(edges.items()))
         if key not in self.index:
             if len(edges) > LETTERS or len(self.nodes) > 20 * LETTERS:
@@ -242,6 +289,7 @@ class Census:
         return memo[left]
 
     def _union(self, a: Language, b: Language) -> Language:
+        self._spend(1 + len(a) // 10)
         found = dict(a)
         for shape, node in b.items():
             found[shape] = self._merge(found[shape], node) if shape in found else node
@@ -306,6 +354,10 @@ class Census:
         for name, inner in form.options.items():
             fits = [v for v in self._values(inner, scope) if not (declared[name].divides_width and width % v)]
             choices.append([(name, v) for v in fits])
+        number = math.prod(map(len, choices))
+        if number > LETTERS:
+            raise TooLarge
+        self._spend(5 * number)
         return [part(form.slot, form.word, dict(options)) for options in itertools.product(*choices)]
 
     def _part(self, form: Form, scope: Scope, width: int) -> Part | None:
@@ -320,6 +372,8 @@ class Census:
             for inner in self._alternatives(form, scope):
                 yield from self._values(inner, scope)
         elif isinstance(form, Range):
+            if form.integer and form.high - form.low > LETTERS:
+                raise TooLarge
             decided = self._decided(form.address, tuple(range(int(form.low), int(form.high) + 1)) if form.integer else (), scope)
             yield from (form.option.parse(v) for v in decided)
         else:

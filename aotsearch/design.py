@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from aotsearch.errors import InputError, suggest
 from aotsearch.space import Space
 
 REFERENCE = "reference"
+MAX_ARMS = 1000
+MAX_SUBLAYERS = 50_000  # of all arms
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,23 @@ def arms(space: Space, design: str, extra: Mapping[str, Mapping[str, Any]]) -> l
     if design == "one-at-a-time":
         for address, decision in space.decisions().items():
             if address in made[0].architecture.decisions:
-                made += [arm(space, {address: value}) for value in decision.values[1:]]
+                for value in decision.values[1:]:
+                    made.append(arm(space, {address: value}))
+                    _limit(made)
     for name, decisions in extra.items():
         for address in decisions.keys() - space.decisions().keys():
             raise InputError(f"arm {name!r}: no decision {address!r}{suggest(address, space.decisions())}")
         made.append(arm(space, decisions, name))
+        _limit(made)
     _distinct(made)
     return made
+
+
+def _limit(made: list[Arm]) -> None:
+    if len(made) > MAX_ARMS:
+        raise InputError(f"a study has at most {MAX_ARMS} arms; use design: search, or fewer alternatives")
+    if len(made) > 100 and sum(len(a.architecture.sublayers) for a in made) > MAX_SUBLAYERS:
+        raise InputError(f"the arms of a study have at most {MAX_SUBLAYERS} sublayers, all together")
 
 
 def arm(space: Space, decisions: Mapping[str, Any], name: str | None = None) -> Arm:
@@ -62,8 +75,8 @@ def _distinct(made: list[Arm]) -> None:
         if other != a.name:
             raise InputError(f"arm {a.name!r} is the same model as {other!r}; remove it, or let its decision act")
     names = [a.name for a in made]
-    for name in names:
-        if names.count(name) > 1:
+    for name, times in Counter(names).items():
+        if times > 1:
             raise InputError(f"two arms are named {name!r}")
 
 

@@ -13,6 +13,15 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+LONGEST = 600  # characters of a message; what a file holds may be any length
+
+
+def one_line(text: str) -> str:
+    """Text as it is safe to print: on one line, nothing that moves a terminal's cursor, not too long."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -25,7 +34,8 @@ class Mark:
     width: int = 1  # characters to underline
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        file = one_line(self.file)
+        return f"{file}:{self.line}:{self.column}" if self.line else file
 
     def underline(self) -> str:
         """The source line with the offending text marked below it; empty where there is no line to show."""
@@ -41,6 +51,9 @@ class Problem:
 
     message: str
     mark: Mark | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", one_line(self.message))
 
     def __str__(self) -> str:
         return f"{self.mark}: {self.message}" if self.mark else self.message

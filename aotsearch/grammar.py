@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,8 @@ TIMES = _option("times", "Count", None, "how many times")
 FORMS = ("any", "range", "int", "repeat", "each")
 RESERVED = ("include", "constraints")  # keys of a grammar that are not rules
 MAX_LIMIT = 16  # of a recursion
+MAX_ALTERNATIVES = 1000  # of one decision
+MAX_FORMS = 20_000  # of a grammar whose rules are written out where they are used
 RULE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")  # decisions are addressed by rule names, in Optuna and MLflow too
 
 
@@ -145,7 +148,10 @@ def parse(grammar: Node) -> ModelForm:
         InputError: with every problem of the grammar.
     """
     parser = _Parser(grammar)
-    form = parser.start()
+    try:
+        form = parser.start()
+    except RecursionError:
+        raise InputError("the rules of this grammar are nested too deeply", grammar.mark) from None
     if parser.problems:
         raise InputError(dict.fromkeys(parser.problems))
     assert isinstance(form, ModelForm)
@@ -159,6 +165,7 @@ class _Parser:
         given = grammar.value if isinstance(grammar.value, dict) else {}
         self.rules: dict[str, Node] = {name: node for name, node in given.items() if name not in RESERVED}
         self.used: set[str] = {"model"}
+        self.forms = 0
         self.open: list[str] = []
         self.recursive: dict[str, Choice] = {}
 
@@ -220,6 +227,9 @@ class _Parser:
     def parse(self, node: Node, place: Place, path: str) -> Form:
         """A node as the form it has at `place`; `path` is the address of an inline decision here."""
         value = node.value
+        self.forms += 1
+        if self.forms > MAX_FORMS:  # rules that name rules twice double at every level
+            raise InputError([*self.problems, Problem(f"a grammar has at most {MAX_FORMS} forms, its rules written out", node.mark)])
         if isinstance(value, str) and value in self.rules:
             return self.reference(node, place, path)
         if isinstance(value, dict) and any(key in value for key in FORMS):
@@ -314,15 +324,18 @@ class _Parser:
         given = node.value["any"]
         if not isinstance(given.value, list) or not given.value:
             return self.fail(f"any takes a list of alternatives, not {given.kind}", given.mark)
+        if len(given.value) > MAX_ALTERNATIVES:
+            return self.fail(f"any takes at most {MAX_ALTERNATIVES} alternatives, not {len(given.value)}; int takes bounds", given.mark)
         labels = _labels([item.plain() for item in given.value])
         for i, label in enumerate(labels):
             if any(label == other and type(label) is type(other) for other in labels[:i]):
                 self.fail(f"the alternative {label!r} stands twice", given.value[i].mark)
         forms = []
+        heads = Counter(map(repr, (_head(item.value) for item in given.value if not isinstance(item.value, list))))
         for i, item in enumerate(given.value):
             inner = item.value if isinstance(item.value, dict) else {}
             branch = f"{path}.{i + 1}" if any(key in inner for key in FORMS) or isinstance(item.value, list) else path
-            if len(inner) == 1 and sum(_head(other.plain()) == next(iter(inner)) for other in given.value) > 1:
+            if len(inner) == 1 and heads[repr(next(iter(inner)))] > 1:
                 branch = f"{path}.{i + 1}"  # two alternatives with one word would share an address
             form = self.parse(item, place, branch)
             forms.append(dataclasses.replace(form, mark=item.mark) if isinstance(form, Fixed) else form)
@@ -403,7 +416,7 @@ def children(form: Form) -> Iterator[Form]:
         yield from form.options.values()
 
 
-def gather(grammar: Node, folder: Path, depth: int = 0) -> Node:
+def gather(grammar: Node, folder: Path, depth: int = 0, done: set[Path] | None = None) -> Node:
     """A grammar with the rules of the files it includes; its own rules come before theirs.
 
     Raises:
@@ -412,16 +425,23 @@ def gather(grammar: Node, folder: Path, depth: int = 0) -> Node:
     if not isinstance(grammar.value, dict) or "include" not in grammar.value:
         return grammar
     given = grammar.value["include"]
+    done = set() if done is None else done  # a file that was read adds nothing the second time
     rules, keys = {k: v for k, v in grammar.value.items() if k != "include"}, dict(grammar.keys)
     for item in given.value if isinstance(given.value, list) else [given]:
         if not isinstance(item.value, str):
             raise InputError(f"include takes a path or a list of paths, not {item.kind}", item.mark)
-        path = (folder / item.value).resolve()
+        try:
+            path = (folder / item.value).resolve()
+        except (OSError, RuntimeError, ValueError):
+            raise InputError(f"an included file can not be found: {item.value!r} is no path", item.mark) from None
+        if path in done:
+            continue
         if not path.is_relative_to(folder.resolve()) or path.suffix not in (".yaml", ".yml"):
             raise InputError(f"an included file is a .yaml in the folder of the study or below it, not {item.value!r}", item.mark)
         if depth > MAX_LIMIT:
             raise InputError(f"includes may be nested {MAX_LIMIT} deep at most; {item.value!r} seems to include itself", item.mark)
-        other = gather(yamlfile.read(path), folder, depth + 1)
+        other = gather(yamlfile.read(path), folder, depth + 1, done)
+        done.add(path)
         if not isinstance(other.value, dict):
             raise InputError(f"an included file is a mapping of rules, {item.value!r} is {other.kind}", item.mark)
         for name, node in other.value.items():

@@ -82,7 +82,7 @@ def _sublayer_line(row: Row, sublayer: Sublayer, number: int, group: _Group) -> 
     text = str(decided)
     if sublayer.same_as is not None and part != "join" and not decided.absent:
         local = group.times > 1 and sublayer.same_as >= group.start
-        text += f", weights of {f'sublayer {sublayer.same_as - group.start + 1} of these' if local else row.module}"
+        text += f", weights of {f'sublayer {sublayer.same_as - group.start + 1}' if local else row.module}"
     return Line(number, group.times, part, text, row.shape, row.parameters, row.flops_per_token)
 
 

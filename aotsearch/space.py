@@ -7,6 +7,7 @@ enumeration and search differ only in the chooser.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import math
 import random
@@ -23,8 +24,11 @@ from aotsearch.errors import InputError, Mark, Problem, suggest
 from aotsearch.grammar import Choice, Component, Fixed, Form, ModelForm, Range, Recurse, Repeat, Sequence
 from aotsearch.yamlfile import Node
 
-MAX_SUBLAYERS = 10_000
+MAX_SUBLAYERS = 5_000
+ATTEMPTS = 10_000  # of a sample
 ENUMERABLE = 100_000  # derivations that `count` will walk
+WORK = 200_000  # steps of derivations that are spent on one question, so that every question ends
+MEASURABLE = 500  # sublayers of a model whose parameters a constraint asks for
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,17 @@ class Refused(Exception):
         self.problem = problem
 
 
+class Exhausted(InputError):
+    """WORK is spent: nearly everything breaks a law, or is a model that was met before."""
+
+
+@dataclass
+class Work:
+    """The steps that derivations have taken."""
+
+    steps: int = 0
+
+
 @dataclass(frozen=True)
 class Space:
     """The architectures that a grammar can derive, for the sizes of a task."""
@@ -76,6 +91,10 @@ class Space:
             InputError: with every problem of the grammar, or with the law that its reference breaks.
         """
         space = cls(grammar.parse(node), tuple(sorted(sizes.items())))
+        try:
+            space.decisions()
+        except RecursionError:
+            raise InputError("the rules of this grammar are nested too deeply", node.mark) from None
         known = {*constraint.KNOWN, *constraint.MEASURED, *sizes, *space.decisions()}
         wrong = [(c, name) for c in space.form.constraints for name in sorted(c.names - known)]
         if wrong:
@@ -83,9 +102,12 @@ class Space:
         space.reference  # noqa: B018 (a space without a reference is an error of the file)
         return space
 
-    def derive(self, choose: Chooser) -> Architecture:
-        """The architecture that a chooser decides. Raises Refused where its choices break a law."""
-        return _Derivation(choose, self.sizes, self.form).model()
+    def derive(self, choose: Chooser, target: Architecture | None = None, work: Work | None = None) -> Architecture:
+        """The architecture that a chooser decides. Raises Refused where its choices break a law, or leave the target."""
+        try:
+            return _Derivation(choose, self.sizes, self.form, target, work).model()
+        except RecursionError:
+            raise Refused(Problem("the rules of this grammar are nested too deeply", self.form.mark)) from None
 
     def at(self, decisions: Mapping[str, Any]) -> Architecture:
         """The architecture at some decisions, every other at its reference.
@@ -111,7 +133,7 @@ class Space:
             raise InputError(f"no decision {address!r} is met here{suggest(address, met)}")
         return architecture
 
-    @property
+    @functools.cached_property
     def reference(self) -> Architecture:
         """Every decision at its first alternative."""
         return self.at({})
@@ -133,11 +155,13 @@ class Space:
         """Every architecture once, the reference first, lazily.
 
         Raises:
-            InputError: a decision is over a continuous range.
+            InputError: a decision is over a continuous range, or nothing new is found for a long time.
         """
         seen: set[str] = set()
-        for architecture in self._walk({}):
+        work = Work()
+        for architecture in self._walk({}, work=work):
             if architecture.digest not in seen:
+                work.steps = 0
                 seen.add(architecture.digest)
                 yield architecture
 
@@ -162,9 +186,9 @@ class Space:
             InputError: the space is continuous, or too entangled even for a bound.
         """
         for decision in self.decisions().values():
-            _values(decision, 1)
+            _values(decision)
         try:
-            census = Census(self.form)
+            census = self._census
         except TooLarge:
             number = self._listed()
             if number is None:
@@ -178,21 +202,62 @@ class Space:
     def _listed(self) -> int | None:
         """The number of architectures by listing them; None where there are too many derivations."""
         seen: set[str] = set()
-        for number, architecture in enumerate(self._walk({})):
-            seen.add(architecture.digest)
-            if number > ENUMERABLE:
-                return None
+        try:
+            for number, architecture in enumerate(self._walk({}, work=Work())):
+                seen.add(architecture.digest)
+                if number > ENUMERABLE:
+                    return None
+        except Exhausted:
+            return None
         return len(seen)
 
-    def sample(self, seed: int) -> Architecture:
-        """An architecture at random, each decision uniform over its alternatives; choices that break a law are drawn again."""
+    def sample(self, seed: int, over: str = "decisions") -> Architecture:
+        """An architecture at random; what breaks a law is drawn again.
+
+        Args:
+            seed: Of the draw; equal seeds give equal samples.
+            over: `decisions` draws each decision uniformly from its alternatives, so a branch with few architectures is met as often
+                as one with many; `architectures` draws uniformly from all of them, and then looks for the decisions that derive it, which
+                takes seconds where tens of places are decided anew.
+
+        Raises:
+            InputError: for `architectures`, the space is not counted exactly; or almost everything breaks a law.
+        """
+        assert over in ("decisions", "architectures"), over
         rng = random.Random(seed)
-        for _ in range(10_000):
+        work = Work()
+        for _ in range(ATTEMPTS):
+            if work.steps > WORK:
+                break
             try:
-                return self.derive(lambda decision: _draw(decision, rng))
+                return self.derive(lambda decision: _draw(decision, rng), work=work) if over == "decisions" else self._uniform(rng)
             except Refused:
                 continue
-        raise InputError("10000 samples in a row broke a law; the grammar derives almost nothing")
+        raise InputError("thousands of samples in a row broke a law; the grammar derives almost nothing")
+
+    def _uniform(self, rng: random.Random) -> Architecture:
+        try:
+            census = self._census
+        except TooLarge:
+            census = None
+        if census is None or not census.exact or not census.number:
+            raise InputError("the space is not counted exactly, so that no sample of it is uniform over architectures")
+        (width, positions, final_norm, head), sublayers = census.draw(rng)
+        return self.explain(Architecture(width, sublayers, positions, final_norm, head, self.sizes))
+
+    def explain(self, architecture: Architecture) -> Architecture:
+        """The same architecture with decisions that derive it. Raises Refused where no derivation does."""
+        for found in self._walk({}, architecture):
+            if found == architecture:
+                return found
+        raise Refused(Problem("this grammar does not derive the architecture", self.form.mark))
+
+    @functools.cached_property
+    def _census(self) -> Census:
+        try:
+            return Census(self.form)
+        except RecursionError:
+            raise TooLarge from None
 
     def neighbours(self, architecture: Architecture) -> list[Architecture]:
         """Every other architecture that differs in one of the decisions both meet; decisions met anew take every value."""
@@ -204,39 +269,50 @@ class Space:
                     found.setdefault(other.digest, other)
         return list(found.values())
 
-    def _walk(self, kept: Mapping[str, Any]) -> Iterator[Architecture]:
-        """Every derivation that agrees with the kept decisions, in depth-first order."""
+    def _walk(self, kept: Mapping[str, Any], target: Architecture | None = None, work: Work | None = None) -> Iterator[Architecture]:
+        """Every derivation that agrees with the kept decisions, and so far as it goes with the target, in depth-first order."""
         script: list[int] = []  # the alternative taken at each free decision
+        dead: set[Any] = set()  # states from which the target can not be reached any more
+        everywhere = self.decisions().keys()
         while True:
             sizes: list[int] = []
+            states: list[Any] = []
 
-            def choose(decision: Decision, sizes: list[int] = sizes) -> Any:
+            def choose(decision: Decision, sizes: list[int] = sizes, states: list[Any] = states) -> Any:
                 if decision.address in kept:
                     return kept[decision.address]
+                if target is not None:  # what follows depends on the place reached and on what holds everywhere
+                    settled = tuple((a, v) for a, v in walk.made.items() if a in everywhere)  # noqa: B023 (called within this round)
+                    state = (decision.address, walk.place_number, settled)  # noqa: B023
+                    if state in dead:
+                        raise Refused(Problem("not the target", self.form.mark))
+                    states.append(state)
                 values = _values(decision)
                 sizes.append(len(values))
                 if len(script) < len(sizes):
                     script.append(0)
                 return values[script[len(sizes) - 1]]
 
+            walk = _Derivation(choose, self.sizes, self.form, target)
             try:
-                yield self.derive(choose)
+                yield walk.model()
             except Refused:
                 pass
             del script[len(sizes) :]
             while script and script[-1] + 1 >= sizes[len(script) - 1]:
+                dead.update(states[len(script) - 1 : len(script)])
                 script.pop()
             if not script:
                 return
             script[-1] += 1
 
 
-def _values(decision: Decision, most: int = ENUMERABLE) -> tuple[Any, ...]:
+def _values(decision: Decision) -> tuple[Any, ...] | range:
     if decision.values:
         return decision.values
     if not decision.integer:
         raise InputError(f"the decision {decision.address!r} is a continuous range; its values can not be listed")
-    return tuple(range(int(decision.low), min(int(decision.high), int(decision.low) + most) + 1))
+    return range(int(decision.low), int(decision.high) + 1)
 
 
 def _draw(decision: Decision, rng: random.Random) -> Any:
@@ -260,7 +336,18 @@ def _decision(form: Choice | Range, prefix: str, deep: bool = False) -> Decision
 class _Derivation:
     """One walk over a grammar: each address is decided once, in reading order."""
 
-    def __init__(self, choose: Chooser, sizes: tuple[tuple[str, int], ...], form: ModelForm):
+    def __init__(
+        self,
+        choose: Chooser,
+        sizes: tuple[tuple[str, int], ...],
+        form: ModelForm,
+        target: Architecture | None = None,
+        work: Work | None = None,
+    ):
+        self.work = work or Work()
+        self.last = self.work.steps + 5 * MAX_SUBLAYERS  # a derivation that takes more steps is refused
+        self.target = target
+        self.place_number = 0  # of the next sublayer
         self.choose = choose
         self.sizes = sizes
         self.form = form
@@ -271,11 +358,16 @@ class _Derivation:
         self.open = [c for c in form.constraints if not c.names & set(constraint.MEASURED)]  # not settled yet
 
     def model(self) -> Architecture:
+        self.work.steps += 10
         architecture = self.build(self.form)
+        self.work.steps += len(architecture.sublayers)
         values: dict[str, Any] = dict(self.made) | dict(self.sizes)
         values |= {"width": architecture.width, "sublayers": len(architecture.sublayers)}
         for c in self.form.constraints:
             if c.names & set(constraint.MEASURED) and values.keys() >= c.names - set(constraint.MEASURED):
+                if len(architecture.sublayers) > MEASURABLE:
+                    raise Refused(Problem(f"a model that is measured has at most {MEASURABLE} sublayers", c.mark))
+                self.work.steps += 500 + 100 * len(architecture.sublayers)
                 # the one thing here that needs torch, so it is loaded by name and only for grammars that measure
                 values |= vars(importlib.import_module("aotsearch.cost").cost(architecture))
             self.require(c, values)
@@ -291,6 +383,8 @@ class _Derivation:
         options: dict[str, Any] = {}
         parts: dict[str, Part] = {}
         self.width = self.option(given["width"])
+        if self.target is not None and self.width != self.target.width:
+            raise Refused(Problem("not the target", form.mark))
         for name, inner in given.items():
             if isinstance(grammar.MODEL[name], str):
                 parts[name] = self.part(inner)
@@ -347,6 +441,8 @@ class _Derivation:
         options = {}
         for name, inner in form.options.items():
             options[name] = self.option(inner)
+            if form.slot in registry.SUBLAYERS:
+                self.aim_option(form, name, options[name])
             option = registry.find(form.slot, form.word).options[name]
             if option.divides_width and self.width % options[name]:
                 mark = self.resolve(inner).mark
@@ -354,9 +450,14 @@ class _Derivation:
         return part(form.slot, form.word, options)
 
     def sublayers(self, form: Form) -> list[Sublayer]:
+        self.work.steps += 1
+        if self.work.steps > self.last:
+            _limit(self.work.steps, form.mark)
         form = self.resolve(form)
         if isinstance(form, Sequence):
-            return _concatenate([self.sublayers(f) for f in form.forms])
+            bodies = [self.sublayers(f) for f in form.forms]
+            _limit(sum(map(len, bodies)), form.mark)
+            return _concatenate(bodies)
         if isinstance(form, Repeat):
             return self.repeat(form)
         if isinstance(form, Recurse):
@@ -366,19 +467,39 @@ class _Derivation:
         norm = self.part(form.own["norm"]) if "norm" in form.own else self.norm
         place = self.option(form.own["place"]) if "place" in form.own else self.place
         join = self.part(form.own["join"]) if "join" in form.own else self.join
-        return [Sublayer(operation, norm, "pre" if norm.absent else place, join)]
+        return [self.aim(Sublayer(operation, norm, "pre" if norm.absent else place, join), form.mark)]
+
+    def aim_option(self, form: Component, name: str, value: Any) -> None:
+        """Refuse an option that the target's next sublayer does not have."""
+        if self.target is not None and self.place_number < len(self.target.sublayers):
+            wanted = self.target.sublayers[self.place_number].operation
+            default = registry.find(form.slot, form.word).options[name].default
+            if wanted.word != form.word or dict(wanted.options).get(name, default) != value:
+                raise Refused(Problem("not the target", form.mark))
+
+    def aim(self, sublayer: Sublayer, mark: Mark) -> Sublayer:
+        """Refuse a sublayer that is not the target's at this place, so that a walk leaves a wrong branch at once."""
+        if self.target is not None:
+            wanted = self.target.sublayers[self.place_number : self.place_number + 1]
+            if not wanted or dataclasses.replace(wanted[0], same_as=None) != sublayer:
+                raise Refused(Problem("not the target", mark))
+        self.place_number += 1
+        return sublayer
 
     def repeat(self, form: Repeat) -> list[Sublayer]:
         times = self.option(form.times)
         if form.address is None:
-            return _repeat(self.sublayers(form.body), times, form.mark, tied=form.tied)
+            start = self.place_number
+            found = _repeat(self.sublayers(form.body), times, form.mark, tied=form.tied)
+            self.place_number = start + len(found)
+            return found
         outer, shared, bodies = self.prefix, self.shared, []
         self.shared = shared | {rule: shared.get(rule, outer) for rule in form.share}
         for place in range(min(times, MAX_SUBLAYERS)):
             self.prefix = f"{outer}{form.address}.{place}."
             bodies.append(self.sublayers(form.body))
         self.prefix, self.shared = outer, shared
-        _limit(times, form.mark)
+        _limit(max(times, sum(map(len, bodies))), form.mark)
         return _concatenate(bodies)
 
     def recurse(self, form: Recurse) -> list[Sublayer]:

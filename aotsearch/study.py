@@ -25,6 +25,7 @@ from aotsearch.registry import Count, Positive
 from aotsearch.space import Space
 from aotsearch.yamlfile import Node
 
+MAX_SEEDS = 10_000
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -87,6 +88,8 @@ class StudySettings(Settings):
     def _distinct(cls, seeds: int | list[int]) -> int | list[int]:
         if isinstance(seeds, list) and (not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0):
             raise ValueError("seeds are distinct whole numbers of at least 0")
+        if isinstance(seeds, int) and seeds > MAX_SEEDS:
+            raise ValueError(f"at most {MAX_SEEDS} seeds")
         return seeds
 
     @property
@@ -277,7 +280,7 @@ def _task(node: Node, folder: Path) -> Any:
         mark = node.keys[name]
     else:
         name, inner, mark = node.value, Node({}, node.mark), node.mark
-    if name not in words:
+    if not isinstance(name, str) or name not in words:
         raise InputError(f"unknown task {name!r}{suggest(name, words)}" if isinstance(name, str) else "task is {word: {...}}", mark)
     given = {} if inner.value is None else inner.value
     if not isinstance(given, dict):

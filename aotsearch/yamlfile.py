@@ -7,6 +7,7 @@ default: 1e-4 is a number, `no` is a string, a repeated key is an error, and anc
 from __future__ import annotations
 
 import re
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import yaml
 
 from aotsearch.errors import InputError, Mark, Problem
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 18
+MAX_VALUES = 20_000  # of a file, keys among them
 MAX_DEPTH = 60
 
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
@@ -61,10 +63,13 @@ def read(path: str | Path) -> Node:
     """
     name = str(path)
     try:
-        size = Path(path).stat().st_size
-        if size > MAX_BYTES:
-            raise InputError(f"a study file has at most {MAX_BYTES} bytes, this one has {size}", Mark(name))
-        text = Path(path).read_bytes().decode("utf-8-sig")
+        found = Path(path).stat()
+        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):  # a pipe or a device may never end
+            raise InputError("is not a regular file", Mark(name))
+        if found.st_size > MAX_BYTES:
+            raise InputError(f"a study file has at most {MAX_BYTES} bytes, this one has {found.st_size}", Mark(name))
+        with Path(path).open("rb") as file:
+            text = file.read(MAX_BYTES).decode("utf-8-sig")
     except FileNotFoundError:
         raise InputError("no such file", Mark(name)) from None
     except IsADirectoryError:
@@ -145,13 +150,16 @@ def replace(node: Node, path: list[str], value: Node, origin: Mark) -> Node:
 
 def _refuse_bombs(text: str, file: str, lines: list[str]) -> None:
     """Refuse what makes YAML unsafe, from the event stream, before any tree is built."""
-    depth = documents = 0
+    depth = documents = values = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         mark = _mark(event.start_mark, file, lines)
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise InputError("anchors and aliases (&, *) are not part of this language; use a named rule", mark)
         if getattr(event, "tag", None) not in (None, "!"):
             raise InputError(f"tags such as {getattr(event, 'tag', None)!r} are not part of this language", mark)
+        values += isinstance(event, yaml.NodeEvent)
+        if values > MAX_VALUES:
+            raise InputError(f"a file holds at most {MAX_VALUES} values", mark)
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:

@@ -98,7 +98,8 @@ def test_missing_files_and_wrong_overrides_are_one_line(study_file: Path, tmp_pa
 
 def test_check_show_and_plan_print_the_fields_of_the_contract(study_file: Path) -> None:
     found = document("check", str(study_file))
-    assert found == {"ok": True, "errors": [], "architectures": 8, "decisions": ["positions", "identity", "channel"]}
+    assert found["ok"] and found["errors"] == [] and found["architectures"] == 8
+    assert found["decisions"] == ["positions", "identity", "channel"]
     shown = document("show", str(study_file), "--arm", "channel=none")
     assert shown["arm"] == "channel=none" and shown["decisions"]["channel"] == "none" and len(shown["digest"]) == 12
     assert shown["parameters"] > shown["parameters_without_embeddings"] > 0 and shown["flops_per_token"] > 0

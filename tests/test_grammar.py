@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from aotsearch import yamlfile
 from aotsearch.errors import InputError
 from aotsearch.space import Space
+from aotsearch.study import load
 
 SIZES = {"vocabulary": 256, "context": 16}
 
@@ -96,3 +100,80 @@ def test_a_rule_may_have_the_name_of_a_component() -> None:
     assert s.count() == 2
     with pytest.raises(InputError, match=r"write \{attention: \{\}\}"):
         space("model: {width: 8, depth: 1, block: [attention]}\nattention: {any: [attention, none]}")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("['width %']", "is not an expression"),
+        ("[\"__import__('os').system('x')\"]", "is not allowed"),
+        ("['heads.bit_length() > 1']", "is not allowed"),
+        ("['(lambda: 1)() == 1']", "is not allowed"),
+        ("['9 ** 9 ** 9 > 1']", "is not allowed"),
+        ("['haeds == 1']", "did you mean 'heads'"),
+        ("['heads == 8']", "does not hold for heads = 2"),
+        ("['heads < \"a\"']", "can not be evaluated"),
+        ("['width % (heads - 2) == 0']", "can not be evaluated"),
+        ("'heads == 2'", "a list of expressions"),
+        ("[3]", "a constraint is an expression"),
+    ],
+)
+def test_a_constraint_is_a_safe_expression_that_the_reference_satisfies(text: str, words: str) -> None:
+    with pytest.raises(InputError, match=re.escape(words)):
+        space(f"model: {{width: 8, depth: 1, block: [{{attention: {{heads: heads}}}}]}}\nheads: {{any: [2, 4]}}\nconstraints: {text}")
+
+
+def test_a_rule_with_a_limit_may_lead_back_to_itself() -> None:
+    s = space("model: {width: 8, blocks: s}\ns: {any: [mlp, [s, attention]], limit: 2}")
+    assert [len(a.sublayers) for a in s.enumerate()] == [1, 2, 3]
+    deepest = s.at({"s": "s+attention", "model.blocks": 1} if "model.blocks" in s.decisions() else {"s": "s+attention"})
+    assert list(deepest.decisions) == ["s", "s.2.0.s"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("s: {any: [mlp, [s, mlp]], limit: 0}", "limit is a whole number from 1"),
+        ("s: {any: [[s, mlp], [mlp, s]], limit: 2}", "one must end"),
+        ("s: {any: [mlp, attention], limit: 2}", "never leads back"),
+        ("s: {any: [mlp, [s, mlp]]}", "give it a limit"),
+    ],
+)
+def test_a_recursion_must_end(text: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        space("model: {width: 8, blocks: s}\n" + text)
+
+
+def test_each_may_share_a_rule_with_the_rest_of_the_model() -> None:
+    rules = "\nx: {any: [mlp, {attention: {heads: h}}]}\nh: {any: [1, 2]}"
+    assert space("model: {width: 8, blocks: {each: 2, of: x}}" + rules).count() == 9
+    assert space("model: {width: 8, blocks: {each: 2, of: x, share: [h]}}" + rules).count() == 1 + 2 * 2 + 2
+
+
+def test_included_rules_come_from_files_of_the_same_folder_only(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "rules.yaml").write_text("channel: {any: [mlp, none]}\nunused: {mlp: {}}\n")
+    task = "name: a\ntask: language\n"
+    (tmp_path / "a.yaml").write_text(
+        task + "grammar: {include: parts/rules.yaml, model: {width: 8, depth: 1, block: [attention, channel]}}"
+    )
+    study = load(tmp_path / "a.yaml")
+    assert study.space.count() == 2 and "include" not in study.plain["grammar"]
+    (tmp_path / "outside.yaml").write_text("x: mlp")
+    for path in ("../outside.yaml", "/etc/passwd", str(tmp_path / "outside.yaml")):
+        (tmp_path / "parts" / "b.yaml").write_text(task + f"grammar: {{include: {path}, model: {{width: 8, depth: 1, block: mlp}}}}")
+        with pytest.raises(InputError, match="in the folder of the study"):
+            load(tmp_path / "parts" / "b.yaml")
+    (tmp_path / "c.yaml").write_text("include: c.yaml")
+    (tmp_path / "d.yaml").write_text(task + "grammar: {include: c.yaml, model: {width: 8, depth: 1, block: mlp}}")
+    with pytest.raises(InputError, match="seems to include itself"):
+        load(tmp_path / "d.yaml")
+
+
+def test_a_study_may_build_on_a_space_and_override_parts_of_it(study_file: Path) -> None:
+    path = study_file.parent / "wide.yaml"
+    path.write_text("name: wide\nspace: small.yaml\ngrammar: {model: {width: 32}, channel: none}\nstudy: {seeds: 3, budget: {steps: 9}}\n")
+    base, study = load(study_file), load(path)
+    assert (study.name, study.reference.width, len(study.reference.sublayers)) == ("wide", 32, 1)
+    assert (study.settings.seeds, study.settings.budget.steps, study.settings.budget.batch) == (3, 9, base.settings.budget.batch)
+    assert study.settings.margin == base.settings.margin and "space" not in study.plain

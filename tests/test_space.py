@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -136,6 +137,82 @@ def test_digests_do_not_change_between_releases() -> None:
         },
     }
     assert {parse({"model": model}).reference.digest: model for model in golden.values()} == golden
+
+
+BIG = """
+model: {width: 128, norm: norm, blocks: {each: {int: [1, 24]}, of: [mixer, channel]}}
+norm: {any: [layernorm, rmsnorm]}
+mixer: {any: [{attention: {heads: {any: [1, 2, 4, 8]}, qkv: {any: [free, tied]}, identity: {any: [0, -1, 1, learned]}}}, none]}
+channel: {any: [{mlp: {expand: {any: [1, 2, 3, 4]}, activation: {any: [gelu, relu, relu2]}}}, none]}
+"""
+
+
+def test_a_space_of_ten_to_the_65_is_counted_exactly() -> None:
+    space = Space.parse(yamlfile.parse(BIG, "f"), SIZES)
+    # words over 32 mixers and 12 channels that fit 24 places [mixer?, channel?], counted by another recurrence: a word is read
+    m, c = 32, 12
+    # greedily, a new place is opened by a mixer, and by a channel that follows a channel or nothing
+    states: dict[tuple[int, bool], int] = {(0, True): 1}  # (places opened, the last place is closed by its channel)
+    total = 1
+    while states:
+        following: dict[tuple[int, bool], int] = {}
+        for (places, closed), words in states.items():
+            for letters, next_state in ((m, (places + 1, False)), (c, (places + closed, True))):
+                if next_state[0] <= 24:
+                    following[next_state] = following.get(next_state, 0) + words * letters
+        total += sum(following.values())
+        states = following
+    assert space.bound() == (2 * total, True) and total > 10**60
+
+
+def test_samples_over_architectures_are_uniform_where_those_over_decisions_are_not() -> None:
+    space = parse({"model": {"width": 8, "blocks": {"any": ["mlp", {"each": 3, "of": {"any": ["mlp", "attention", "none"]}}]}}})
+    number = space.count()
+    tallies = {}
+    for over in ("architectures", "decisions"):
+        drawn = [space.sample(seed, over) for seed in range(1500)]
+        assert all(space.at(a.decisions) == a for a in drawn[:50])
+        tallies[over] = Counter(a.digest for a in drawn)
+    expected = 1500 / number
+    chi_square = {over: sum((t.get(d, 0) - expected) ** 2 / expected for d in tallies["architectures"]) for over, t in tallies.items()}
+    assert len(tallies["architectures"]) == number == 15
+    assert chi_square["architectures"] < 36 < 500 < chi_square["decisions"]  # 36 is the 0.999 quantile at 14 degrees of freedom
+
+
+def test_an_optuna_fixed_trial_replays_every_sample_to_an_equal_architecture() -> None:
+    import optuna
+
+    space = Space.parse(yamlfile.parse(BIG, "f"), SIZES)
+    for seed in range(20):
+        a = space.sample(seed)
+        fixed = optuna.trial.FixedTrial(dict(a.decisions))
+
+        def choose(d: Any, fixed: Any = fixed) -> Any:
+            if d.values:
+                return fixed.suggest_categorical(d.address, d.values)
+            return fixed.suggest_int(d.address, int(d.low), int(d.high), log=d.log)
+
+        assert space.derive(choose) == a
+
+
+def test_constraints_prune_what_breaks_them_and_are_counted() -> None:
+    rules = {
+        "model": {"width": {"any": [8, 12]}, "depth": "depth", "norm": "norm", "block": [{"attention": {"heads": "heads"}}, "mlp"]},
+        "depth": {"any": [1, 2, 3]},
+        "heads": {"any": [1, 2, 3, 4]},
+        "norm": {"any": ["layernorm", "none"]},
+        "constraints": ["depth * heads <= 4", 'norm != "none" or depth == 1', "parameters <= 3000", "sublayers < 6"],
+    }
+    space = parse(rules)
+    listed = list(space.enumerate())
+    assert space.bound() == (len(listed), True) and 0 < len(listed) < 48
+    for a in listed:
+        d = a.decisions
+        assert d["depth"] * d["heads"] <= 4 and (d["norm"] != "none" or d["depth"] == 1) and len(a.sublayers) < 6
+        assert a.width % d["heads"] == 0
+    allowed = set(listed)
+    assert all(space.sample(seed) in allowed for seed in range(30))
+    assert all(space.sample(seed, "architectures") in allowed for seed in range(5))
 
 
 def test_a_value_that_is_no_alternative_is_refused_with_the_nearest() -> None:
