@@ -20,9 +20,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from aotsearch.analysis import Analysis, Contrast, Record, bounds, number
+from aotsearch.analysis import Analysis, Contrast, Record
 from aotsearch.design import REFERENCE
 from aotsearch.study import Study
+from aotsearch.summary import bounds, number
 
 # Wong's palette (Nature Methods 8:441, 2011), told apart by colour-blind readers; each verdict has its own marker as well
 COLOURS = {"necessary": "#D55E00", "redundant": "#0072B2", "harmful": "#9A3B76", "undecided": "#6B6B6B"}

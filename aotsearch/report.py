@@ -19,23 +19,11 @@ import markupsafe
 import pandas as pd
 
 from aotsearch import figures
-from aotsearch.analysis import (
-    Analysis,
-    Contrast,
-    Record,
-    against_baselines,
-    analyse,
-    answer,
-    bounds,
-    number,
-    search_table,
-    spell,
-    summary,
-    tabulate,
-)
+from aotsearch.analysis import Analysis, Contrast, Record, analyse, answer, search_table, spell, tabulate
 from aotsearch.errors import InputError, RunError, suggest
 from aotsearch.ledger import Ledger
 from aotsearch.study import Study, load
+from aotsearch.summary import against_baselines, bounds, number, summary
 
 FOLDER = "report"
 REMOVED_SPACE = str.maketrans({"\n": " ", "\r": " "})

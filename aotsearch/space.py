@@ -288,16 +288,20 @@ class Space:
                         raise Refused(Problem("not the target", self.form.mark))
                     states.append(state)
                 values = _values(decision)
-                sizes.append(len(values))
+                sizes.append(len(values) if isinstance(values, tuple) else values.stop - values.start)  # len() ends at 2**63
                 if len(script) < len(sizes):
                     script.append(0)
                 return values[script[len(sizes) - 1]]
 
-            walk = _Derivation(choose, self.sizes, self.form, target)
+            walk = _Derivation(choose, self.sizes, self.form, target, work)
             try:
                 yield walk.model()
             except Refused:
                 pass
+            except RecursionError:
+                raise Exhausted("the rules of this grammar are nested too deeply", self.form.mark) from None
+            if work is not None and work.steps > WORK:
+                raise Exhausted("nothing new is found: nearly everything breaks a law or repeats a model", self.form.mark)
             del script[len(sizes) :]
             while script and script[-1] + 1 >= sizes[len(script) - 1]:
                 dead.update(states[len(script) - 1 : len(script)])

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from aotsearch import analysis
+from aotsearch import analysis, inference, summary
 from aotsearch.errors import InputError
 from aotsearch.study import Study, load
 
@@ -91,7 +91,7 @@ def shifted(*differences: float) -> list[float | None]:
 
 def test_interval_is_the_paired_t_interval_worked_by_hand() -> None:
     # d = 1, 2, 3: mean 2, sd 1, t(0.975; 2) = 4.302653 from printed tables, half width 4.302653 / sqrt(3)
-    mean, low, high = analysis.interval([1.0, 2.0, 3.0], 0.95, 1)
+    mean, low, high = inference.interval([1.0, 2.0, 3.0], 0.95, 1)
     assert mean == 2
     assert high - mean == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
     assert mean - low == pytest.approx(high - mean)
@@ -99,9 +99,9 @@ def test_interval_is_the_paired_t_interval_worked_by_hand() -> None:
 
 def test_bonferroni_divides_the_error_rate_by_the_number_of_contrasts() -> None:
     for n, family in ((2, 1), (5, 10), (8, 3)):
-        assert analysis.quantile(n, 0.95, family) == pytest.approx(stats.t.isf(0.025 / family, n - 1), rel=1e-9)
+        assert inference.quantile(n, 0.95, family) == pytest.approx(stats.t.isf(0.025 / family, n - 1), rel=1e-9)
     d = [0.1, 0.3, 0.2, 0.25]
-    mean, low, high = analysis.interval(d, 0.95, 2)
+    mean, low, high = inference.interval(d, 0.95, 2)
     expected = stats.ttest_1samp(d, 0).confidence_interval(0.975)
     assert (low, high) == pytest.approx((expected.low, expected.high))
     assert mean == pytest.approx(0.2125)
@@ -109,7 +109,7 @@ def test_bonferroni_divides_the_error_rate_by_the_number_of_contrasts() -> None:
 
 def test_contrasts_are_paired_by_seed_and_corrected_for_all_declared_arms(small: Study) -> None:
     found = contrast(analysis.analyse(records(reference=REFERENCE, channel=shifted(0.1, 0.12, 0.14, 0.12)), small))
-    mean, low, high = analysis.interval([0.1, 0.12, 0.14, 0.12], 0.95, 2)  # two arms are declared, though one has not run
+    mean, low, high = inference.interval([0.1, 0.12, 0.14, 0.12], 0.95, 2)  # two arms are declared, though one has not run
     assert (found.difference, found.low, found.high) == pytest.approx((mean, low, high))
     assert (found.seeds, found.verdict, found.label) == (4, "necessary", "channel: mlp -> none")
     assert found.sd_paired is not None and found.sd_unpaired is not None and found.sd_unpaired > 5 * found.sd_paired
@@ -134,22 +134,22 @@ def test_verdict_follows_the_interval(small: Study, differences: tuple[float, ..
 
 
 def test_verdict_at_the_ends_of_the_margin() -> None:
-    assert analysis.verdict(-0.02, 0.02, 0.02) == "redundant"
-    assert analysis.verdict(0.01, 0.0201, 0.02) == "necessary"
-    assert analysis.verdict(-0.0201, -0.01, 0.02) == "harmful"
-    assert analysis.verdict(0.0, 0.03, 0.02) == "undecided"
+    assert inference.verdict(-0.02, 0.02, 0.02) == "redundant"
+    assert inference.verdict(0.01, 0.0201, 0.02) == "necessary"
+    assert inference.verdict(-0.0201, -0.01, 0.02) == "harmful"
+    assert inference.verdict(0.0, 0.03, 0.02) == "undecided"
 
 
 def test_seeds_needed_is_the_first_number_that_settles() -> None:
     mean, sd, margin = 0.03, 0.05, 0.02
-    more = analysis.seeds_needed(mean, sd, 4, margin, 0.95, 10)
+    more = inference.seeds_needed(mean, sd, 4, margin, 0.95, 10)
     assert more is not None
 
     def settles(n: int) -> bool:
         return float(stats.t.isf(0.0025, n - 1)) * sd / math.sqrt(n) < mean
 
     assert settles(4 + more) and not settles(3 + more)
-    assert analysis.seeds_needed(0.02, 5.0, 4, margin, 0.95, 10) is None
+    assert inference.seeds_needed(0.02, 5.0, 4, margin, 0.95, 10) is None
 
 
 def test_one_seed_gives_no_interval(small: Study) -> None:
@@ -158,13 +158,13 @@ def test_one_seed_gives_no_interval(small: Study) -> None:
     assert contrast(found, "norm=rmsnorm").difference is None
     assert found.noise_floor is None and found.partial
     assert any("needs two" in note for note in found.notes)
-    assert "one seed gives no interval" in analysis.summary(found)
+    assert "one seed gives no interval" in summary.summary(found)
 
 
 def test_no_record_at_all_is_still_an_answer(small: Study) -> None:
     found = analysis.analyse([], small)
     assert {c.verdict for c in found.contrasts} == {"undecided"}
-    assert "reference: no finished seed yet" in analysis.summary(found, {"baselines": {"unigram": 4.0}})
+    assert "reference: no finished seed yet" in summary.summary(found, {"baselines": {"unigram": 4.0}})
 
 
 def test_records_in_any_order_give_the_same_analysis(small: Study) -> None:
@@ -181,7 +181,7 @@ def test_diverged_trials_are_counted_with_a_rate(small: Study) -> None:
     assert outcome.counts == {"diverged": 1, "done": 3} and outcome.rate == 0.25
     expected = stats.binomtest(1, 4).proportion_ci(0.95, method="wilson")
     assert (outcome.low, outcome.high) == pytest.approx((expected.low, expected.high))
-    assert "1 diverged of 4" in analysis.summary(found)
+    assert "1 diverged of 4" in summary.summary(found)
 
 
 def test_surviving_seeds_can_not_make_an_unstable_arm_redundant(small: Study) -> None:
@@ -252,11 +252,11 @@ def test_table_has_a_row_per_trial_and_a_column_per_decision(small: Study) -> No
 
 def test_lines_are_aligned_and_name_the_verdict(small: Study) -> None:
     found = analysis.analyse(records(reference=REFERENCE, channel=shifted(0.1, 0.11, 0.12, 0.11), norm=shifted(0.1, -0.1, 0.2, 0)), small)
-    lines = analysis.verdict_lines(found)
+    lines = summary.verdict_lines(found)
     assert any("channel: mlp -> none" in line and line.endswith("necessary") for line in lines)
     assert any("more seeds" in line for line in lines)
     assert len({line.index("bits/byte") for line in lines}) == 1
-    text = analysis.summary(found, {"baselines": {"unigram": 4.6871, "bigram": 2.5}})
+    text = summary.summary(found, {"baselines": {"unigram": 4.6871, "bigram": 2.5}})
     assert "unigram 4.687, bigram 2.500" in text and "not clearly better" in text
     assert text.isascii() and max(map(len, text.splitlines())) <= 100
 
@@ -275,7 +275,7 @@ def test_search_is_ranked_and_only_its_confirmation_is_judged(tmp_path: Path) ->
     found = analysis.analyse([*tried, *confirmed], s)
     assert [(c.arm, c.verdict) for c in found.contrasts] == [("candidate-d1", "harmful")]
     assert found.family == s.settings.search.confirm  # the family is as declared, not as many as came through
-    assert "search-1" in analysis.summary(found, None, table)
+    assert "search-1" in summary.summary(found, None, table)
 
 
 losses = st.lists(st.integers(-4096, 4096).map(lambda k: k / 1024), min_size=4, max_size=4)  # exact in binary
