@@ -8,6 +8,7 @@ its address; a rule's address is its name wherever it is used, which is how a ru
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -375,6 +376,10 @@ class _Parser:
             return self.fail(f"{form} needs low < high, log needs low > 0 and is true or false", bounds.mark)
         for item in bounds.value:
             self.scalar(item, place)
+        try:
+            place.parse(low if integer else low + (high - low) / math.pi)  # a number between
+        except ValueError:
+            return self.fail(f"{place.name} is {place.law}; write int for a range of whole numbers", bounds.mark)
         return Range(node.mark, path, low, high, log, integer, place)
 
     def repeat(self, node: Node, place: Place, path: str) -> Form:
@@ -388,7 +393,7 @@ class _Parser:
         if not isinstance(tied, bool):
             return self.fail("tied is true or false", node.value["tied"].mark)
         share = node.value["share"] if "share" in node.value else Node([], node.mark)
-        if not isinstance(share.value, list) or any(item.value not in self.rules for item in share.value):
+        if not isinstance(share.value, list) or any(not isinstance(item.value, str) or item.value not in self.rules for item in share.value):
             return self.fail(f"share is a list of rules, not {share.plain()}", share.mark)
         times = self.parse(node.value[form], TIMES, f"{path}.{form}")
         body = self.parse(node.value["of"], place, path)

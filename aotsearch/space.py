@@ -27,7 +27,7 @@ from aotsearch.yamlfile import Node
 MAX_SUBLAYERS = 5_000
 ATTEMPTS = 10_000  # of a sample
 ENUMERABLE = 100_000  # derivations that `count` will walk
-WORK = 200_000  # steps of derivations that are spent on one question, so that every question ends
+WORK = 60_000  # steps of derivations that are spent on one question, so that every question ends
 MEASURABLE = 500  # sublayers of a model whose parameters a constraint asks for
 
 
@@ -371,7 +371,7 @@ class _Derivation:
             if c.names & set(constraint.MEASURED) and values.keys() >= c.names - set(constraint.MEASURED):
                 if len(architecture.sublayers) > MEASURABLE:
                     raise Refused(Problem(f"a model that is measured has at most {MEASURABLE} sublayers", c.mark))
-                self.work.steps += 500 + 100 * len(architecture.sublayers)
+                self.work.steps += 2000 + 400 * len(architecture.sublayers)
                 # the one thing here that needs torch, so it is loaded by name and only for grammars that measure
                 values |= vars(importlib.import_module("aotsearch.cost").cost(architecture))
             self.require(c, values)
@@ -460,7 +460,9 @@ class _Derivation:
         form = self.resolve(form)
         if isinstance(form, Sequence):
             bodies = [self.sublayers(f) for f in form.forms]
-            _limit(sum(map(len, bodies)), form.mark)
+            length = sum(map(len, bodies))
+            _limit(length, form.mark)
+            self.work.steps += length // 4
             return _concatenate(bodies)
         if isinstance(form, Repeat):
             return self.repeat(form)
@@ -499,11 +501,14 @@ class _Derivation:
             return found
         outer, shared, bodies = self.prefix, self.shared, []
         self.shared = shared | {rule: shared.get(rule, outer) for rule in form.share}
-        for place in range(min(times, MAX_SUBLAYERS)):
+        _limit(times, form.mark)
+        for place in range(times):
             self.prefix = f"{outer}{form.address}.{place}."
             bodies.append(self.sublayers(form.body))
         self.prefix, self.shared = outer, shared
-        _limit(max(times, sum(map(len, bodies))), form.mark)
+        length = sum(map(len, bodies))
+        _limit(length, form.mark)
+        self.work.steps += length // 4
         return _concatenate(bodies)
 
     def recurse(self, form: Recurse) -> list[Sublayer]:
@@ -534,5 +539,5 @@ def _concatenate(bodies: list[list[Sublayer]], tied: bool = False) -> list[Subla
         copy = tied and bool(joined)
         for i, sublayer in enumerate(body):
             source = sublayer.same_as if sublayer.same_as is not None else i if copy else None
-            joined.append(dataclasses.replace(sublayer, same_as=None if source is None else start + source))
+            joined.append(sublayer if source is None else dataclasses.replace(sublayer, same_as=start + source))
     return joined

@@ -144,6 +144,21 @@ def test_failed_trials_end_a_run_with_exit_code_3(study_file: Path, tmp_path: Pa
     assert "8 trials failed" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_local_run_needs_neither_ray_nor_optuna_nor_mlflow(study_file: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('ray', 'optuna', 'mlflow')))\n"  # None: importing them fails
+        "from aotsearch import __main__\n"
+        f"sys.argv = ['aotsearch', 'run', {str(study_file)!r}, '--out', {str(tmp_path / 'run')!r}, *sys.argv[1:]]\n"
+        "__main__.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "--local"], capture_output=True, text=True)
+    assert done.returncode == 0 and "channel" in done.stdout, done.stderr
+    assert "mlflow is not installed" in done.stderr and not (tmp_path / "run" / "mlflow.db").exists()
+    for arguments, words in ((["--set", "study.seeds=3"], "ray"), (["--local", "--set", "study.design=search"], "optuna")):
+        refused = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+        assert refused.returncode == 2 and f"needs the package {words}" in refused.stderr, refused.stderr
+
+
 def test_words_lists_every_word_with_its_options() -> None:
     shown = aotsearch("words").stdout
     for word in ("attention", "mlp", "layernorm", "rmsnorm", "rope", "learned", "language", "identity", "arXiv:2506.03790"):
