@@ -32,7 +32,7 @@ EXPAND = 2_000  # words of a repeated body that are written out; more are kept a
 LETTERS = 100_000  # different sublayers at one place
 LEAVES = 20_000  # assignments of what must agree
 PLACES = 2_000  # sublayers of a model
-WORK = 200_000  # steps of building, so that every count ends
+WORK = 800_000  # steps of building, so that every count ends (within a second)
 
 
 class TooLarge(Exception):
@@ -133,7 +133,7 @@ class Census:
             raise TooLarge
 
     def _models(self, env: dict[str, Any]) -> Iterator[tuple[Any, Language]]:
-        self._spend(10)
+        self._spend(50)
         self.leaves += 1
         if self.leaves > LEAVES:
             raise TooLarge
@@ -244,8 +244,8 @@ class Census:
             elif times == 1 or not any(mark is None for mark in shape):
                 found = self._union(found, {shape * times: node})
             elif self._count(node) <= EXPAND and not any(mark and mark[0] == "same" for mark in shape):
-                for word in self._words(node):
-                    found = self._union(found, {shape * times: self._chain(word * times)})
+                written = self._tree([(word, word * (times - 1)) for word in self._words(node)])
+                found = self._union(found, {shape * times: written})
             else:
                 again = [("same", len(shape)) if mark is None else mark for mark in shape]
                 found = self._union(found, {shape + tuple(again) * (times - 1): node})
@@ -274,6 +274,15 @@ class Census:
             self.index[key] = len(self.nodes)
             self.nodes.append(edges)
         return self.index[key]
+
+    def _tree(self, words: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> int:
+        """The node of some words of one length, each given as the letters that tell it from the others and the rest."""
+        if not words[0][0]:
+            return self._chain(words[0][1])
+        branches: dict[int, list[tuple[tuple[int, ...], tuple[int, ...]]]] = {}
+        for head, rest in words:
+            branches.setdefault(head[0], []).append((head[1:], rest))
+        return self._node({letter: self._tree(inner) for letter, inner in branches.items()})
 
     def _chain(self, word: tuple[int, ...]) -> int:
         node = END

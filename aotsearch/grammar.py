@@ -393,7 +393,9 @@ class _Parser:
         if not isinstance(tied, bool):
             return self.fail("tied is true or false", node.value["tied"].mark)
         share = node.value["share"] if "share" in node.value else Node([], node.mark)
-        if not isinstance(share.value, list) or any(not isinstance(item.value, str) or item.value not in self.rules for item in share.value):
+        if not isinstance(share.value, list) or any(
+            not isinstance(item.value, str) or item.value not in self.rules for item in share.value
+        ):
             return self.fail(f"share is a list of rules, not {share.plain()}", share.mark)
         times = self.parse(node.value[form], TIMES, f"{path}.{form}")
         body = self.parse(node.value["of"], place, path)

@@ -151,15 +151,18 @@ class Space:
         visit(self.form)
         return found
 
-    def enumerate(self) -> Iterator[Architecture]:
+    def enumerate(self, patience: int = 50 * WORK) -> Iterator[Architecture]:
         """Every architecture once, the reference first, lazily.
+
+        Args:
+            patience: Steps without a new architecture after which it gives up.
 
         Raises:
             InputError: a decision is over a continuous range, or nothing new is found for a long time.
         """
         seen: set[str] = set()
         work = Work()
-        for architecture in self._walk({}, work=work):
+        for architecture in self._walk({}, work=work, most=patience):
             if architecture.digest not in seen:
                 work.steps = 0
                 seen.add(architecture.digest)
@@ -269,7 +272,9 @@ class Space:
                     found.setdefault(other.digest, other)
         return list(found.values())
 
-    def _walk(self, kept: Mapping[str, Any], target: Architecture | None = None, work: Work | None = None) -> Iterator[Architecture]:
+    def _walk(
+        self, kept: Mapping[str, Any], target: Architecture | None = None, work: Work | None = None, most: int = WORK
+    ) -> Iterator[Architecture]:
         """Every derivation that agrees with the kept decisions, and so far as it goes with the target, in depth-first order."""
         script: list[int] = []  # the alternative taken at each free decision
         dead: set[Any] = set()  # states from which the target can not be reached any more
@@ -300,7 +305,7 @@ class Space:
                 pass
             except RecursionError:
                 raise Exhausted("the rules of this grammar are nested too deeply", self.form.mark) from None
-            if work is not None and work.steps > WORK:
+            if work is not None and work.steps > most:
                 raise Exhausted("nothing new is found: nearly everything breaks a law or repeats a model", self.form.mark)
             del script[len(sizes) :]
             while script and script[-1] + 1 >= sizes[len(script) - 1]:
@@ -371,7 +376,7 @@ class _Derivation:
             if c.names & set(constraint.MEASURED) and values.keys() >= c.names - set(constraint.MEASURED):
                 if len(architecture.sublayers) > MEASURABLE:
                     raise Refused(Problem(f"a model that is measured has at most {MEASURABLE} sublayers", c.mark))
-                self.work.steps += 2000 + 400 * len(architecture.sublayers)
+                self.work.steps += 100 + 400 * len(architecture.sublayers)
                 # the one thing here that needs torch, so it is loaded by name and only for grammars that measure
                 values |= vars(importlib.import_module("aotsearch.cost").cost(architecture))
             self.require(c, values)

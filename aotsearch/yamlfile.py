@@ -114,7 +114,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    plain = text not in _CONSTANTS and not _INT.fullmatch(text) and not _FLOAT.fullmatch(text)
+    plain = text not in _CONSTANTS and not _INT.fullmatch(text) and not _FLOAT.fullmatch(text) and text.isprintable()
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
 
 

@@ -12,4 +12,4 @@ import fuzz
 def test_four_hundred_hostile_and_mutated_files_are_accepted_or_refused_in_words(tmp_path: Path) -> None:
     figures, violations = fuzz.campaign(400, seed=1, folder=tmp_path)
     assert not violations, violations[0]
-    assert figures.accepted > 40
+    assert figures.accepted > 30

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from aotsearch import yamlfile
 from aotsearch.architecture import Architecture
 from aotsearch.errors import InputError
-from aotsearch.space import Space
+from aotsearch.space import Exhausted, Space
 
 SIZES = {"vocabulary": 256, "context": 16}
 
@@ -72,7 +72,10 @@ def parse(rules: dict[str, Any]) -> Space:
 @given(grammars())
 def test_the_count_is_the_number_of_architectures_listed_and_of_their_digests(rules: dict[str, Any]) -> None:
     space = parse(rules)
-    listed = [a for a, _ in zip(space.enumerate(), range(400), strict=False)]
+    try:
+        listed = [a for a, _ in zip(space.enumerate(patience=50_000), range(400), strict=False)]
+    except Exhausted:  # too many derivations of too few models
+        return
     assert len({a.digest for a in listed}) == len(listed)
     assert len(set(listed)) == len(listed)
     if len(listed) < 400:
