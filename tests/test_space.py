@@ -150,7 +150,7 @@ channel: {any: [{mlp: {expand: {any: [1, 2, 3, 4]}, activation: {any: [gelu, rel
 """
 
 
-def test_a_space_of_ten_to_the_65_is_counted_exactly() -> None:
+def test_a_space_of_ten_to_the_63_is_counted_exactly() -> None:
     space = Space.parse(yamlfile.parse(BIG, "f"), SIZES)
     # words over 32 mixers and 12 channels that fit 24 places [mixer?, channel?], counted by another recurrence: a word is read
     m, c = 32, 12
