@@ -133,7 +133,7 @@ class Census:
             raise TooLarge
 
     def _models(self, env: dict[str, Any]) -> Iterator[tuple[Any, Language]]:
-        self._spend(50)
+        self._spend(100)
         self.leaves += 1
         if self.leaves > LEAVES:
             raise TooLarge

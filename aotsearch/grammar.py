@@ -167,6 +167,7 @@ class _Parser:
         self.rules: dict[str, Node] = {name: node for name, node in given.items() if name not in RESERVED}
         self.used: set[str] = {"model"}
         self.forms = 0
+        self.decided: dict[str, Node] = {}  # address -> its decision
         self.open: list[str] = []
         self.recursive: dict[str, Choice] = {}
 
@@ -321,7 +322,16 @@ class _Parser:
         }
         return parsers[form](node, place, path)
 
+    def address(self, node: Node, path: str) -> str:
+        """The path, with a number where another decision has it: the counts of `{repeat: {any: ...}, of: {repeat: {any: ...}, of: X}}`."""
+        found, number = path, 1
+        while self.decided.setdefault(found, node) is not node:
+            number += 1
+            found = f"{path}.{number}"
+        return found
+
     def choice(self, node: Node, place: Place, path: str) -> Form:
+        path = self.address(node, path)
         given = node.value["any"]
         if not isinstance(given.value, list) or not given.value:
             return self.fail(f"any takes a list of alternatives, not {given.kind}", given.mark)
@@ -380,7 +390,7 @@ class _Parser:
             place.parse(low if integer else low + (high - low) / math.pi)  # a number between
         except ValueError:
             return self.fail(f"{place.name} is {place.law}; write int for a range of whole numbers", bounds.mark)
-        return Range(node.mark, path, low, high, log, integer, place)
+        return Range(node.mark, self.address(node, path), low, high, log, integer, place)
 
     def repeat(self, node: Node, place: Place, path: str) -> Form:
         form = "repeat" if "repeat" in node.value else "each"

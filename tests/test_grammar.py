@@ -177,3 +177,9 @@ def test_a_study_may_build_on_a_space_and_override_parts_of_it(study_file: Path)
     assert (study.name, study.reference.width, len(study.reference.sublayers)) == ("wide", 32, 1)
     assert (study.settings.seeds, study.settings.budget.steps, study.settings.budget.batch) == (3, 9, base.settings.budget.batch)
     assert study.settings.margin == base.settings.margin and "space" not in study.plain
+
+
+def test_two_decisions_never_have_one_address() -> None:
+    s = space("model: {width: 8, blocks: {repeat: {int: [1, 3]}, of: {repeat: {any: [2, 1]}, of: [mlp]}}}")
+    assert list(s.decisions()) == ["model.blocks.repeat", "model.blocks.repeat.2"]
+    assert s.count() == 5  # 1, 2, 3, 4 or 6 sublayers
