@@ -15,11 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aotsearch import registry
+from aotsearch.registry import Option
+
+Sizes = tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
 class Part:
-    """A word with the options that differ from its defaults, sorted by name."""
+    """A word with the options that differ from its defaults, sorted by name. The value of an option is a scalar or a part."""
 
     word: str
     options: tuple[tuple[str, Any], ...] = ()
@@ -30,7 +33,8 @@ class Part:
 
     def to_plain(self) -> Any:
         """`word`, or `{word: {option: value}}`, as a study file writes it."""
-        return {self.word: dict(self.options)} if self.options else self.word
+        options = {k: v.to_plain() if isinstance(v, Part) else v for k, v in self.options}
+        return {self.word: options} if options else self.word
 
     @property
     def absent(self) -> bool:
@@ -38,6 +42,10 @@ class Part:
 
 
 NONE = Part(registry.NONE)
+NORM = Part("layernorm")
+TOKEN = Part("token")
+ADD = Part("add")
+MAX_SUBLAYERS = 5_000  # of a model
 
 
 def part(slot: str, word: str, options: Mapping[str, Any]) -> Part:
@@ -46,8 +54,34 @@ def part(slot: str, word: str, options: Mapping[str, Any]) -> Part:
         assert not options
         return NONE
     declared = registry.find(slot, word).options
-    parsed = {k: declared[k].parse(v) for k, v in options.items()}
-    return Part(word, tuple(sorted((k, v) for k, v in parsed.items() if v != declared[k].default or declared[k].required)))
+    return canonical(slot, word, {k: _value(declared[k], v) for k, v in options.items()})
+
+
+def canonical(slot: str, word: str, options: Mapping[str, Any]) -> Part:
+    """A part of options that are parsed already: scalars of their types, and parts."""
+    if not options:
+        return Part(word)
+    usual = defaults(slot, word)
+    return Part(word, tuple(sorted((k, v) for k, v in options.items() if k not in usual or v != usual[k])))
+
+
+@functools.cache
+def defaults(slot: str, word: str) -> Mapping[str, Any]:
+    """The options of a word that have a default, parsed."""
+    declared = registry.find(slot, word).options
+    return {k: _value(o, o.default) if o.slot else o.default for k, o in declared.items() if not o.required}
+
+
+def settings(slot: str, given: Part) -> dict[str, Any]:
+    """Every option of a part, those at their default too."""
+    return {} if given.absent else {**defaults(slot, given.word), **dict(given.options)}
+
+
+def _value(option: Option, given: Any) -> Any:
+    """The value of an option: a scalar of its type, else a part of its slot."""
+    if isinstance(given, Part):
+        return given
+    return option.parse(given) if not option.slot or option.takes(given) else part_from_plain(option.slot, given)
 
 
 def part_from_plain(slot: str, plain: Any) -> Part:
@@ -60,27 +94,36 @@ def part_from_plain(slot: str, plain: Any) -> Part:
 
 @dataclass(frozen=True)
 class Sublayer:
-    """One residual step: `x <- join(x, operation(norm(x)))` where the norm is placed before (`pre`), or
-    `x <- norm(join(x, operation(x)))` where it is placed after (`post`).
+    """One residual step: `x <- join(x, operation(norm(x)))` where the norm is placed before (`pre`),
+    `x <- norm(join(x, operation(x)))` where it is placed after (`post`), or `x <- join(x, norm(operation(norm(x))))` with a norm on
+    both sides of the operation (`sandwich`).
 
-    `same_as` is the index of the earlier sublayer whose weights it uses, None where the weights are its own.
+    `same_as` is the index of the earlier sublayer whose weights it uses, None where the weights are its own. A `parallel` sublayer
+    reads what the sublayer before it read: `x <- join(join(x, f(x)), g(x))`.
     """
 
     operation: Part
     norm: Part
     place: str = "pre"
-    join: Part = Part("add")
+    join: Part = ADD
     same_as: int | None = None
+    parallel: bool = False
 
     def to_plain(self) -> dict[str, Any]:
         plain: dict[str, Any] = {"operation": self.operation.to_plain(), "norm": self.norm.to_plain()}
         if self.place != "pre":
             plain["place"] = self.place
-        if self.join != Part("add"):
+        if self.join != ADD:
             plain["join"] = self.join.to_plain()
         if self.same_as is not None:
             plain["same_as"] = self.same_as
+        if self.parallel:
+            plain["parallel"] = True
         return plain
+
+
+class Tied(Sublayer):
+    """A sublayer on the way to its place, where it will share its weights with all equal ones of this kind."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +136,10 @@ class Architecture:
         positions: How a token knows its place.
         final_norm: The norm between the last sublayer and the head.
         head: `tied` (the output matrix is the token embedding) or `free`.
-        sizes: What comes from the task: (`vocabulary`, V), (`context`, L) for language.
+        sizes: What comes from the task: (`context`, L), (`vocabulary`, V) for language.
+        embedding: How what the task gives becomes the stream.
+        pooling: How the tokens become one before the head.
+        initialisation: How the initial values are drawn.
         decisions: Address -> value of every decision that was met; not part of the identity.
     """
 
@@ -102,7 +148,10 @@ class Architecture:
     positions: Part
     final_norm: Part
     head: str = "tied"
-    sizes: tuple[tuple[str, int], ...] = ()
+    sizes: Sizes = ()
+    embedding: Part = TOKEN
+    pooling: Part = NONE
+    initialisation: str = "gpt2"
     decisions: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -114,8 +163,15 @@ class Architecture:
             "sublayers": [s.to_plain() for s in self.sublayers],
             "sizes": dict(self.sizes),
         }
-        if self.head != "tied":
+        embedding, pooling = _ends(self.sizes)
+        if self.embedding != embedding:
+            plain["embedding"] = self.embedding.to_plain()
+        if self.pooling != pooling:
+            plain["pooling"] = self.pooling.to_plain()
+        if self.head != usual_head(self.embedding, self.sizes):
             plain["head"] = self.head
+        if self.initialisation != "gpt2":
+            plain["initialisation"] = self.initialisation
         return plain
 
     @classmethod
@@ -128,16 +184,23 @@ class Architecture:
                 place=s.get("place", "pre"),
                 join=part_from_plain("join", s.get("join", "add")),
                 same_as=s.get("same_as"),
+                parallel=s.get("parallel", False),
             )
             for s in plain["sublayers"]
         )
+        sizes = tuple(sorted(plain["sizes"].items()))
+        ends = {name: part_from_plain(name, plain[name]) for name in ("embedding", "pooling") if name in plain}
+        embedding, pooling = _ends(sizes)
         return cls(
             width=plain["width"],
             sublayers=sublayers,
             positions=part_from_plain("positions", plain["positions"]),
             final_norm=part_from_plain("norm", plain["final_norm"]),
-            head=plain.get("head", "tied"),
-            sizes=tuple(sorted(plain["sizes"].items())),
+            head=plain.get("head", usual_head(ends.get("embedding", embedding), sizes)),
+            sizes=sizes,
+            embedding=ends.get("embedding", embedding),
+            pooling=ends.get("pooling", pooling),
+            initialisation=plain.get("initialisation", "gpt2"),
             decisions=dict(decisions or {}),
         )
 
@@ -156,6 +219,38 @@ class Architecture:
         addresses = [*self.decisions, *(a for a in other.decisions if a not in self.decisions)]
         pairs = {a: (self.decisions.get(a), other.decisions.get(a)) for a in addresses}
         return {a: pair for a, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def frame(options: Mapping[str, Any], sizes: Sizes) -> Architecture:
+    """A model without sublayers, from those options of `model` that are given; the others at their defaults."""
+    embedding, pooling = _ends(sizes)
+    embedding = options.get("embedding", embedding)
+    # a pre-norm stream leaves its last join unnormalised, with a sandwich too; a post-norm one does not
+    last = NONE if options.get("place") == "post" else options.get("norm", NORM)
+    return Architecture(
+        width=options["width"],
+        sublayers=(),
+        positions=options.get("positions", Part("learned")),
+        final_norm=options.get("final_norm", last),
+        head=options.get("head", usual_head(embedding, sizes)),
+        sizes=sizes,
+        embedding=embedding,
+        pooling=options.get("pooling", pooling),
+        initialisation=options.get("initialisation", "gpt2"),
+    )
+
+
+def _ends(sizes: Sizes) -> tuple[Part, Part]:
+    """The embedding and the pooling that the sizes of a task ask for."""
+    given = dict(sizes)
+    if "image" in given:
+        return Part("patch"), Part("mean")
+    return Part("vector" if "inputs" in given else "token"), NONE
+
+
+def usual_head(embedding: Part, sizes: Sizes) -> str:
+    """`tied` where there is a vector per token of a vocabulary."""
+    return "tied" if embedding.word == TOKEN.word and "vocabulary" in dict(sizes) else "free"
 
 
 def _text(value: Any) -> str:

@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aotsearch import grammar, registry
-from aotsearch.architecture import NONE, Part, Sublayer, part
-from aotsearch.grammar import Choice, Component, Fixed, Form, ModelForm, Range, Recurse, Repeat, Sequence
+from aotsearch import grammar
+from aotsearch.architecture import ADD, NORM, Architecture, Part, Sizes, Sublayer, Tied, canonical, defaults, frame
+from aotsearch.grammar import Choice, Component, Fixed, Form, ModelForm, Parallel, Range, Recurse, Repeat, Sequence
+from aotsearch.laws import broken, laws, unfit
 
 Shape = tuple[tuple[str, int] | None, ...]
 Language = dict[Shape, int]
@@ -75,30 +75,35 @@ class Census:
         exact: Whether that is their exact number, or an upper bound.
     """
 
-    def __init__(self, form: ModelForm):
+    def __init__(self, form: ModelForm, sizes: Sizes):
         self.form = form
+        self.sizes = sizes
+        o = form.options
+        self.body = o["blocks"] if "blocks" in o else Repeat(form.mark, o["depth"], o["block"], False)
         self.nodes: list[dict[int, int]] = [{}]  # node -> letter -> node
         self.index: dict[tuple[tuple[int, int], ...], int] = {(): END}
         self.letters: dict[Sublayer, int] = {}
         self.unions: dict[tuple[int, int], int] = {}
         self.paths: dict[int, int] = {END: 1}
         self.languages: dict[Any, Language] = {}
+        self.met: dict[int, set[str] | None] = {}  # of a form: the addresses it may meet
+        self.agreed: dict[int, frozenset[str]] = {}  # of the form of a scope: the addresses that must agree in it
         self.leaves = 0
         self.work = 0
         self.depth: Counter[str] = Counter()
         self.exact = True
-        self.groups: dict[Any, Language] = {}  # (width, positions, final norm, head) -> its sequences of sublayers
-        for key, language in self._models({}):
-            self.groups[key] = self._union(self.groups.get(key, {}), language)
+        self.groups: dict[Architecture, Language] = {}  # a model without sublayers -> its sequences of sublayers
+        for model, language in self._models({}):
+            self.groups[model] = self._union(self.groups.get(model, {}), language)
         self.number = sum(map(self._size, self.groups.values()))
 
-    def draw(self, rng: random.Random) -> tuple[Any, tuple[Sublayer, ...]]:
-        """A model at random, uniform over all: its own decisions, and its sublayers."""
+    def draw(self, rng: random.Random) -> Architecture:
+        """A model at random, uniform over all."""
         at = rng.randrange(self.number)
-        for key, language in self.groups.items():
+        for model, language in self.groups.items():
             for shape, node in language.items():
                 if at < self._count(node):
-                    return key, self._spell(shape, node, at)
+                    return dataclasses.replace(model, sublayers=self._spell(shape, node, at))
                 at -= self._count(node)
         raise AssertionError("the counts do not add up")
 
@@ -132,38 +137,35 @@ class Census:
         if self.work > WORK:
             raise TooLarge
 
-    def _models(self, env: dict[str, Any]) -> Iterator[tuple[Any, Language]]:
+    def _models(self, env: dict[str, Any]) -> Iterator[tuple[Architecture, Language]]:
         self._spend(100)
         self.leaves += 1
         if self.leaves > LEAVES:
             raise TooLarge
-        scope = Scope(0, env, frozenset(a for a in _addresses(self.form)))  # all are needed here
+        scope = Scope(0, env, frozenset(a for a in addresses(self.form)))  # all are needed here
         try:
-            key, model = self._own(scope)
+            options = self._own(scope)
         except Needed as needed:
             for value in needed.values:
                 yield from self._models(env | {needed.address: value})
             return
-        if model is not None:
-            yield key, self._body(model, env)
+        if options is None:
+            return
+        made = frame(options, self.sizes)
+        if unfit(made) is None:
+            defaults: dict[str, Any] = {"norm": NORM, "place": "pre", "join": ADD} | options
+            model = Model(made.width, defaults["norm"], defaults["place"], defaults["join"])
+            yield made, self._scoped(self.body, model, Scope(0, env, self._agreed(self.body) | env.keys()))
 
-    def _own(self, scope: Scope) -> tuple[Any, Model | None]:
+    def _own(self, scope: Scope) -> dict[str, Any] | None:
+        """The options of the model; None where one breaks a law, such as a head count that does not divide the width."""
         o = self.form.options
-        width = self._value(o["width"], scope)
-        parts = {n: self._part(f, scope, width) for n, f in o.items() if n not in ("block", "blocks") and isinstance(grammar.MODEL[n], str)}
-        if any(p is None for p in parts.values()):
-            return None, None  # a head count that does not divide the width, say
-        place = self._value(o["place"], scope) if "place" in o else "pre"
-        norm = parts.get("norm") or Part("layernorm")
-        final = parts.get("final_norm") or (norm if place == "pre" else NONE)
-        head = self._value(o["head"], scope) if "head" in o else "tied"
-        model = Model(width, norm, place, parts.get("join") or Part("add"))
-        return (width, parts.get("positions") or Part("learned"), final, head), model
-
-    def _body(self, model: Model, env: Mapping[str, Any]) -> Language:
-        o = self.form.options
-        form = o["blocks"] if "blocks" in o else Repeat(o["depth"].mark, o["depth"], o["block"], False)
-        return self._scoped(form, model, Scope(0, env, _shared(form) | env.keys()))
+        width = next(self._values(o["width"], scope, 0))
+        options: dict[str, Any] = {"width": width}
+        for name, inner in o.items():
+            if name not in ("width", "depth", "block", "blocks"):
+                options[name] = next(self._values(inner, scope, width), None)
+        return None if None in options.values() else options
 
     # --- languages ---
 
@@ -185,7 +187,7 @@ class Census:
 
     def _language(self, form: Form, model: Model, scope: Scope) -> Language:
         self._spend(5)
-        key = (id(form), model, scope.number, _visible(form, scope), tuple(sorted((+self.depth).items())))
+        key = (id(form), model, scope.number, self._visible(form, scope), tuple(sorted((+self.depth).items())))
         if key not in self.languages:
             self.languages[key] = self._make(form, model, scope)
         return self.languages[key]
@@ -198,6 +200,8 @@ class Census:
             return found
         if isinstance(form, Sequence):
             return self._concatenate([self._language(inner, model, scope) for inner in form.forms])
+        if isinstance(form, Parallel):
+            return self._parallel([self._language(inner, model, scope) for inner in form.forms])
         if isinstance(form, Repeat):
             return self._repeat(form, model, scope)
         if isinstance(form, Recurse):
@@ -210,13 +214,51 @@ class Census:
         letters = {self._letter(s): END for s in self._sublayers(form, model, scope)}
         return {(None,): self._node(letters)} if letters else {}
 
+    def _parallel(self, parts: list[Language]) -> Language:
+        """Each part is a sublayer or none; all but the first that is there read what it read."""
+        found: Language = {(): END} if all(() in inner for inner in parts) else {}
+        for i, first in enumerate(parts):
+            if (None,) in first:
+                beside = [{shape: self._beside(node) for shape, node in other.items()} for other in parts[i + 1 :]]
+                found = self._union(found, self._concatenate([{(None,): first[(None,)]}, *beside]))
+            if () not in first:
+                break
+        return found
+
+    def _beside(self, node: int) -> int:
+        known = list(self.letters)
+        beside = {letter: dataclasses.replace(known[letter], parallel=True) for letter in self.nodes[node]}
+        return self._node({self._letter(sublayer): self.nodes[node][letter] for letter, sublayer in beside.items()})
+
+    def _visible(self, form: Form, scope: Scope) -> tuple[Any, ...]:
+        """What is decided, here and outside, of the addresses that a form may meet; a recursion may meet all of its rule's."""
+        if id(form) not in self.met:
+            recurses = any(isinstance(f, Recurse) for f in grammar.walk(form))
+            self.met[id(form)] = None if recurses else addresses(form)
+        wanted = self.met[id(form)]
+        seen = sorted((scope.number, a, repr(v)) for a, v in scope.env.items() if wanted is None or a in wanted)
+        at = scope.outer if scope.lent else None  # of the scopes outside only lent rules can be met
+        while at is not None:
+            seen += sorted((at.number, a, repr(v)) for a, v in at.env.items() if a.partition(".")[0] in scope.lent)
+            at = at.outer
+        return (tuple(seen), scope.lent)
+
+    def _agreed(self, form: Form) -> frozenset[str]:
+        """The addresses that must agree within a scope whose whole is this form."""
+        if id(form) not in self.agreed:
+            found = {address for address, times in uses(form).items() if times > 1}
+            if any(address.endswith(INNER) for address in found):
+                raise TooLarge  # all that an `each` or a recursion decides would have to agree
+            self.agreed[id(form)] = frozenset(found)
+        return self.agreed[id(form)]
+
     def _inner(self, form: Form, scope: Scope, share: tuple[str, ...]) -> Scope:
-        return Scope(scope.number + 1, {}, _shared(form), scope, scope.lent | frozenset(share))
+        return Scope(scope.number + 1, {}, self._agreed(form), scope, scope.lent | frozenset(share))
 
     def _repeat(self, form: Repeat, model: Model, scope: Scope) -> Language:
         found: Language = {}
         powers: list[Language] = [{(): END}]  # of independent draws
-        for times in sorted(self._values(form.times, scope)):
+        for times in sorted(self._values(form.times, scope, model.width)):
             if form.address is None:
                 made = self._copies(self._language(form.body, model, scope), times, form.tied)
             else:
@@ -342,49 +384,45 @@ class Census:
         return self.letters.setdefault(sublayer, len(self.letters))
 
     def _sublayers(self, form: Component, model: Model, scope: Scope) -> Iterator[Sublayer]:
+        defaults: dict[str, Any] = {"norm": model.norm, "place": model.place, "join": model.join, "tied": False}
         operations = self._parts(form, scope, model.width)
-        norms = self._parts_of(form.own.get("norm"), scope, model.width, model.norm)
-        places = list(self._values(form.own["place"], scope)) if "place" in form.own else [model.place]
-        joins = self._parts_of(form.own.get("join"), scope, model.width, model.join)
-        for operation, norm, place, join in itertools.product(operations, norms, places, joins):
-            yield Sublayer(operation, norm, "pre" if norm.absent else place, join)
-
-    def _parts_of(self, form: Form | None, scope: Scope, width: int, default: Part) -> list[Part]:
-        if form is None:
-            return [default]
-        if isinstance(form, Choice):
-            return [p for inner in self._alternatives(form, scope) for p in self._parts_of(inner, scope, width, default)]
-        assert isinstance(form, Component), form
-        return self._parts(form, scope, width)
+        own = [list(self._values(form.own[n], scope, model.width)) if n in form.own else [value] for n, value in defaults.items()]
+        for operation, norm, place, join, tied in itertools.product(operations, *own):
+            self.exact = self.exact and not tied  # whose weights it has depends on the other sublayers; here it is a letter of its own
+            yield (Tied if tied else Sublayer)(operation, norm, "pre" if norm.absent else place, join)
 
     def _parts(self, form: Component, scope: Scope, width: int) -> list[Part]:
-        declared = {} if form.word == registry.NONE else registry.find(form.slot, form.word).options
-        choices = []
+        found = self._lawful(form, scope, width) if form.options else [{}]
+        made = (canonical(form.slot, form.word, options) for options in found)
+        return [p for p in made if broken(form.slot, p, width, self.sizes) is None]
+
+    def _lawful(self, form: Component, scope: Scope, width: int) -> list[dict[str, Any]]:
+        """The values of the options together; a law drops what breaks it as soon as its options are decided."""
+        found: list[dict[str, Any]] = [dict(defaults(form.slot, form.word))]
+        left = set(form.options)
         for name, inner in form.options.items():
-            fits = [v for v in self._values(inner, scope) if not (declared[name].divides_width and width % v)]
-            choices.append([(name, v) for v in fits])
-        number = math.prod(map(len, choices))
-        if number > LETTERS:
-            raise TooLarge
-        self._spend(5 * number)
-        return [part(form.slot, form.word, dict(options)) for options in itertools.product(*choices)]
+            values = list(self._values(inner, scope, width))
+            if len(found) * len(values) > LETTERS:
+                raise TooLarge
+            left.discard(name)
+            ready = [law for law in laws(form.slot, form.word, width, self.sizes) if name in law.options and left.isdisjoint(law.options)]
+            made = ({**options, name: value} for options in found for value in values)
+            found = [options for options in made if all(law.holds(options) for law in ready)]
+            self._spend(5 * len(found))
+        return found
 
-    def _part(self, form: Form, scope: Scope, width: int) -> Part | None:
-        found = self._parts_of(form, scope, width, NONE)
-        return found[0] if found else None
-
-    def _value(self, form: Form, scope: Scope) -> Any:
-        return next(iter(self._values(form, scope)))
-
-    def _values(self, form: Form, scope: Scope) -> Iterator[Any]:
+    def _values(self, form: Form, scope: Scope, width: int) -> Iterator[Any]:
+        """The values of an option, scalars or parts."""
         if isinstance(form, Choice):
             for inner in self._alternatives(form, scope):
-                yield from self._values(inner, scope)
+                yield from self._values(inner, scope, width)
         elif isinstance(form, Range):
             if form.integer and form.high - form.low > LETTERS:
                 raise TooLarge
             decided = self._decided(form.address, tuple(range(int(form.low), int(form.high) + 1)) if form.integer else (), scope)
             yield from (form.option.parse(v) for v in decided)
+        elif isinstance(form, Component):
+            yield from self._parts(form, scope, width)
         else:
             assert isinstance(form, Fixed), form
             yield form.value
@@ -411,44 +449,31 @@ class Census:
         return values
 
 
-def _shared(form: Form) -> frozenset[str]:
-    """The addresses that must agree within a scope whose whole is this form."""
-    found = {address for address, times in _uses(form).items() if times > 1}
-    if any(address.endswith(INNER) for address in found):
-        raise TooLarge  # all that an `each` or a recursion decides would have to agree
-    return frozenset(found)
+def entangled(form: ModelForm) -> bool:
+    """Whether an `each` or a recursion is met twice in one scope, so that all which it decides must agree."""
+    scopes = [form, *form.recursive.values(), *(f.body for f in grammar.walk(form) if isinstance(f, Repeat) and f.address is not None)]
+    return any(times > 1 and address.endswith(INNER) for scope in scopes for address, times in uses(scope).items())
 
 
-def _uses(form: Form) -> Counter[str]:
+def uses(form: Form) -> Counter[str]:
     """How often each address is used in one derivation of a form, within its scope."""
     if isinstance(form, Choice):
         found: Counter[str] = Counter()
         for inner in form.forms:
-            found |= _uses(inner)  # only one of them is derived
+            found |= uses(inner)  # only one of them is derived
         return found + Counter([form.address])
     if isinstance(form, Range):
         return Counter([form.address])
     if isinstance(form, Repeat) and form.address is not None:
-        lent = {a: 2 for a in _addresses(form.body) if a.partition(".")[0] in form.share}  # met at every place
-        return _uses(form.times) + Counter(lent) + Counter([form.address + INNER])
+        lent = {a: 2 for a in addresses(form.body) if a.partition(".")[0] in form.share}  # met at every place
+        return uses(form.times) + Counter(lent) + Counter([form.address + INNER])
     if isinstance(form, Recurse):
         return Counter([form.address + INNER])
     total: Counter[str] = Counter()
     for inner in grammar.children(form):
-        total += _uses(inner)
+        total += uses(inner)
     return total
 
 
-def _addresses(form: Form) -> set[str]:
+def addresses(form: Form) -> set[str]:
     return {f.address for f in grammar.walk(form) if isinstance(f, Choice | Range)}
-
-
-def _visible(form: Form, scope: Scope) -> tuple[Any, ...]:
-    """What is decided, here and outside, of the addresses that a form may meet; a recursion may meet all of its rule's."""
-    wanted = None if any(isinstance(f, Recurse) for f in grammar.walk(form)) else _addresses(form)
-    seen: list[Any] = []
-    at: Scope | None = scope
-    while at is not None:
-        seen += sorted((at.number, a, repr(v)) for a, v in at.env.items() if wanted is None or a in wanted)
-        at = at.outer
-    return (tuple(seen), scope.lent)

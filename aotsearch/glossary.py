@@ -14,16 +14,17 @@ WIDTH = 100
 def library() -> str:
     """Every word with its formula, its options at their defaults, and its source."""
     lines = []
+    column = max(len(name) for _, name in registry.library()) + 2
     for slot in registry.SLOTS:
         lines += ["", slot]
         for w in registry.words_of(slot).values():
             options = ", ".join(f"{o.name} {'(required)' if o.required else plain(o.default)}" for o in w.options.values())
             body = [w.summary, w.formula, options and f"Options: {options}", w.source and f"Source: {w.source}"]
-            texts = [line for text in body if text for line in wrap(text, WIDTH - 14)]
-            lines += [f"  {name:<12}{text}" for name, text in zip([w.name, *[""] * len(texts)], texts, strict=False)]
+            texts = [line for text in body if text for line in wrap(text, WIDTH - 2 - column)]
+            lines += [f"  {name:<{column}}{text}" for name, text in zip([w.name, *[""] * len(texts)], texts, strict=False)]
     lines += [
         "",
-        f"`{registry.NONE}` stands in every slot but task: the part is not there.",
+        f"`{registry.NONE}` stands in every slot but {', '.join(registry.NEEDED)}: the part is not there.",
         "`aotsearch words WORD` shows one word in detail.",
     ]
     return "\n".join(lines[1:])
@@ -44,18 +45,20 @@ def named(name: str | None = None) -> list[registry.Word]:
 
 def word_to_plain(w: registry.Word) -> dict[str, Any]:
     """A word as plain data."""
-    options = [
-        {"name": o.name, "law": o.law, "required": o.required, "default": o.default, "description": o.description}
-        for o in w.options.values()
-    ]
+    fields = ("name", "law", "slot", "required", "default", "description")
+    options = [{field: getattr(o, field) for field in fields} for o in w.options.values()]
     texts = {"summary": w.summary, "formula": w.formula, "source": w.source, "differs": w.differs}
-    return {"slot": w.slot, "name": w.name, **texts, "options": options}
+    return {"slot": w.slot, "name": w.name, **texts, "options": options, "requires": list(w.requires)}
 
 
 def _detail(w: registry.Word) -> str:
     lines = [f"{w.name}  ({w.slot})", *_indented(w.summary, 0), "", *_indented(w.formula, 4)]
     for o in w.options.values():
-        lines += ["", f"{o.name}: {o.law}; {'required' if o.required else f'default {plain(o.default)}'}", *_indented(o.description, 4)]
+        law = o.law + (f" ({', '.join(registry.words_of(o.slot))})" if o.slot else "")
+        title = f"{o.name}: {law}; {'required' if o.required else f'default {plain(o.default)}'}"
+        lines += ["", *_indented(title, 0), *_indented(o.description, 4)]
+    if w.requires:
+        lines += ["", "Requires", *(f"    {text}" for text in w.requires)]
     for title, text in (("Source", w.source), ("Differs", w.differs)):
         lines += ["", title, *_indented(text, 4)] if text else []
     return "\n".join(lines)

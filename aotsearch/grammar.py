@@ -24,8 +24,9 @@ from aotsearch.yamlfile import Node
 
 Place = Option | str  # what may stand somewhere: an option's value, a slot, "block" or "model"
 
-_PLACES = Literal["pre", "post"]
-_HEADS = Literal["tied", "free"]
+_PLACES = Literal["pre", "post", "sandwich"]
+_HEADS = Literal["tied", "free", "none"]
+_STARTS = Literal["gpt2", "torch", "zero-output", "shaped", "identity"]
 
 
 def _option(name: str, kind: str, default: Any, description: str, literal: Any = None) -> Option:
@@ -38,17 +39,31 @@ MODEL: dict[str, Place] = {
     "width": _option("width", "Count", None, "size of the residual stream"),
     "depth": _option("depth", "Count", None, "how many times `block` is repeated"),
     "norm": "norm",
-    "place": _option("place", "", "pre", "norm before the operation, or after the join", _PLACES),
+    "place": _option("place", "", "pre", "norm before the operation, after the join, or before and after the operation", _PLACES),
     "join": "join",
+    "embedding": "embedding",
     "positions": "positions",
+    "pooling": "pooling",
     "final_norm": "norm",
-    "head": _option("head", "", "tied", "output matrix: the token embedding, or its own", _HEADS),
+    "head": _option(
+        "head",
+        "",
+        "tied",
+        "output matrix: the token embedding (tied, where there is one), its own, or none: the stream is the output",
+        _HEADS,
+    ),
+    "initialisation": _option("initialisation", "", "gpt2", "how the initial values are drawn", _STARTS),
     "block": "block",
     "blocks": "block",
 }
-SUBLAYER: dict[str, Place] = {"norm": "norm", "place": MODEL["place"], "join": "join"}
+SUBLAYER: dict[str, Place] = {
+    "norm": "norm",
+    "place": MODEL["place"],
+    "join": "join",
+    "tied": _option("tied", "Flag", False, "whether it shares its weights with all equal sublayers of the model that say so"),
+}
 TIMES = _option("times", "Count", None, "how many times")
-FORMS = ("any", "range", "int", "repeat", "each")
+FORMS = ("any", "range", "int", "repeat", "each", "parallel")
 RESERVED = ("include", "constraints")  # keys of a grammar that are not rules
 MAX_LIMIT = 16  # of a recursion
 MAX_ALTERNATIVES = 1000  # of one decision
@@ -106,7 +121,7 @@ class Range(Form):
 
 @dataclass(frozen=True)
 class Component(Form):
-    """A word with its options; `own` holds a sublayer's norm, place and join where it overrides the model's."""
+    """A word with its options; `own` holds a sublayer's norm, place and join where it overrides the model's, and whether it is tied."""
 
     slot: str
     word: str
@@ -117,6 +132,13 @@ class Component(Form):
 @dataclass(frozen=True)
 class Sequence(Form):
     """Sublayers in order; empty for `none`."""
+
+    forms: tuple[Form, ...]
+
+
+@dataclass(frozen=True)
+class Parallel(Form):
+    """Sublayers that read the same input; each form derives one sublayer or none."""
 
     forms: tuple[Form, ...]
 
@@ -232,12 +254,12 @@ class _Parser:
         self.forms += 1
         if self.forms > MAX_FORMS:  # rules that name rules twice double at every level
             raise InputError([*self.problems, Problem(f"a grammar has at most {MAX_FORMS} forms, its rules written out", node.mark)])
-        if isinstance(value, str) and value in self.rules:
+        if isinstance(value, str) and value in self.rules and not (value == "model" and "model" in self.words(place)):
             return self.reference(node, place, path)
         if isinstance(value, dict) and any(key in value for key in FORMS):
             return self.special(node, place, path)
         if isinstance(place, Option):
-            return self.scalar(node, place)
+            return self.component(node, place.slot, path) if self.nested(value, place) else self.scalar(node, place)
         if isinstance(value, list):
             if place != "block":
                 return self.fail(f"{place} is one component, not a list", node.mark)
@@ -264,9 +286,15 @@ class _Parser:
 
     def words(self, place: Place) -> list[str]:
         if isinstance(place, Option):
-            return list(place.literals)
+            return [*place.literals, *(self.words(place.slot) if place.slot else ())]
         slots = registry.SUBLAYERS if place == "block" else (place,)
-        return [*registry.words_of(*slots), registry.NONE]
+        return [*registry.words_of(*slots), *(() if place in registry.NEEDED else (registry.NONE,))]
+
+    def nested(self, value: Any, option: Option) -> bool:
+        """Whether the value of an option is meant as a part: it is no scalar of the option, but written as a part is."""
+        if not option.slot or isinstance(value, list) or option.takes(value):
+            return False
+        return option.type is None or isinstance(value, dict) or value in self.words(option.slot)
 
     def scalar(self, node: Node, option: Option) -> Form:
         if isinstance(node.value, dict | list):
@@ -274,7 +302,7 @@ class _Parser:
         try:
             return Fixed(node.mark, option.parse(node.value))
         except ValueError as e:
-            hint = suggest(node.value, [*option.literals, *self.rules]) if isinstance(node.value, str) else ""
+            hint = suggest(node.value, [*self.words(option), *self.rules]) if isinstance(node.value, str) else ""
             return self.fail(f"{e}{hint}", node.mark)
 
     def component(self, node: Node, slot: str, path: str) -> Form:
@@ -310,7 +338,7 @@ class _Parser:
     def special(self, node: Node, place: Place, path: str) -> Form:
         form = next(key for key in FORMS if key in node.value)
         allowed = {"any": {"any", "limit"}, "range": {"range", "log"}, "int": {"int", "log"}}
-        allowed |= {"repeat": {"repeat", "of", "tied"}, "each": {"each", "of", "share"}}
+        allowed |= {"repeat": {"repeat", "of", "tied"}, "each": {"each", "of", "share"}, "parallel": {"parallel"}}
         for key in node.value.keys() - allowed[form]:
             return self.fail(f"{key!r} can not stand beside {form!r}{suggest(key, allowed[form])}", node.keys[key])
         parsers: dict[str, Callable[[Node, Place, str], Form]] = {
@@ -319,6 +347,7 @@ class _Parser:
             "int": self.range,
             "repeat": self.repeat,
             "each": self.repeat,
+            "parallel": self.parallel,
         }
         return parsers[form](node, place, path)
 
@@ -374,8 +403,9 @@ class _Parser:
         form = "int" if integer else "range"
         bounds = node.value[form]
         log = node.value["log"].value if "log" in node.value else False
-        if not isinstance(place, Option):
-            return self.fail(f"{form} gives a number, where a {place} stands", node.mark)
+        if not isinstance(place, Option) or place.type is None:
+            what = place.law if isinstance(place, Option) else f"a {place}"
+            return self.fail(f"{form} gives a number, where {what} stands", node.mark)
         low_high = bounds.plain()
         kinds = int if integer else int | float
         numbers = isinstance(low_high, list) and len(low_high) == 2
@@ -411,6 +441,21 @@ class _Parser:
         body = self.parse(node.value["of"], place, path)
         return Repeat(node.mark, times, body, tied, path if form == "each" else None, tuple(share.plain()))
 
+    def parallel(self, node: Node, place: Place, path: str) -> Form:
+        given = node.value["parallel"]
+        if place != "block":
+            name = place.name if isinstance(place, Option) else place
+            return self.fail(f"parallel gives sublayers; {name} is one value", node.mark)
+        if not isinstance(given.value, list) or not given.value:
+            return self.fail(f"parallel takes a list of sublayers, not {given.kind}", given.mark)
+        forms = [self.parse(item, place, f"{path}.{i}" if len(given.value) > 1 else path) for i, item in enumerate(given.value)]
+        for form, item in zip(forms, given.value, strict=True):
+            for inner in walk(form):
+                if isinstance(inner, Repeat | Recurse | Parallel) or (isinstance(inner, Sequence) and len(inner.forms) > 1):
+                    self.fail("parallel holds single sublayers: no lists, repeat, each, recursion or parallel in it", item.mark)
+                    break
+        return Parallel(node.mark, tuple(forms))
+
 
 def walk(form: Form) -> Iterator[Form]:
     """A form and every form in it; a recursion is not followed."""
@@ -421,7 +466,7 @@ def walk(form: Form) -> Iterator[Form]:
 
 def children(form: Form) -> Iterator[Form]:
     """The forms that a form is made of."""
-    if isinstance(form, Choice | Sequence):
+    if isinstance(form, Choice | Sequence | Parallel):
         yield from form.forms
     elif isinstance(form, Component):
         yield from form.options.values()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections import Counter
 from dataclasses import dataclass
 
 from aotsearch import registry
-from aotsearch.architecture import Architecture, Part, Sublayer
+from aotsearch.architecture import TOKEN, Architecture, Part, Sublayer, settings
 from aotsearch.cost import Row, breakdown
 from aotsearch.glossary import plain
 
@@ -19,7 +20,7 @@ class Line:
     Attributes:
         group: Which run of sublayers the line belongs to, None outside of them.
         repeats: How many times the group stands in the model, in sequence.
-        part: `input`, `embedding`, `positions`, `norm`, `mixer`, `channel`, `join` or `head`.
+        part: `input`, `embedding`, `positions`, `norm`, `mixer`, `channel`, `join`, `pooling` or `head`.
         text: The word with the options that differ from its defaults, and whose weights it uses if not its own.
         shape: Of what comes out for one window.
     """
@@ -42,33 +43,43 @@ class _Group:
 
 def outline(architecture: Architecture) -> list[Line]:
     """The drawing of an architecture, with what each line costs."""
-    rows = breakdown(architecture)
-    inside: list[list[Row]] = [[r for r in rows if r.sublayer == i] for i in range(len(architecture.sublayers))]
-    before, after = rows[:3], rows[-2:]  # input, embedding and positions; the last norm and the head
-    texts = [
-        ", ".join(f"{name} {size}" for name, size in architecture.sizes),
-        f"width {architecture.width}",
-        str(architecture.positions),
-        str(architecture.final_norm),
-        "free" if architecture.head == "free" else f"{architecture.head} to the embedding",
-    ]
-    drawn = [_line(row, text) for row, text in zip([*before, *after], texts, strict=True)]
+    a = architecture
+    rows = breakdown(a)
+    inside: list[list[Row]] = [[r for r in rows if r.sublayer == i] for i in range(len(a.sublayers))]
+    texts = {
+        "input": ", ".join(f"{name} {size}" for name, size in a.sizes),
+        "embedding": f"width {a.width}" if a.embedding == TOKEN else f"{a.embedding}, width {a.width}",
+        "positions": str(a.positions),
+        "norm": str(a.final_norm),
+        "pooling": str(a.pooling),
+        "head": "free" if a.head == "free" else f"{a.head} to the embedding",
+    }
+    outside = [_line(row, texts[row.part]) for row in rows if row.sublayer is None]
     middle: list[Line] = []
-    for number, group in enumerate(_groups(architecture.sublayers, inside)):
+    for number, group in enumerate(_groups(a.sublayers, inside)):
         for i in range(group.start, group.start + group.period):
-            middle += [_sublayer_line(r, architecture.sublayers[i], number, group) for r in inside[i]]
-    return [*drawn[:3], *middle, *drawn[3:]]
+            middle += [_sublayer_line(r, a.sublayers[i], number, group) for r in inside[i]]
+    return [*outside[:3], *middle, *outside[3:]]  # input, embedding and positions stand before
 
 
 def defaults(architecture: Architecture) -> dict[str, str]:
     """Word -> its options with their defaults, for every word of the architecture that has any."""
-    used: list[tuple[str, Part]] = [("positions", architecture.positions)]
-    for s in architecture.sublayers:
+    a = architecture
+    used: list[tuple[str, Part]] = [("embedding", a.embedding), ("positions", a.positions)]
+    for s in dict.fromkeys(a.sublayers):
         used += [("norm", s.norm), ("sublayer", s.operation), ("join", s.join)]
-    used.append(("norm", architecture.final_norm))
-    words = {part.word: registry.find(slot, part.word) for slot, part in used if not part.absent}
-    known = {name: [o for o in word.options.values() if not o.required] for name, word in words.items()}
-    return {name: ", ".join(f"{o.name} {plain(o.default)}" for o in options) for name, options in known.items() if options}
+    used += [("pooling", a.pooling), ("norm", a.final_norm)]
+    for slot, part in used:  # grows while it is read: a part may be an option of another
+        parts = {name: value for name, value in settings(slot, part).items() if isinstance(value, Part)}
+        used += [(registry.find(slot, part.word).options[name].slot, value) for name, value in parts.items()]
+    words = {(slot, part.word): registry.find(slot, part.word) for slot, part in used if not part.absent}
+    known = [(word, [o for o in word.options.values() if not o.required]) for word in words.values()]
+    names = Counter(word.name for word, options in known if options)
+    return {
+        word.name if names[word.name] == 1 else f"{word.slot} {word.name}": ", ".join(f"{o.name} {plain(o.default)}" for o in options)
+        for word, options in known
+        if options
+    }
 
 
 def _line(row: Row, text: str) -> Line:
@@ -83,6 +94,8 @@ def _sublayer_line(row: Row, sublayer: Sublayer, number: int, group: _Group) -> 
     if sublayer.same_as is not None and part != "join" and not decided.absent:
         local = group.times > 1 and sublayer.same_as >= group.start
         text += f", weights of {f'sublayer {sublayer.same_as - group.start + 1}' if local else row.module}"
+    if sublayer.parallel and part in registry.SUBLAYERS:
+        text += ", beside the sublayer before"
     return Line(number, group.times, part, text, row.shape, row.parameters, row.flops_per_token)
 
 

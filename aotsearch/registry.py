@@ -4,8 +4,10 @@ A word is one class with the decorator `@word(slot, name)`; its keyword-only arg
 defaults and descriptions are written once. Signatures are read from source text, never by import: checking a study must not
 load torch. `load` imports the class when a model is built.
 
-The first positional argument of every part is `width`; nothing else is injected. Installed packages add words through the
-entry-point groups `aotsearch.parts` and `aotsearch.tasks`; a study file can not name code.
+The first positional argument of every part is `site`, where it stands; nothing else is injected. An option may be a part of another
+slot. The section `Requires:` of the docstring holds laws, an expression in each line, that every use of the word keeps.
+
+Installed packages add words through the entry-point groups `aotsearch.parts` and `aotsearch.tasks`; a study file can not name code.
 """
 
 from __future__ import annotations
@@ -25,27 +27,35 @@ import pydantic
 from pydantic import Field
 
 SUBLAYERS = ("mixer", "channel")  # the two kinds of operation a block is made of
-SLOTS = (*SUBLAYERS, "norm", "positions", "join", "task")
-NONE = "none"  # in every slot but `task`: the part that is not there
+SLOTS = (*SUBLAYERS, "norm", "positions", "join", "embedding", "pooling", "score", "coefficient", "task")
+NEEDED = ("embedding", "score", "coefficient", "task")  # a model can not do without
+NONE = "none"  # in every other slot: the part that is not there
 
 Count = Annotated[int, Field(ge=1, strict=True)]
+Natural = Annotated[int, Field(ge=0, strict=True)]
 Divisor = Annotated[int, Field(ge=1, strict=True, json_schema_extra={"divides": "width"})]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Flag = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(strict=True)]
 Table = dict[str, Any]
+Score = Annotated[Any, "score"]  # a part of that slot, as an option of another part
+Coefficient = Annotated[Any, "coefficient"]
 
 # What the annotations of a word may be made of, with the words a person reads.
 TYPES: dict[str, tuple[Any, str]] = {
     "Count": (Count, "a whole number of at least 1"),
+    "Natural": (Natural, "a whole number of at least 0"),
     "Divisor": (Divisor, "a whole number that divides width"),
     "Number": (Number, "a number"),
     "Positive": (Positive, "a number above 0"),
     "Flag": (Flag, "true or false"),
     "Text": (Text, "a string"),
     "Table": (Table, "a mapping"),
+    "Score": (None, "a score function"),
+    "Coefficient": (None, "a coefficient"),
 }
+NESTED = {"Score": "score", "Coefficient": "coefficient"}  # the types that are parts of another slot
 
 T = TypeVar("T")
 
@@ -55,12 +65,13 @@ class Option:
     """One option of a word: its type, its default, and what it means."""
 
     name: str
-    type: Any
+    type: Any  # of the scalars it takes; None where it takes none
     law: str  # the type in words
     default: Any
     required: bool
     description: str
     divides_width: bool
+    slot: str = ""  # of the parts it takes; "" where it takes none
 
     @functools.cached_property
     def _adapter(self) -> pydantic.TypeAdapter[Any]:
@@ -69,11 +80,19 @@ class Option:
     def parse(self, value: Any) -> Any:
         """The value in canonical form. Raises ValueError, with the law, for a value of another type."""
         try:
-            if isinstance(value, bool) and "true or false" not in self.law:
+            if self.type is None or (isinstance(value, bool) and "true or false" not in self.law):
                 raise ValueError
             return self._adapter.validate_python(value)
         except ValueError:
             raise ValueError(f"{self.name} is {self.law}, not {value!r}") from None
+
+    def takes(self, value: Any) -> bool:
+        """Whether a value is one of the scalars of this option."""
+        try:
+            self.parse(value)
+        except ValueError:
+            return False
+        return True
 
     @property
     def literals(self) -> tuple[str, ...]:
@@ -92,6 +111,7 @@ class Word:
     formula: str
     source: str
     differs: str
+    requires: tuple[str, ...]  # expressions over its options, `width` and the sizes of the task that must hold
     module: str
     qualname: str
 
@@ -130,8 +150,10 @@ def words_of(*slots: str) -> dict[str, Word]:
 
 def find(slot: str, name: str) -> Word:
     """One word; asserts that it exists, since study files are checked before."""
+    known = library()
     slots = SUBLAYERS if slot in SUBLAYERS or slot == "sublayer" else (slot,)
-    return words_of(*slots)[name]
+    (found,) = [known[s, name] for s in slots if (s, name) in known]
+    return found
 
 
 def _sources() -> Iterator[tuple[str, Path]]:
@@ -168,7 +190,7 @@ def _read_word(node: ast.ClassDef, slot: str, name: str, module: str) -> Word:
         assert init.args.kwarg is None, f"{node.name}: **kwargs would let a misspelt option pass"
         for argument, default in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True):
             assert argument.annotation is not None, f"{node.name}: option {argument.arg!r} needs a type"
-            kind, law = _read_type(argument.annotation)
+            kind, law, part = _read_type(argument.annotation)
             options[argument.arg] = Option(
                 name=argument.arg,
                 type=kind,
@@ -177,6 +199,7 @@ def _read_word(node: ast.ClassDef, slot: str, name: str, module: str) -> Word:
                 required=default is None,
                 description=described.get(argument.arg, ""),
                 divides_width="divides width" in law,
+                slot=part,
             )
     sections = {s: re.search(rf"^{s}: (.*?)(?=\n\n|\nDiffers:|\Z)", doc, re.M | re.S) for s in ("Source", "Differs")}
     source, differs = (" ".join(found.group(1).split()) if found else "" for found in sections.values())
@@ -189,6 +212,7 @@ def _read_word(node: ast.ClassDef, slot: str, name: str, module: str) -> Word:
         formula=" ".join(paragraphs[1].split()) if len(paragraphs) > 1 else "",
         source=source,
         differs=differs,
+        requires=_required(doc),
         module=module,
         qualname=node.name,
     )
@@ -201,15 +225,24 @@ def _described(doc: str) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, text in entries}
 
 
-def _read_type(node: ast.expr) -> tuple[Any, str]:
-    """An annotation as a type that pydantic can check, and as words."""
+def _required(doc: str) -> tuple[str, ...]:
+    """The `Requires:` section of a docstring: an expression in each line."""
+    section = re.search(r"^Requires:(.*?)(?=^\S|\Z)", doc, re.M | re.S)
+    return tuple(line.strip() for line in section.group(1).splitlines() if line.strip()) if section else ()
+
+
+def _read_type(node: ast.expr) -> tuple[Any, str, str]:
+    """An annotation as a type that pydantic can check, as words, and as the slot of the parts it allows."""
     if isinstance(node, ast.Name):
         assert node.id in TYPES, f"the type {node.id!r} is not one of {', '.join(TYPES)}"
-        return TYPES[node.id]
+        return *TYPES[node.id], NESTED.get(node.id, "")
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-        (left, left_law), (right, right_law) = _read_type(node.left), _read_type(node.right)
-        return Union[left, right], f"{left_law} or {right_law}"  # noqa: UP007 (built from values)
+        (left, left_law, left_slot), (right, right_law, right_slot) = _read_type(node.left), _read_type(node.right)
+        assert not (left_slot and right_slot), f"the parts of an option are of one slot, not of {left_slot} and {right_slot}"
+        kinds = tuple(kind for kind in (left, right) if kind is not None)
+        both = Union[kinds] if kinds else None  # noqa: UP007 (built from values)
+        return both, f"{left_law} or {right_law}", left_slot or right_slot
     assert isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "Literal", ast.dump(node)
     values = ast.literal_eval(node.slice)
     values = values if isinstance(values, tuple) else (values,)
-    return Literal[values], " or ".join(map(repr, values))
+    return Literal[values], " or ".join(map(repr, values)), ""

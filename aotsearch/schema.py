@@ -17,7 +17,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from aotsearch import registry
 from aotsearch.grammar import MAX_LIMIT, MODEL, RULE_NAME, SUBLAYER, TIMES, Place
-from aotsearch.registry import NONE, Option, Word
+from aotsearch.registry import NEEDED, NONE, Option, Word
 from aotsearch.study import StudySettings
 
 Schema = dict[str, Any]
@@ -33,7 +33,9 @@ SLOTS = {
     "block": "Sublayers: one, or a sequence of them.",
     "norm": "The norm of every sublayer that does not name its own.",
     "join": "How the output of an operation enters the residual stream.",
+    "embedding": "How what the task gives becomes the residual stream.",
     "positions": "How a token knows its place.",
+    "pooling": "How the tokens become one before the head; none leaves them as they are.",
     "final_norm": "The norm between the last sublayer and the head.",
     "blocks": "All sublayers of the model, in which `repeat` and `each` may stand; instead of `depth` with `block`.",
 }
@@ -108,11 +110,12 @@ def _grammar() -> Schema:
 
 def _rule() -> Schema:
     """What a rule may stand for: anything that may stand in any slot or option."""
-    words = [(w.name, f"{w.slot}: {_about(w)}") for slot in _slots_of_model() for w in _words(slot)]
+    words = [(w.name, f"{w.slot}: {_about(w)}") for slot in _slots_of_grammar() for w in _words(slot)]
     literals = [(literal, f"{o.name}: {o.description}") for o in _options().values() for literal in o.literals]
     scalars: list[Schema] = [{"type": "number"}, {"type": "boolean"}]
-    components = [_ref(f"{slot}.component") for slot in _slots_of_model()]
-    forms = [_any(_ref("rule")), _list(_ref("block"), "Sublayers in order."), *map(_ref, ("repeat", "each", "range", "int", "name"))]
+    components = [_ref(f"{slot}.component") for slot in _slots_of_grammar()]
+    several = map(_ref, ("repeat", "each", "parallel", "range", "int", "name"))
+    forms = [_any(_ref("rule")), _list(_ref("block"), "Sublayers in order."), *several]
     known = _consts([*words, (NONE, ABSENT), *literals])
     return _said("A rule: what its name stands for wherever it is used, decided once.", *known, *scalars, *components, *forms)
 
@@ -129,7 +132,9 @@ def _forms() -> dict[str, Schema]:
     same = _said("The same sublayers, so many times.", _ref("times"))
     anew = _said("So many places, at each of which `of` is decided anew.", _ref("times"))
     tied = _said("One set of weights, applied so many times.", **FLAG)
+    beside = _list(_ref("block"), "Sublayers that read the same input; each is one sublayer or none.", minItems=1)
     return {
+        "parallel": _mapping({"parallel": beside}, "parallel"),
         "name": _said("The name of a rule: whatever that rule stands for.", type="string", pattern=f"^{RULE_NAME.pattern}$"),
         "range": _between("range", "number", "A number"),
         "int": _between("int", "integer", "A whole number"),
@@ -143,8 +148,12 @@ def _between(form: str, kind: str, what: str) -> Schema:
     return _mapping({form: bounds, "log": _said("Whether the search draws on a logarithmic scale.", **FLAG)}, form)
 
 
-def _slots_of_model() -> list[str]:
-    return list(dict.fromkeys(place for place in (*MODEL.values(), *SUBLAYER.values()) if isinstance(place, str)))
+def _slots_of_grammar() -> list[str]:
+    """The slots of the model and of a sublayer, then those of the options of their words."""
+    found = [place for place in (*MODEL.values(), *SUBLAYER.values()) if isinstance(place, str)]
+    for slot in found:  # grows while it is read
+        found += [o.slot for w in _words(slot) for o in w.options.values() if o.slot and o.slot not in found]
+    return list(dict.fromkeys(found))
 
 
 def _words(slot: str) -> list[Word]:
@@ -153,15 +162,15 @@ def _words(slot: str) -> list[Word]:
 
 def _slots() -> dict[str, Schema]:
     found: dict[str, Schema] = {}
-    for slot in _slots_of_model():
+    for slot in _slots_of_grammar():
         words = _words(slot)
         own = _properties("sublayer", SUBLAYER) if slot == "block" else {}
         found |= {_id(w): _word(w, _properties(_id(w), w.options) | own) for w in words}
-        none = _said(ABSENT, type=["object", "null"], maxProperties=0)
-        found[f"{slot}.component"] = _mapping({w.name: _ref(_id(w)) for w in words} | {NONE: none}, **ONE)
-        rows = [_list(_ref(slot), "Sublayers in order."), _ref("repeat"), _ref("each")] if slot == "block" else []
+        none = {} if slot in NEEDED else {NONE: _said(ABSENT, type=["object", "null"], maxProperties=0)}
+        found[f"{slot}.component"] = _mapping({w.name: _ref(_id(w)) for w in words} | none, **ONE)
+        rows = [_list(_ref(slot), "Sublayers in order."), *map(_ref, ("repeat", "each", "parallel"))] if slot == "block" else []
         forms = [_ref(f"{slot}.component"), *rows, _any(_ref(slot)), _ref("name")]
-        found[slot] = {"anyOf": [*_bare(words), *_consts([(NONE, ABSENT)]), *forms]}
+        found[slot] = {"anyOf": [*_bare(words), *_consts((name, ABSENT) for name in none), *forms]}
     return found
 
 
@@ -189,7 +198,8 @@ def _bare(words: list[Word]) -> list[Schema]:
 
 
 def _about(word: Word) -> str:
-    return "\n\n".join(filter(None, (word.summary, word.formula, word.source and f"Source: {word.source}")))
+    requires = f"Requires: {'; '.join(word.requires)}." if word.requires else ""
+    return "\n\n".join(filter(None, (word.summary, word.formula, requires, word.source and f"Source: {word.source}")))
 
 
 def _properties(owner: str, declared: Mapping[str, Place]) -> dict[str, Schema]:
@@ -199,7 +209,7 @@ def _properties(owner: str, declared: Mapping[str, Place]) -> dict[str, Schema]:
 
 def _options() -> dict[str, Option]:
     """Every option that a grammar can decide, by the name of its definition."""
-    owners: dict[str, Mapping[str, Place]] = {_id(w): w.options for slot in _slots_of_model() for w in _words(slot)}
+    owners: dict[str, Mapping[str, Place]] = {_id(w): w.options for slot in _slots_of_grammar() for w in _words(slot)}
     owners |= {"model": MODEL, "sublayer": SUBLAYER}
     found = {f"{owner}.{k}": p for owner, declared in owners.items() for k, p in declared.items() if isinstance(p, Option)}
     return found | {"times": TIMES}
@@ -211,7 +221,8 @@ def _values() -> dict[str, Schema]:
     for name, option in _options().items():
         types = _types(option)
         ranges = [_ref("int"), _ref("range")] if any(t.get("type") in ("integer", "number") for t in types) else []
-        found[name] = _option(option, *types, _any(_ref(name)), *ranges, _ref("name"))
+        parts = [*_bare(_words(option.slot)), _ref(f"{option.slot}.component")] if option.slot else []
+        found[name] = _option(option, *types, *parts, _any(_ref(name)), *ranges, _ref("name"))
     return found
 
 
@@ -222,6 +233,8 @@ def _option(option: Option, *branches: Schema) -> Schema:
 
 def _types(option: Option) -> list[Schema]:
     """The plain values of an option, each literal as a branch of its own."""
+    if option.type is None:
+        return []
     whole = pydantic.TypeAdapter(option.type).json_schema()
     literals = _consts((literal, f"{option.name}: {option.description}") for literal in option.literals)
     others = [t for t in whole.get("anyOf", [whole]) if "const" not in t and "enum" not in t]

@@ -1,20 +1,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from aotsearch import yamlfile
-from aotsearch.errors import InputError
+from aotsearch import architecture, constraint, laws, registry, yamlfile
+from aotsearch.architecture import Architecture
+from aotsearch.errors import InputError, Mark
 from aotsearch.space import Space
 from aotsearch.study import load
 
 SIZES = {"vocabulary": 256, "context": 16}
 
 
-def space(text: str) -> Space:
-    return Space.parse(yamlfile.parse(text, "f"), SIZES)
+def space(text: str, sizes: dict[str, int] = SIZES) -> Space:
+    return Space.parse(yamlfile.parse(text, "f"), sizes)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +44,29 @@ def space(text: str) -> Space:
         ("model: {width: {any: [8], x: 1}, depth: 1, block: [attention]}", "f:1:27", "can not stand beside"),
         ("model: {width: {range: [9, 8]}, depth: 1, block: [attention]}", "f:1:24", "low < high"),
         ("model: {width: {repeat: 2, of: mlp}, depth: 1, block: [attention]}", "f:1:16", "sequence of sublayers"),
+        ("model: {width: 6, depth: 1, block: [attention]}", "f:1:37", "4 does not divide 6"),
+        ("model: {width: 8, depth: 1, block: [{attention: {score: sofmax}}]}", "f:1:57", "did you mean 'softmax'"),
+        ("model: {width: 8, depth: 1, block: [{attention: {score: none}}]}", "f:1:57", "unknown score 'none'"),
+        ("model: {width: 8, depth: 1, block: [{attention: {score: 3}}]}", "f:1:57", "unknown score 3"),
+        ("model: {width: 8, depth: 1, block: [{attention: {score: {range: [0, 1]}}}]}", "f:1:57", "where a score function stands"),
+        ("model: {width: 8, depth: 1, block: [{attention: {identity: lerned}}]}", "f:1:60", "did you mean 'learned'"),
+        ("model: {width: 8, depth: 1, block: [{attention: {identity: {lerned: {}}}}]}", "f:1:61", "did you mean 'learned'"),
+        ("model: {width: 8, depth: 1, block: [{attention: {identity: {learned: {pre: head}}}}]}", "f:1:71", "did you mean 'per'"),
+        ("model: {width: 8, depth: 1, block: [{attention: {identity: {learned: {per: hed}}}}]}", "f:1:76", "did you mean 'head'"),
+        ("model: {width: 8, depth: 1, block: [{attention: {identity: [learned]}}]}", "f:1:60", "not a list"),
+        (
+            "model: {width: 8, depth: 1, block: [{attention: {heads: 4, kv_heads: 3}}]}",
+            "f:1:38",
+            "attention requires kv_heads == 'all' or heads % kv_heads == 0, which does not hold for heads = 4, kv_heads = 3",
+        ),
+        ("model: {width: 8, depth: 1, embedding: none, block: []}", "f:1:40", "unknown embedding 'none'"),
+        ("model: {width: 8, depth: 1, embedding: patch, block: []}", "f:1:40", "patch requires image, which the task does not give"),
+        ("model: {width: 8, depth: 1, block: [{parallel: mlp}]}", "f:1:48", "a list of sublayers"),
+        ("model: {width: 8, depth: 1, block: [{parallel: [mlp, [mlp, mlp]]}]}", "f:1:54", "holds single sublayers"),
+        ("model: {width: 8, depth: 1, block: [{parallel: [mlp, {repeat: 2, of: mlp}]}]}", "f:1:54", "holds single sublayers"),
+        ("model: {width: 8, depth: 1, block: [{parallel: [mlp, a]}]}\na: {any: [mlp, {parallel: [mlp]}]}", "f:1:54", "holds single"),
+        ("model: {width: 8, depth: 1, norm: {parallel: [layernorm]}, block: []}", "f:1:35", "norm is one value"),
+        ("model: {width: 8, depth: 1, block: [{mlp: {tied: 2}}]}", "f:1:50", "true or false"),
         ("model: {width: 8, depth: 1000000000, block: [attention]}", "f:1:26", "at most"),
         ("[]", "f:1:1", "mapping of rules"),
     ],
@@ -183,3 +208,166 @@ def test_two_decisions_never_have_one_address() -> None:
     s = space("model: {width: 8, blocks: {repeat: {int: [1, 3]}, of: {repeat: {any: [2, 1]}, of: [mlp]}}}")
     assert list(s.decisions()) == ["model.blocks.repeat", "model.blocks.repeat.2"]
     assert s.count() == 5  # 1, 2, 3, 4 or 6 sublayers
+
+
+ATTENTION = "model: {width: 8, depth: 1, block: [{attention: %s}]}"
+
+
+def test_a_part_may_be_an_option_of_another_and_is_decided_like_any_other() -> None:
+    s = space(ATTENTION % "{identity: {any: [0, learned, {learned: {per: {any: [head, layer]}, start: {int: [1, 3]}}}]}}")
+    path = "model.block.attention.identity"
+    assert list(s.decisions()) == [path, f"{path}.3.learned.per", f"{path}.3.learned.start"]
+    assert s.count() == 1 + 1 + 2 * 3
+    a = s.at({path: "learned(per(any=head+layer)+start(int=1+3))", f"{path}.3.learned.start": 2})
+    assert str(a.sublayers[0].operation) == "attention {identity: learned {per: head, start: 2}}"
+    assert a.sublayers[0].to_plain()["operation"] == {"attention": {"identity": {"learned": {"per": "head", "start": 2.0}}}}
+
+
+def test_a_part_of_a_part_at_its_default_is_not_written() -> None:
+    plain, bare = space(ATTENTION % "{}").reference, space(ATTENTION % "{identity: learned}").reference
+    assert plain == space(ATTENTION % "{score: softmax}").reference == space(ATTENTION % "{score: {softmax: {}}}").reference
+    assert bare == space(ATTENTION % "{identity: {learned: {per: layer, start: 0}}}").reference
+    assert (plain.digest, bare.digest) == ("2609bdf769b5", "753da53bee52")  # the second as when `learned` was a word of its own
+    assert str(bare.sublayers[0].operation) == "attention {identity: learned}"
+
+
+def test_a_rule_stands_for_a_part_of_a_part_and_its_places_agree() -> None:
+    s = space(ATTENTION % "{identity: c, uniform: c}" + "\nc: {any: [0, learned, {split: {heads: {any: [1, 2]}}}]}")
+    assert s.count() == 1 + 1 + 2
+    for a in s.enumerate():
+        options = dict(a.sublayers[0].operation.options)
+        assert options.get("identity") == options.get("uniform")
+
+
+def test_what_a_word_requires_is_filtered_from_the_count() -> None:
+    s = space(ATTENTION % "{heads: {any: [4, 2, 1]}, kv_heads: {any: [all, 1, 2, 3, 4]}}")
+    assert s.bound() == (4 + 3 + 2, True)  # all, 1, 2, 4 of 4 heads; all, 1, 2 of 2; all, 1 of 1
+    assert all(s.explain(a) == a for a in s.enumerate())
+
+
+def test_a_hundred_thousand_combinations_of_options_are_sifted_at_once() -> None:
+    options = {"heads": "{int: [1, 16]}", "kv_heads": "{any: [all, 1, 2, 4]}", "qkv": "{any: [free, tied, shared-kv, shared-qk]}"}
+    options |= {"scale": "{any: [sqrt, 1, 2, 3]}", "softcap": "{any: [none, 10, 20, 30]}", "gate": "{any: [none, head, element]}"}
+    options |= {"score": "{any: [softmax, sigmoid, relu, linear]}", "identity": "{any: [0, learned, {learned: {per: head}}]}"}
+    written = ", ".join(f"{name}: {value}" for name, value in options.items())
+    s = space(f"model: {{width: 64, depth: 1, block: [{{attention: {{{written}}}}}]}}")
+    heads = sum(4 + 2 * kv_heads for kv_heads in (1, 2, 3, 3, 3))  # of 1, 2, 4, 8, 16: all with any qkv; those that divide with two
+    assert s.bound() == (heads * 4 * (4 * 3 + 1) * 3 * 3, True) and s.derivations() == s.count()  # linear takes no softcap
+
+
+LAWFUL = '''
+@word("channel", "folded")
+class Folded:
+    """Made up.
+
+    y = x
+
+    Args:
+        folds: How many.
+        by: A part.
+
+    Requires:
+        width % folds == 0
+        by != 'split' or folds in [2, 4]
+        image >= folds
+
+    Source: none.
+    """
+
+    def __init__(self, site, *, folds: Natural = 4, by: Number | Coefficient = "learned"): ...
+'''
+
+
+@pytest.fixture
+def folded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    (word,) = registry.read_words(LAWFUL, "made.up")
+    known = registry.library() | {("channel", "folded"): word}
+    monkeypatch.setattr(registry, "library", lambda: known)
+    yield
+    laws.laws.cache_clear()
+    architecture.defaults.cache_clear()
+
+
+@pytest.mark.usefixtures("folded")
+def test_a_law_of_a_word_may_speak_of_its_options_the_width_and_the_sizes_of_the_task() -> None:
+    text = "model: {width: 12, depth: 1, head: free, block: [{folded: {folds: {any: [2, 4, 6, 5]}, by: {any: [1, learned, split]}}}]}"
+    assert space(text, {"image": 4, "channels": 1, "classes": 2}).count() == 3 + 3
+    with pytest.raises(InputError, match=r"^f:1:51: folded requires image, which the task does not give$"):
+        space(text)
+    with pytest.raises(InputError, match="folded requires image >= folds, which does not hold for folds = 4, image = 2"):
+        space("model: {width: 12, depth: 1, block: [folded]}", {"image": 2, "channels": 1, "classes": 2})
+    assert registry.find("channel", "folded").requires[0] == "width % folds == 0"
+
+
+def test_every_law_of_the_library_is_an_expression_over_known_names() -> None:
+    sizes = {"vocabulary", "context", "image", "channels", "classes", "inputs", "outputs"}
+    for word in registry.library().values():
+        for text in word.requires:
+            law = constraint.parse(yamlfile.Node(text, Mark(word.name)))
+            assert law.names <= {*word.options, "width", *sizes}, f"{word.name}: {text}"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "ends"),
+    [
+        (SIZES, ("token", "none", "tied")),
+        ({"image": 8, "channels": 1, "classes": 10}, ("patch", "mean", "free")),
+        ({"inputs": 4, "outputs": 1, "context": 16}, ("vector", "none", "free")),
+    ],
+)
+def test_the_ends_of_a_model_follow_the_task_and_are_not_written_at_their_default(sizes: dict[str, int], ends: tuple[str, ...]) -> None:
+    a = space("model: {width: 8, depth: 1, block: [mlp]}", sizes).reference
+    assert (a.embedding.word, a.pooling.word, a.head) == ends
+    assert not a.to_dict().keys() & {"embedding", "pooling", "head", "initialisation"}
+    assert Architecture.from_dict(a.to_dict()) == a
+    wrong = "none" if ends[1] == "mean" else "mean"
+    with pytest.raises(InputError, match=f"^f:1:38: pooling: {wrong} "):
+        space(f"model: {{width: 8, depth: 1, pooling: {wrong}, block: [mlp]}}", sizes)
+    if a.head == "free":
+        with pytest.raises(InputError, match=rf"^f:1:35: head: tied .* here it is '{a.embedding.word}'; write head: free$"):
+            space("model: {width: 8, depth: 1, head: tied, block: [mlp]}", sizes)
+        free = space("model: {width: 8, depth: 1, head: {any: [free, tied]}, block: [mlp]}", sizes)
+        assert free.bound() == (1, True) and free.derivations() == 1
+
+
+def test_the_start_and_a_sandwich_of_norms_are_options_of_the_model() -> None:
+    s = space("model: {width: 8, depth: 1, place: {any: [pre, sandwich, post]}, initialisation: {any: [gpt2, torch]}, block: [mlp]}")
+    assert s.count() == 6
+    found = [(a.sublayers[0].place, a.final_norm.word, a.initialisation) for a in s.enumerate()]
+    assert found[0::2] == [("pre", "layernorm", "gpt2"), ("sandwich", "layernorm", "gpt2"), ("post", "none", "gpt2")]
+    assert all(Architecture.from_dict(a.to_dict()) == a for a in s.enumerate())
+
+
+def test_sublayers_side_by_side_read_what_the_first_of_them_reads() -> None:
+    s = space(
+        "model: {width: 8, depth: 1, block: [mlp, {parallel: [a, b, c]}]}\na: {any: [attention, none]}\nb: {any: [mlp, none]}\nc: mlp"
+    )
+    found = {tuple((x.operation.word, x.parallel) for x in a.sublayers[1:]) for a in s.enumerate()}
+    one, mlp = ("attention", False), ("mlp", True)
+    assert found == {(one, mlp, mlp), (one, mlp), (("mlp", False), mlp), (("mlp", False),)}
+    assert s.bound() == (4, True)  # a lone sublayer is just that
+    lone = space("model: {width: 8, depth: 1, block: [{parallel: [mlp]}]}").reference
+    assert lone == space("model: {width: 8, depth: 1, block: [mlp]}").reference
+    assert space("model: {width: 8, blocks: {each: 2, of: {parallel: [x, x]}}}\nx: {any: [mlp, none]}").count() == 3
+
+
+def test_tied_sublayers_share_the_weights_of_the_first_equal_one() -> None:
+    a = space(
+        "model: {width: 8, depth: 2, block: [attention, t, {mlp: {expand: 2, tied: true}}, t, mlp]}\nt: {mlp: {tied: true}}"
+    ).reference
+    assert [x.same_as for x in a.sublayers] == [None, None, None, 1, None, None, 1, 2, 1, None]
+    assert Architecture.from_dict(a.to_dict()) == a and "tied" not in str(a.to_dict()["sublayers"])
+    alone = space("model: {width: 8, depth: 1, block: [mlp, {mlp: {expand: 2, tied: true}}]}").reference
+    assert alone == space("model: {width: 8, depth: 1, block: [mlp, {mlp: {expand: 2}}]}").reference
+
+
+def test_tied_sublayers_within_tied_repeats_have_one_set_of_weights() -> None:
+    a = space("model: {width: 8, blocks: [t, {repeat: 2, of: [attention, t], tied: true}]}\nt: {mlp: {tied: true}}").reference
+    assert [x.same_as for x in a.sublayers] == [None, None, 0, 1, 0]
+
+
+def test_models_that_differ_in_what_is_tied_are_counted_once_each() -> None:
+    s = space("model: {width: 8, blocks: {each: 3, of: {mlp: {tied: {any: [false, true]}}}}}")
+    # which of three share: none, one of three pairs, all; whoever says so alone shares with none
+    assert s.derivations() == 8 and s.bound() == (5, True)
+    assert all(s.explain(a) == a for a in s.enumerate())

@@ -114,6 +114,11 @@ def test_every_key_that_may_be_written_has_hover_text() -> None:
         MODEL
         + "  x: {attention: {heads: h, identity: {any: [0, -1, learned, a]}, norm: rmsnorm, place: post, join: none}}\n  h: 2\n  a: 0.5",
         MODEL + "  x: {attention: }",
+        MODEL + "  x: {attention: {identity: {learned: {per: {any: [head, layer]}, start: {range: [0, 1]}}}}}",
+        MODEL + "  x: {attention: {score: {any: [sigmoid, s, {sink: {learned: false}}]}}}\n  s: relu",
+        MODEL + "  x: {parallel: [attention, {any: [mlp, none]}, {mlp: {tied: true}}]}",
+        HEAD
+        + "  model: {width: 8, depth: 1, embedding: {patch: {size: 4}}, pooling: none, place: sandwich, initialisation: torch, block: []}",
         MODEL + "  x: {attention: {norm: {any: [{layernorm: {eps: 1e-6}}, n]}, join: {any: [add, none]}}}\n  n: {rmsnorm: {}}",
         MODEL + "  x: [mlp, {repeat: {int: [1, 4]}, of: [attention, mlp], tied: true}]",
         MODEL + "  x: {any: [mlp, [x, x]], limit: 3}",
@@ -145,6 +150,14 @@ def test_the_forms_of_the_language_are_valid(text: str) -> None:
         ("width: 32", "wdth: 32"),
         ("depth: 2", "depth: 0"),
         ("depth: 2", "depth: true"),
+        ("identity: identity", "identity: {lerned: {}}"),
+        ("identity: identity", "identity: {learned: {pre: head}}"),
+        ("identity: identity", "identity: {learned: {per: 3}}"),
+        ("identity: identity", "identity: [learned]"),
+        ("identity: identity", "score: {none: {}}"),
+        ("identity: identity", "score: 3"),
+        ("[mixer, channel]", "{parallel: mixer}"),
+        ("[mixer, channel]", "{parallel: []}"),
         ("norm: norm", "norm: {layernorn: {}}"),
         ("norm: norm", "norm: {mlp: {}}"),
         ("norm: norm", "norm: {repeat: 2, of: layernorm}"),
@@ -176,25 +189,20 @@ def test_what_can_be_seen_to_be_wrong_is_refused_as_the_program_refuses_it(chang
 SCALARS = (*(word for option in schema._options().values() for word in option.literals), 1, 2, 8, 0, -1, 0.5, True, False)
 
 
-def accepts(option: Option, value: Any) -> bool:
-    try:
-        option.parse(value)
-    except ValueError:
-        return False
-    return True
-
-
 @st.composite
 def forms(draw: st.DrawFn, place: grammar.Place, rules: dict[str, Any], depth: int = 3) -> Any:
     """Something that may stand at a place: plain, decided, or as a rule of its own."""
     if depth and draw(st.integers(0, 3)) == 0:
         found = {"any": draw(st.lists(forms(place, rules, depth - 1), min_size=1, max_size=3))}
     elif isinstance(place, Option):
-        found = draw(st.sampled_from([s for s in SCALARS if accepts(place, s)]))
+        scalars = [s for s in SCALARS if place.takes(s)]
+        nested = place.slot and (not scalars or draw(st.booleans()))
+        found = draw(components(place.slot, rules, depth) if nested else st.sampled_from(scalars))
     elif place == "block" and depth and draw(st.booleans()):
         of = forms(place, rules, depth - 1)
         times = forms(grammar.TIMES, rules, 1)
-        found = draw(st.lists(of, max_size=3) | st.fixed_dictionaries({"each": times, "of": of}))
+        beside = st.lists(components(place, rules, 1), min_size=1, max_size=3).map(lambda items: {"parallel": items})
+        found = draw(st.lists(of, max_size=3) | st.fixed_dictionaries({"each": times, "of": of}) | beside)
     else:
         found = draw(components(place, rules, depth))
     if draw(st.integers(0, 4)) == 0:
@@ -205,9 +213,10 @@ def forms(draw: st.DrawFn, place: grammar.Place, rules: dict[str, Any], depth: i
 
 @st.composite
 def components(draw: st.DrawFn, place: str, rules: dict[str, Any], depth: int) -> Any:
-    word = draw(st.sampled_from([*schema._words(place), None]))
+    needed = place in registry.NEEDED
+    word = draw(st.sampled_from([*schema._words(place), *(() if needed else (None,))]))
     if word is None or not depth:
-        return registry.NONE
+        return word.name if needed and word is not None else registry.NONE
     declared = {**word.options, **(grammar.SUBLAYER if place == "block" else {})}
     chosen = draw(st.lists(st.sampled_from(sorted(declared)), unique=True, max_size=3)) if declared else []
     return {word.name: {key: draw(forms(declared[key], rules, depth - 1)) for key in chosen}}

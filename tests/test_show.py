@@ -18,7 +18,8 @@ from aotsearch.outline import outline
 from aotsearch.show import diff, tree
 from aotsearch.space import Space
 
-BLOCK = ["attention", "mlp"]
+BLOCK: list[Any] = ["attention", "mlp"]
+NESTED = {"attention": {"identity": {"learned": {"per": "head"}}, "score": "sigmoid"}}
 MODELS: dict[str, dict[str, Any]] = {
     "plain": {"depth": 4, "block": BLOCK},
     "free head, rope, options": {"depth": 3, "block": [{"attention": {"qkv": "tied", "heads": 2}}], "positions": "rope", "head": "free"},
@@ -26,6 +27,9 @@ MODELS: dict[str, dict[str, Any]] = {
     "no norms, no positions": {"depth": 2, "block": BLOCK, "norm": "none", "positions": "none"},
     "tied depth": {"blocks": {"repeat": 6, "of": BLOCK, "tied": True}},
     "tied pairs": {"blocks": {"repeat": 3, "of": {"repeat": 2, "of": BLOCK, "tied": True}}},
+    "side by side": {"depth": 2, "block": [{"parallel": BLOCK}, "mlp"]},
+    "tied where equal": {"depth": 2, "block": ["attention", {"mlp": {"tied": True}}, {"mlp": {"expand": 2, "tied": True}}]},
+    "parts of parts, norms on both sides": {"depth": 2, "block": [NESTED, "mlp"], "place": "sandwich"},
     "uneven": {"blocks": ["mlp", {"repeat": 4, "of": BLOCK}, {"mlp": {"join": "none"}}]},
 }
 
@@ -97,6 +101,28 @@ def test_what_repeats_in_the_middle_of_a_stack_is_drawn_as_one_group() -> None:
     assert [x.text for x in lines if x.part == "join" and x.group is not None] == ["add", "add", "add", "none"]
 
 
+def test_parts_of_parts_and_sublayers_side_by_side_are_written_out() -> None:
+    lines = outline(architecture(**MODELS["parts of parts, norms on both sides"]))
+    assert next(x.text for x in lines if x.part == "mixer") == "attention {identity: learned {per: head}, score: sigmoid}"
+    lines = outline(architecture(**MODELS["side by side"]))
+    assert [x.text for x in lines if x.part in ("mixer", "channel")] == ["attention", "mlp, beside the sublayer before", "mlp"]
+    lines = outline(architecture(**MODELS["tied where equal"]))
+    assert [x.text for x in lines if x.part == "channel"] == [
+        "mlp",
+        "mlp {expand: 2}",
+        "mlp, weights of mlp_0",
+        "mlp {expand: 2}, weights of mlp_1",
+    ]
+
+
+def test_an_image_model_is_drawn_with_its_ends() -> None:
+    rules = {"model": {"width": 16, "depth": 1, "block": ["mlp"]}}
+    a = Space.parse(yamlfile.parse(yamlfile.dump(rules), "f"), {"image": 8, "channels": 1, "classes": 10}).reference
+    found = {x.part: x.text for x in outline(a)}
+    assert (found["embedding"], found["pooling"], found["head"]) == ("patch, width 16", "mean", "free")
+    assert tree(Arm("reference", a, {}), a).isascii()
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_the_tree_that_show_prints_fits_100_columns_and_ends_in_its_total(name: str) -> None:
     drawn = arm("reference", **MODELS[name])
@@ -158,7 +184,8 @@ def test_show_says_in_one_line_what_a_comparison_lacks(study_file: Path, argumen
 
 def test_words_shows_one_word_with_everything_it_declares() -> None:
     shown = glossary.detail("attention")
-    for text in ("(mixer)", "softmax(Q_h", "a whole number that divides width; default 4", "Number of heads", "arXiv:2506.03790", "eq"):
+    laws = ("a whole number that divides width; default 4", "Requires", "heads % kv_heads == 0", "a number or a coefficient (learned, ")
+    for text in ("(mixer)", "softmax(", "Number of heads", "arXiv:2506.03790", "eq", *laws):
         assert text in shown
     assert "Differs\n    for `tied` the output W_h is free" in shown
     for word in registry.library().values():
