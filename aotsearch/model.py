@@ -4,22 +4,26 @@ Parameters are named by what they belong to and their number of occurrence (`att
 function of the architecture alone. Initial values are drawn by that name and the seed, never in passing: a parameter that
 two architectures share starts at the same value in both, whatever else they hold.
 
-Shape letters: B batch, L tokens, D width, V vocabulary.
+Shape letters: B batch, L tokens, D width, V vocabulary or classes or outputs.
 """
 
 from __future__ import annotations
 
 import collections
+import dataclasses
 import hashlib
 import math
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from aotsearch import registry
-from aotsearch.architecture import Architecture, Part, Sublayer
+from aotsearch.architecture import NONE, Architecture, Part, Sublayer, settings
+from aotsearch.parts.coefficient import Learned
 from aotsearch.parts.position import Positions
+from aotsearch.parts.site import Flow, Site
 
 INITIAL_STD = 0.02  # Radford et al. 2019 (GPT-2), as in nanoGPT
 
@@ -32,77 +36,144 @@ class Replace(nn.Module):
 
 
 class Step(nn.Module):
-    """One sublayer: norm, operation, join, in the order that its place says."""
+    """One sublayer: norm, operation, join, in the order that its place says.
 
-    def __init__(self, width: int, sublayer: Sublayer):
+    pre: x <- join(x, f(norm(z)));  post: x <- norm(join(x, f(z)));  sandwich: x <- join(x, after(f(norm(z))))
+
+    z is the stream x, or what the sublayer before it read, where they are parallel.
+    """
+
+    def __init__(self, site: Site, sublayer: Sublayer):
         super().__init__()
         word = registry.find("sublayer", sublayer.operation.word)
         self.mixes = word.slot == "mixer"
-        self.operation = word.load()(width, **dict(sublayer.operation.options))
-        self.norm = _norm(width, sublayer.norm)
-        self.join = Replace() if sublayer.join.absent else _module("join", sublayer.join, width)
+        self.operation = module_of(word.slot, sublayer.operation, site)
+        self.norm = _optional("norm", sublayer.norm, site)
+        self.after = _optional("norm", sublayer.norm, site) if sublayer.place == "sandwich" else None
+        self.join = Replace() if sublayer.join.absent else module_of("join", sublayer.join, site)
         self.place = sublayer.place
 
-    def forward(self, x_BLD: torch.Tensor, positions: Positions, causal: bool) -> torch.Tensor:
-        z_BLD = self.norm(x_BLD) if self.place == "pre" else x_BLD
-        y_BLD = self.operation(z_BLD, positions, causal) if self.mixes else self.operation(z_BLD)
+    def forward(self, x_BLD: torch.Tensor, flow: Flow, z_BLD: torch.Tensor) -> torch.Tensor:
+        if self.place != "post":
+            z_BLD = self.norm(z_BLD)
+        y_BLD = self.operation(z_BLD, flow) if self.mixes else self.operation(z_BLD)
+        if self.after is not None:
+            y_BLD = self.after(y_BLD)
         x_BLD = self.join(x_BLD, y_BLD)
         return self.norm(x_BLD) if self.place == "post" else x_BLD
 
 
 class Model(nn.Module):
-    """A language model: token ids (B, L) -> logits (B, L, V), causal."""
+    """Tokens (B, L) -> logits (B, L, V), causal, where the task has a vocabulary; vectors (B, L, inputs) -> (B, L, outputs), causal, where
+    it has inputs; images (B, C, H, W) -> logits (B, classes) where it has an image. Where it has subspaces the tokens are a set, and
+    nothing is causal."""
 
     def __init__(self, architecture: Architecture):
         super().__init__()
-        width = architecture.width
-        self.embedding = nn.Embedding(architecture.size("vocabulary"), width)
-        self.positions = _positions(architecture)
+        sizes = dict(architecture.sizes)
+        self.embedding, self.pooling, site = _ends(architecture, sizes)
+        self.positions = Positions() if architecture.positions.absent else module_of("positions", architecture.positions, site)
+        site = dataclasses.replace(site, rotates=self.positions.rotates, biases=self.positions.biases)
+        self.site = site
         self.order: list[str] = []
-        seen: collections.Counter[str] = collections.Counter()
+        self.parallel = [s.parallel for s in architecture.sublayers]
         self.steps = nn.ModuleDict()
+        seen: collections.Counter[str] = collections.Counter()
         for sublayer in architecture.sublayers:
             if sublayer.same_as is not None:
                 self.order.append(self.order[sublayer.same_as])
                 continue
-            name = f"{sublayer.operation.word}_{seen[sublayer.operation.word]}"
-            seen[sublayer.operation.word] += 1
-            self.steps[name] = Step(width, sublayer)
+            word = sublayer.operation.word
+            step = Step(dataclasses.replace(site, layer=seen[word]), sublayer)
+            if sublayer.parallel and sublayer.place != "post":
+                self._share_norm(step, sublayer, architecture)
+            name = f"{word}_{seen[word]}"
+            seen[word] += 1
+            self.steps[name] = step
             self.order.append(name)
-        self.final_norm = _norm(width, architecture.final_norm)
-        self.head = nn.Linear(width, architecture.size("vocabulary"), bias=False) if architecture.head == "free" else None
+        _share_coefficients(self.steps)
+        self.final_norm = _optional("norm", architecture.final_norm, site)
+        self.head: nn.Linear | None = None
+        self.tied = architecture.head == "tied"
+        if architecture.head == "free":
+            outputs = next(sizes[name] for name in ("vocabulary", "classes", "outputs") if name in sizes)
+            self.head = nn.Linear(architecture.width, outputs, bias="vocabulary" not in sizes)
 
-    def forward(self, tokens_BL: torch.Tensor) -> torch.Tensor:
-        x_BLD = self.positions.embed(self.embedding(tokens_BL))
-        for name in self.order:
-            x_BLD = self.steps[name](x_BLD, self.positions, causal=True)
+    def _share_norm(self, step: Step, sublayer: Sublayer, architecture: Architecture) -> None:
+        """Sublayers that read the same input norm it once, where their norms are alike."""
+        before = architecture.sublayers[len(self.order) - 1]
+        if before.norm == sublayer.norm:
+            step.norm = self.steps[self.order[-1]].get_submodule("norm")
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        x_BLD = self.embedding(inputs)
+        if self.pooling is not None:
+            x_BLD = self.pooling.open(x_BLD)
+        x_BLD = self.positions.embed(x_BLD)
+        flow = Flow(self.positions)
+        z_BLD = x_BLD
+        for name, beside in zip(self.order, self.parallel, strict=True):
+            z_BLD = z_BLD if beside else x_BLD
+            x_BLD = self.steps[name](x_BLD, flow, z_BLD)
+        if self.pooling is not None:
+            x_BLD = self.pooling(x_BLD)
         x_BLD = self.final_norm(x_BLD)
-        return F.linear(x_BLD, self.embedding.weight if self.head is None else self.head.weight)
+        if self.head is not None:
+            return self.head(x_BLD)
+        return F.linear(x_BLD, self.embedding.weight) if self.tied else x_BLD
 
 
 def build(architecture: Architecture, seed: int = 0) -> Model:
     """The module of an architecture, its initial values drawn from `seed` by parameter name."""
     with torch.random.fork_rng(devices=[]):  # torch's own initialisation draws in passing; ours replaces it
         model = Model(architecture)
-    initialise(model, seed)
+    initialise(model, seed, architecture.initialisation)
     return model
 
 
 @torch.no_grad()
-def initialise(model: Model, seed: int) -> None:
-    r"""GPT-2's initial values: matrices from N(0, 0.02^2), those that write to the residual stream divided by sqrt(2 N).
+def initialise(model: Model, seed: int, scheme: str = "gpt2") -> None:
+    r"""Draw the initial values of matrices; vectors and scalars keep the part's own start, and so does what a part draws itself.
 
-    Source: Radford et al. 2019; nanoGPT.
+    gpt2: N(0, 0.02^2), those that write to the residual stream (`output.weight`) divided by sqrt(2 N)
+    torch: U(-1, 1) / sqrt(inputs) for matrices and their biases, N(0, 1) for token embeddings
+    zero-output: gpt2, but `output.weight` is 0, so that every sublayer starts as the identity
+    shaped: gpt2, but `query.weight` is 0, so that attention starts uniform
+    identity: square matrices of the sublayers are the identity, so that the subspaces of attention are blocks of coordinates; the rest gpt2
+
+    Source: Radford et al. 2019, nanoGPT; torch.nn.Linear; He and Hofmann 2023, arXiv:2311.01906.
     Differs: N is the larger of the numbers of mixers and of channel operations, not of all of them by two, so that a model without
-    its MLPs starts at the same attention weights as the model with them. Vectors and scalars keep the part's own start.
+    its MLPs starts at the same attention weights as the model with them.
     """
     mixers = sum(bool(model.steps[name].mixes) for name in model.order)
     layers = max(mixers, len(model.order) - mixers, 1)
-    for name, parameter in model.named_parameters():
-        if parameter.ndim < 2:
+    parameters = dict(model.named_parameters())
+    for name, parameter in parameters.items():
+        own = getattr(parameter, "initial_std", None)
+        if own is None and parameter.ndim < 2 and not (scheme == "torch" and _weight_of(name, parameters) is not None):
             continue
-        std = INITIAL_STD / math.sqrt(2 * layers) if name.endswith("output.weight") else INITIAL_STD
-        parameter.copy_(torch.randn(parameter.shape, generator=_generator(seed, name)) * std)
+        generator = _generator(seed, name)
+        if own is not None:
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * own)
+        elif scheme == "identity" and name.startswith("steps.") and parameter.shape == parameter.T.shape:
+            parameter.copy_(torch.eye(len(parameter)))
+        elif scheme == "torch" and name == "embedding.weight":
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        elif scheme == "torch":
+            weight = _weight_of(name, parameters)
+            inputs = (parameter if weight is None else weight)[0].numel()
+            parameter.copy_((2 * torch.rand(parameter.shape, generator=generator) - 1) / math.sqrt(inputs))
+        else:
+            writes, asks = name.endswith("output.weight"), name.endswith("query.weight")
+            std = INITIAL_STD / math.sqrt(2 * layers) if writes else INITIAL_STD
+            silent = (scheme == "zero-output" and writes) or (scheme == "shaped" and asks)
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * (0.0 if silent else std))
+
+
+def _weight_of(name: str, parameters: dict[str, nn.Parameter]) -> nn.Parameter | None:
+    """The matrix that a bias belongs to; a norm's bias has none."""
+    weight = parameters.get(name.removesuffix("bias") + "weight") if name.endswith(".bias") else None
+    return weight if weight is not None and weight.ndim > 1 else None
 
 
 def _generator(seed: int, name: str) -> torch.Generator:
@@ -110,18 +181,38 @@ def _generator(seed: int, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(number)
 
 
-def _positions(architecture: Architecture) -> Positions:
-    if architecture.positions.absent:
-        return Positions()
-    word = registry.find("positions", architecture.positions.word)
-    positions: Positions = word.load()(architecture.width, architecture.size("context"), **dict(architecture.positions.options))
-    return positions
+def _ends(architecture: Architecture, sizes: dict[str, int]) -> tuple[Any, Any, Site]:
+    """The embedding, the pooling if there is one, and the site of what stands between them."""
+    site = Site(architecture.width, sizes.get("context", 0), causal=not {"image", "subspaces"} & sizes.keys(), sizes=sizes)
+    embedding = module_of("embedding", architecture.embedding, site)
+    if "image" in sizes:
+        site = dataclasses.replace(site, tokens=embedding.tokens(sizes["image"], **dict(architecture.embedding.options)))
+    if architecture.pooling.absent:
+        return embedding, None, site
+    pooling = module_of("pooling", architecture.pooling, site)
+    return embedding, pooling, dataclasses.replace(site, tokens=site.tokens + pooling.added)
 
 
-def _module(slot: str, part: Part, width: int) -> nn.Module:
-    module: nn.Module = registry.find(slot, part.word).load()(width, **dict(part.options))
+def module_of(slot: str, part: Part, site: Site) -> Any:
+    """The module of a part where it stands; parts among its options are built first."""
+    word, options = registry.find(slot, part.word), settings(slot, part)
+    inner = dataclasses.replace(site, heads=options.get("heads", 1))
+    for name, value in options.items():
+        if isinstance(value, Part):
+            options[name] = module_of(word.options[name].slot, value, inner)
+    return word.load()(site, **options)
+
+
+def _optional(slot: str, part: Part, site: Site) -> nn.Module:
+    module: nn.Module = nn.Identity() if part == NONE else module_of(slot, part, site)
     return module
 
 
-def _norm(width: int, part: Part) -> nn.Module:
-    return nn.Identity() if part.absent else _module("norm", part, width)
+def _share_coefficients(steps: nn.ModuleDict) -> None:
+    """Coefficients that are learned per model are one parameter, held by the first of them."""
+    first: dict[tuple[str, str], Learned] = {}
+    for step, module in steps.items():
+        for name, part in module.named_modules():
+            if isinstance(part, Learned) and part.per == "model":
+                owner = first.setdefault((step.rpartition("_")[0], name), part)
+                part.raw = owner.raw

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from aotsearch.parts.site import Site
 from aotsearch.registry import Flag, Positive, word
 
 
@@ -22,10 +23,10 @@ class LayerNorm(nn.Module):
         eps: Added to the variance.
     """
 
-    def __init__(self, width: int, *, bias: Flag = True, eps: Positive = 1e-5):
+    def __init__(self, site: Site, *, bias: Flag = True, eps: Positive = 1e-5):
         super().__init__()
-        self.gain = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
+        self.gain = nn.Parameter(torch.ones(site.width))
+        self.bias = nn.Parameter(torch.zeros(site.width)) if bias else None
         self.eps = eps
 
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
@@ -44,10 +45,52 @@ class RmsNorm(nn.Module):
         eps: Added to the mean square.
     """
 
-    def __init__(self, width: int, *, eps: Positive = 1e-5):
+    def __init__(self, site: Site, *, eps: Positive = 1e-5):
         super().__init__()
-        self.gain = nn.Parameter(torch.ones(width))
+        self.gain = nn.Parameter(torch.ones(site.width))
         self.eps = eps
 
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
         return F.rms_norm(x_BLD, self.gain.shape, self.gain, self.eps)
+
+
+@word("norm", "dyt")
+class DynamicTanh(nn.Module):
+    r"""A squashing of every entry in place of a norm: no statistic of the token is taken.
+
+    y = tanh(a x) * g + b
+
+    Source: Zhu et al. 2025, arXiv:2503.10622.
+
+    Args:
+        alpha: Initial value of the learned scalar a.
+    """
+
+    def __init__(self, site: Site, *, alpha: Positive = 0.5):
+        super().__init__()
+        self.alpha = nn.Parameter(torch.tensor(float(alpha)))
+        self.gain = nn.Parameter(torch.ones(site.width))
+        self.bias = nn.Parameter(torch.zeros(site.width))
+
+    def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.alpha * x_BLD) * self.gain + self.bias
+
+
+@word("norm", "sphere")
+class Sphere(nn.Module):
+    r"""Every token on the sphere of one radius, without a learned gain.
+
+    y = radius x / |x|
+
+    Source: Loshchilov et al. 2024, arXiv:2410.01131 (nGPT, radius 1).
+
+    Args:
+        radius: The Euclidean norm of every token; sqrt(width) gives unit root mean square.
+    """
+
+    def __init__(self, site: Site, *, radius: Positive = 1.0):
+        super().__init__()
+        self.radius = radius
+
+    def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
+        return self.radius * F.normalize(x_BLD, dim=-1)
