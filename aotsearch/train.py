@@ -1,11 +1,13 @@
 """Model + task + settings -> curve: the one training loop. It knows nothing of Ray, Optuna or MLflow.
 
-AdamW, linear warm-up and cosine decay, clipped gradients, evaluation of the whole validation split in fixed windows. Batches are
-a function of seed and step, so two models under one seed see the same data in the same order.
+AdamW, linear warm-up and cosine decay, clipped gradients, evaluation of the whole validation split. What is predicted, and what is lost by
+it, is the task's (`aotsearch.tasks.Task`). Batches are a function of seed and step, so two models under one seed see the same data in the
+same order.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import math
 import time
@@ -15,10 +17,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+
+from aotsearch.tasks import Items, Task
 
 CURVE = 20  # points at which the training loss is written down
-EVALUATION_TOKENS = 16384  # per forward pass of an evaluation
 
 Point = dict[str, float]
 Report = Callable[[Point], None]
@@ -79,10 +81,11 @@ def optimiser(model: nn.Module, training: Mapping[str, Any]) -> torch.optim.Adam
     return torch.optim.AdamW(groups, lr=training["learning_rate"], betas=(training["beta1"], training["beta2"]), fused=True)
 
 
-def train(model: nn.Module, task: Any, training: Mapping[str, Any], seed: int, grant: Grant, report: Report) -> list[Point]:
+def train(model: nn.Module, task: Task, training: Mapping[str, Any], seed: int, grant: Grant, report: Report) -> list[Point]:
     """Train a model and return its curve; each point goes to `report` as soon as it is known.
 
-    A point has `step` and `train_loss` (the mean since the last point, nats per token); at an evaluation also the task's measures.
+    A point has `step` and `train_loss` (the mean of the task's loss since the last point); at an evaluation also the task's measures. With
+    no steps at all the model is measured untrained.
 
     Raises:
         Diverged: the training or the validation loss is not finite.
@@ -96,7 +99,8 @@ def train(model: nn.Module, task: Any, training: Mapping[str, Any], seed: int, g
         adam = optimiser(model, training)
         total, last = torch.zeros((), device=grant.device), 0
         for step in range(steps):
-            total += train_step(model, adam, task.batch(seed, step, training["batch"]), learning_rate(step, training), training["clip"])
+            batch = task.batch(seed, step, training["batch"])
+            total += train_step(model, adam, task, batch, learning_rate(step, training), training["clip"])
             done = step + 1
             if done not in points:
                 continue
@@ -105,19 +109,26 @@ def train(model: nn.Module, task: Any, training: Mapping[str, Any], seed: int, g
             total.zero_()
             last = done
             if done in evaluations:
-                loss = evaluate(model, task.validation(), grant.device)
-                _finite(loss, done)
-                point |= task.measures(loss)
+                point |= _measured(model, task, seed, done, grant.device)
             curve.append(point)
             report(point)
+        if steps == 0:  # an untrained model is measured as it is
+            curve.append({"step": 0, **_measured(model, task, seed, 0, grant.device)})
+            report(curve[-1])
     return curve
 
 
-def train_step(model: nn.Module, adam: torch.optim.Optimizer, batch: tuple[Any, Any], rate: float, clip: float) -> torch.Tensor:
+def _measured(model: nn.Module, task: Task, seed: int, step: int, device: str) -> dict[str, float]:
+    measures = evaluate(model, task, task.validation(seed), device)
+    _finite(measures["loss"], step)
+    return measures
+
+
+def train_step(model: nn.Module, adam: torch.optim.Optimizer, task: Task, batch: Items, rate: float, clip: float) -> torch.Tensor:
     """One update; returns the loss before it, still on the device."""
     device = next(model.parameters()).device
     inputs, targets = (torch.from_numpy(a).to(device, non_blocking=True) for a in batch)
-    loss = F.cross_entropy(model(inputs).flatten(0, -2).float(), targets.flatten())
+    loss = task.loss(model(inputs), targets)
     adam.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
     nn.utils.clip_grad_norm_(model.parameters(), clip)
@@ -128,33 +139,35 @@ def train_step(model: nn.Module, adam: torch.optim.Optimizer, batch: tuple[Any, 
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, windows: tuple[Any, Any], device: str) -> float:
-    """Mean loss in nats per token over every window."""
-    inputs, targets = (torch.from_numpy(a) for a in windows)
-    size = max(1, EVALUATION_TOKENS // inputs[0].numel())
-    total = 0.0
-    for x, y in zip(torch.split(inputs, size), torch.split(targets, size), strict=True):
-        logits = model(x.to(device)).flatten(0, -2).float()
-        total += F.cross_entropy(logits, y.to(device).flatten(), reduction="sum").item()
-    return total / targets.numel()
+def evaluate(model: nn.Module, task: Task, items: Items, device: str) -> dict[str, float]:
+    """The task's measures over all items, in passes of a fixed size."""
+    inputs, targets = (torch.from_numpy(a) for a in items)
+    model.eval()  # a batch norm uses what it has seen in training
+    sums: dict[str, float] = collections.defaultdict(float)
+    numbers: dict[str, int] = collections.defaultdict(int)
+    for x, y in zip(torch.split(inputs, task.chunk), torch.split(targets, task.chunk), strict=True):
+        for name, (total, number) in task.totals(model(x.to(device)), y.to(device)).items():
+            sums[name] += total.item()
+            numbers[name] += number
+    model.train()
+    return task.measures({name: total / numbers[name] for name, total in sums.items()})
 
 
-def forecast(model: nn.Module, task: Any, training: Mapping[str, Any], grant: Grant) -> float:
+def forecast(model: nn.Module, task: Task, training: Mapping[str, Any], grant: Grant) -> float:
     """Seconds that training this model will take, from a few timed steps and one timed evaluation batch."""
     with grant.use():
         model.to(grant.device)
         adam = optimiser(model, training)
-        batch = task.batch(0, 0, training["batch"])
+        batch = task.batch(0, max(0, training["steps"] - 1), training["batch"])  # the last: a curriculum grows
         times = []
         for _ in range(4):
             start = time.perf_counter()
-            train_step(model, adam, batch, 0.0, training["clip"]).item()
+            train_step(model, adam, task, batch, 0.0, training["clip"]).item()
             times.append(time.perf_counter() - start)
         inputs, targets = task.validation()
-        few = max(1, EVALUATION_TOKENS // inputs[0].size)
         start = time.perf_counter()
-        evaluate(model, (inputs[:few], targets[:few]), grant.device)
-        evaluation = (time.perf_counter() - start) * len(inputs) / min(few, len(inputs))
+        evaluate(model, task, (inputs[: task.chunk], targets[: task.chunk]), grant.device)
+        evaluation = (time.perf_counter() - start) * len(inputs) / min(task.chunk, len(inputs))
     return float(min(times[1:]) * training["steps"] + evaluation * training["evaluations"])
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aotsearch.errors import InputError
-from aotsearch.tasks import corpus
+from aotsearch.tasks import corpus, tokens
 from aotsearch.tasks.language import Language
 
 
@@ -80,6 +80,8 @@ def test_tinyshakespeare_is_known_by_its_hash(tmp_path: Path, monkeypatch: pytes
     [
         ("python-sdlib", "did you mean 'python-stdlib'"),
         ({"text": 3}, "takes a path"),
+        ({"text": "~nobody-of-that-name/a"}, "takes a path"),
+        ({"tokens": ["a"]}, "takes a path"),
         ({"txt": "a"}, r"data is python-stdlib, .* \{text: GLOB\}"),
         ({"hub": {"nme": "x"}}, "hub takes NAME"),
     ],
@@ -116,3 +118,94 @@ def test_a_hub_dataset_is_split_by_its_rows(tmp_path: Path, monkeypatch: pytest.
     assert facts["documents"] == 30
     with pytest.raises(InputError, match="no column 'text'"):
         Language(tmp_path, data={"hub": "a/b"}).prepare()
+
+
+def test_a_context_that_no_split_can_hold_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(bytes(range(200)) * 10)
+    task = Language(tmp_path, data={"text": "a.txt"}, context=100)
+    with pytest.raises(InputError, match=r"^data text: validation is 100 long, and context 100 needs 101$"):
+        task.prepare()
+    assert Language(tmp_path, data={"text": "a.txt"}, context=99).prepare()["bytes"]["validation"] == 100
+
+
+# ---- tokens
+
+
+def write(path: Path, ids: Any) -> np.ndarray[Any, Any]:
+    written = np.asarray(ids, dtype="<u2")
+    written.tofile(path)
+    return written
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    """A folder as nanoGPT's prepare.py leaves it."""
+    rng = np.random.default_rng(0)
+    write(tmp_path / "train.bin", rng.integers(0, 300, 2000))
+    write(tmp_path / "val.bin", rng.integers(0, 300, 401))
+    return tmp_path
+
+
+def test_token_files_are_read_in_place_and_the_second_half_of_val_is_the_test_split(prepared: Path) -> None:
+    task = Language(prepared.parent, data={"tokens": prepared.name}, context=16, vocabulary=300)
+    facts = task.prepare()
+    assert facts["tokens"] == {"train": 2000, "validation": 200, "test": 201} and facts["unit"] == task.unit == "nats/token"
+    assert task.sizes == {"vocabulary": 300, "context": 16} and task.measure == "loss" and task.measures({"loss": 2.0}) == {"loss": 2.0}
+    ids = np.fromfile(prepared / "val.bin", dtype="<u2").tolist()
+    (x, y), (z, _) = task.validation(), task.test()
+    assert x.reshape(-1).tolist() == ids[:192] and y.reshape(-1).tolist() == ids[1:193] and z.reshape(-1).tolist() == ids[200:392]
+    assert x.dtype == y.dtype == np.int64 and task.batch(0, 0, 3)[0].max() < 300
+    assert Language(Path("/"), **task.to_plain()["language"]).prepare() == facts
+
+
+def test_a_test_file_is_the_test_split(prepared: Path) -> None:
+    ids = write(prepared / "test.bin", range(100))
+    task = Language(prepared, data={"tokens": "."}, context=16, vocabulary=300)
+    assert task.prepare()["tokens"] == {"train": 2000, "validation": 401, "test": 100}
+    assert task.test()[0].reshape(-1).tolist() == ids[:96].tolist()
+
+
+def test_the_unigram_baseline_of_tokens_is_the_entropy_of_their_counts(tmp_path: Path) -> None:
+    write(tmp_path / "train.bin", [0, 1] * 50_000)
+    write(tmp_path / "val.bin", [1, 0] * 50)
+    assert abs(Language(tmp_path, data={"tokens": "."}, context=4, vocabulary=2).prepare()["baselines"]["unigram"] - np.log(2)) < 1e-6
+
+
+def test_a_token_above_the_vocabulary_is_one_line(prepared: Path) -> None:
+    for vocabulary in (256, 299):
+        with pytest.raises(InputError, match=rf"id 299, but ids end at vocabulary - 1 = {vocabulary - 1}; set vocabulary to 300 or more"):
+            Language(prepared, data={"tokens": "."}, vocabulary=vocabulary).prepare()
+
+
+def test_token_files_are_read_through_once_and_again_when_they_change(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Language(prepared, data={"tokens": "."}, vocabulary=300).prepare()
+    blocks = tokens._blocks
+
+    def never(_: Any) -> Any:
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(tokens, "_blocks", never)
+    assert Language(prepared, data={"tokens": "."}, vocabulary=300).prepare() == first
+    monkeypatch.setattr(tokens, "_blocks", blocks)
+    write(prepared / "train.bin", [7] * 3000)
+    assert Language(prepared, data={"tokens": "."}, vocabulary=300).prepare()["manifest"] != first["manifest"]
+
+
+def test_token_files_that_are_missing_or_no_token_files_are_one_line(prepared: Path) -> None:
+    (prepared / "val.bin").write_bytes(b"abc")
+    with pytest.raises(InputError, match="16-bit ids, at least two; this one has 3 bytes"):
+        Language(prepared, data={"tokens": "."}, vocabulary=300).prepare()
+    (prepared / "val.bin").unlink()
+    with pytest.raises(InputError, match=r"val.bin: can not be read: .*needs train.bin and val.bin"):
+        Language(prepared, data={"tokens": "."}, vocabulary=300).prepare()
+
+
+def test_the_vocabulary_of_bytes_is_256_and_of_token_files_at_most_65536() -> None:
+    with pytest.raises(ValueError, match="vocabulary is 256 for text, which is read as bytes, not 257"):
+        Language(Path(), vocabulary=257)
+    with pytest.raises(ValueError, match="vocabulary is at most 65536"):
+        Language(Path(), data={"tokens": "a"}, vocabulary=65537)
+
+
+def test_a_task_on_bytes_is_written_as_it_always_was() -> None:
+    assert Language(Path()).to_plain() == {"language": {"data": "python-stdlib", "context": 64}}  # it is part of every trial's key

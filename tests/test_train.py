@@ -53,9 +53,10 @@ def test_evaluation_is_the_mean_over_every_window_whatever_the_batch(study_file:
     x, y = study.task.validation()
     logits = model(torch.from_numpy(x)).flatten(0, 1)
     expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(y).flatten()).item()
-    assert evaluate(model, (x, y), "cpu") == pytest.approx(expected, rel=1e-5)
+    assert evaluate(model, study.task, (x, y), "cpu")["loss"] == pytest.approx(expected, rel=1e-5)
     tiled = (np.tile(x, (60, 1)), np.tile(y, (60, 1)))  # several forward passes
-    assert evaluate(model, tiled, "cpu") == pytest.approx(expected, rel=1e-5)
+    assert len(tiled[0]) > 2 * study.task.chunk
+    assert evaluate(model, study.task, tiled, "cpu")["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_only_matrices_decay(study_file: Path) -> None:
@@ -119,7 +120,7 @@ def test_trained_weights_are_saved_whole_and_load_into_the_model(study_file: Pat
     study = load(study_file)
     model = build(study.reference, seed=5)
     model.load_state_dict(torch.load(files[0]))
-    assert evaluate(model, study.task.validation(), "cpu") == found["measures"]["loss"]
+    assert evaluate(model, study.task, study.task.validation(), "cpu") == found["measures"]
 
 
 def test_the_key_of_a_trial_names_all_that_decides_its_numbers(study_file: Path) -> None:

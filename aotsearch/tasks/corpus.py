@@ -10,7 +10,6 @@ import glob
 import hashlib
 import json
 import os
-import shutil
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from aotsearch.errors import AotsearchError, InputError, Mark, RunError, suggest
+from aotsearch.errors import InputError, Mark, suggest
+from aotsearch.tasks import cache, hub
 
-SPLITS = ("train", "validation", "test")
 RULE = 1  # raise it when the split changes: it is part of the cache's address
 VALIDATION, TEST = 0.01, 0.02  # shares of the bytes, for text that is split by document
 ENOUGH = 20  # documents; fewer are cut by position instead
@@ -29,7 +28,9 @@ ENOUGH = 20  # documents; fewer are cut by position instead
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "__pycache__"}
-KINDS = ("python-stdlib", "tinyshakespeare", "text", "hub")
+KINDS = ("python-stdlib", "tinyshakespeare", "text", "hub", "tokens")
+FORMS = "python-stdlib, tinyshakespeare, {tinyshakespeare: PATH}, {text: GLOB}, {hub: NAME} or {tokens: FOLDER}"
+INSTEAD = "a local file: data: {text: GLOB}"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Corpus:
 
     def tokens(self, split: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """The bytes of a split, memory-mapped."""
-        assert split in SPLITS, split
+        assert split in cache.SPLITS, split
         return np.memmap(self.folder / f"{split}.bin", dtype=np.uint8, mode="r")
 
     def facts(self) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def check(data: Any, folder: Path) -> dict[str, Any]:
             raise ValueError(f"unknown data {data!r}{suggest(data, KINDS)}")
         return {data: None}
     if len(data) != 1 or next(iter(data)) not in KINDS[1:]:
-        raise ValueError(f"data is python-stdlib, tinyshakespeare, {{tinyshakespeare: PATH}}, {{text: GLOB}} or {{hub: NAME}}, not {data}")
+        raise ValueError(f"data is {FORMS}, not {data}")
     ((kind, value),) = data.items()
     if kind == "hub":
         options = {"name": value} if isinstance(value, str) else value
@@ -70,9 +71,7 @@ def check(data: Any, folder: Path) -> dict[str, Any]:
         if not isinstance(options, dict) or not isinstance(options.get("name"), str) or options.keys() - known:
             raise ValueError(f"hub takes NAME or a mapping of {', '.join(sorted(known))}, not {value!r}")
         return {"hub": options}
-    if not isinstance(value, str):
-        raise ValueError(f"{kind} takes a path, not {value!r}")
-    return {kind: str(folder / Path(value).expanduser())}
+    return {kind: cache.located(kind, value, folder)}
 
 
 def prepare(source: dict[str, Any]) -> Corpus:
@@ -87,21 +86,15 @@ def prepare(source: dict[str, Any]) -> Corpus:
         raise InputError(f"data {kind}: {value or 'the source'} holds less than 1000 bytes of text")
     lines = [f"{name}\0{len(text)}\0{hashlib.sha256(text).hexdigest()}" for name, text in documents]
     manifest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    folder = cache_folder() / f"{kind}-{manifest[:16]}-{RULE}"
-    if not (folder / "facts.json").exists():
+    folder = cache.folder() / f"{kind}-{manifest[:16]}-{RULE}"
+    if not (folder / cache.FACTS).exists():
         _write(folder, manifest, documents)
     return load(folder)
 
 
 def load(folder: Path) -> Corpus:
     """A corpus that `prepare` has written."""
-    return Corpus(folder=folder, **json.loads((folder / "facts.json").read_text()))
-
-
-def cache_folder() -> Path:
-    """Where prepared data lies: $AOTSEARCH_CACHE, else the user's cache folder."""
-    base = os.environ.get("AOTSEARCH_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aotsearch"
-    return Path(base)
+    return Corpus(folder=folder, **json.loads((folder / cache.FACTS).read_text()))
 
 
 def _write(folder: Path, manifest: str, documents: list[tuple[str, bytes]]) -> None:
@@ -112,21 +105,10 @@ def _write(folder: Path, manifest: str, documents: list[tuple[str, bytes]]) -> N
         "bytes": {name: len(text) for name, text in splits.items()},
         "baselines": baselines(splits["train"], splits["validation"]),
     }
-    made = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        made.mkdir(parents=True, exist_ok=True)
+    with cache.written(folder) as made:
         for name, text in splits.items():
             (made / f"{name}.bin").write_bytes(text)
-        (made / "facts.json").write_text(json.dumps(facts))
-        try:
-            made.rename(folder)  # whole or not at all: readers never see half
-        except OSError:
-            if not (folder / "facts.json").exists():  # else another process was first, with the same bytes
-                raise
-    except OSError as e:
-        raise RunError(f"{folder.parent}: can not write the prepared data: {e.strerror}; set AOTSEARCH_CACHE to another folder") from None
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+        (made / cache.FACTS).write_text(json.dumps(facts))
 
 
 def split(documents: list[tuple[str, bytes]]) -> dict[str, bytes]:
@@ -138,16 +120,16 @@ def split(documents: list[tuple[str, bytes]]) -> dict[str, bytes]:
     if len(documents) < ENOUGH:
         text = b"".join(t for _, t in documents)
         cuts = [0, int(0.9 * len(text)), int(0.95 * len(text)), len(text)]
-        return {name: text[cuts[i] : cuts[i + 1]] for i, name in enumerate(SPLITS)}
+        return {name: text[cuts[i] : cuts[i + 1]] for i, name in enumerate(cache.SPLITS)}
     total = sum(len(text) for _, text in documents)
-    place, filled = {}, dict.fromkeys(SPLITS, 0)
+    place, filled = {}, dict.fromkeys(cache.SPLITS, 0)
     for name, text in sorted(documents, key=lambda d: hashlib.sha256(d[0].encode()).hexdigest()):
         for part, share in (("validation", VALIDATION), ("test", TEST), ("train", 2.0)):
             if filled[part] + len(text) <= share * total or (part != "train" and not filled[part]):
                 place[name] = part
                 filled[part] += len(text)
                 break
-    return {part: b"".join(text for name, text in documents if place[name] == part) for part in SPLITS}
+    return {part: b"".join(text for name, text in documents if place[name] == part) for part in cache.SPLITS}
 
 
 def baselines(train: bytes, validation: bytes) -> dict[str, float]:
@@ -208,31 +190,16 @@ def _mark(path: str | None) -> Mark | None:
 
 
 def _download_shakespeare() -> bytes:
-    (text,) = _load("tinyshakespeare", "text", data_files=SHAKESPEARE_URL, sample_by="document", split="train")["text"]
+    options = {"data_files": SHAKESPEARE_URL, "sample_by": "document", "split": "train"}
+    (text,) = hub.fetch("tinyshakespeare", "text", instead=INSTEAD, **options)["text"]
     return str(text).encode()
 
 
 def _hub(
     name: str, config: str | None = None, split: str = "train", column: str = "text", documents: int | None = None
 ) -> Iterator[tuple[str, bytes]]:
-    rows = _load(f"hub {name}", name, config, split=split)
+    rows = hub.fetch(f"hub {name}", name, config, split=split, instead=INSTEAD)
     if column not in rows.column_names:
         raise InputError(f"data hub {name}: no column {column!r}{suggest(column, rows.column_names)}")
     for i, text in enumerate(rows[column][:documents] if documents else rows[column]):
         yield f"{i:09d}", str(text).encode()
-
-
-def _load(what: str, *arguments: Any, **options: Any) -> Any:
-    """`datasets.load_dataset`, its many ways to fail turned into one line."""
-    try:
-        import datasets
-    except ImportError:
-        raise InputError(f"data {what} needs the package datasets; `pip install datasets`, or give a local path") from None
-    try:
-        datasets.disable_progress_bars()
-        return datasets.load_dataset(*arguments, **options)
-    except AotsearchError:
-        raise
-    except Exception as e:  # noqa: BLE001 (the hub client raises errors of many libraries)
-        reason = " ".join(str(e).split())[:160] or type(e).__name__
-        raise InputError(f"data {what} can not be fetched ({reason}); go online, or use a local file: data: {{text: GLOB}}") from None

@@ -1,60 +1,80 @@
-"""Language modelling over bytes. Shape letters: B batch, L tokens, N windows."""
+"""Language modelling over bytes or tokens. Shape letters: B batch, L tokens, V vocabulary, N windows."""
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aotsearch.errors import InputError
 from aotsearch.registry import Count, Table, Text, word
-from aotsearch.tasks import corpus
+from aotsearch.tasks import corpus, tokens
+
+if TYPE_CHECKING:
+    import torch
 
 Array = np.ndarray[Any, np.dtype[np.int64]]
+
+BYTES = 256
+CHUNK = 16384  # tokens of one forward pass of an evaluation
 
 
 @word("task", "language")
 class Language:
-    """Predict the next byte of text.
+    """Predict the next byte of text, or the next token.
 
-    loss = -mean log p(byte_l | bytes before it in the window),   bits_per_byte = loss / log 2
+    loss = -mean log p(t_l | tokens before it in the window),   bits_per_byte = loss / log 2 where the tokens are bytes
 
     Training windows start at random places, drawn from the seed and the step alone. Evaluation takes the whole validation split in
-    fixed windows side by side, each predicting all of its `context` bytes.
+    fixed windows side by side, each predicting all of its `context` tokens. Text is read as bytes and judged in bits per byte; how
+    many bytes a prepared token stands for is not known, so these are judged by the loss, in nats per token.
 
     Args:
-        data: `python-stdlib`, `tinyshakespeare`, {tinyshakespeare: PATH}, {text: GLOB} or {hub: NAME}.
-        context: Window length L in bytes.
+        data: `python-stdlib`, `tinyshakespeare`, {tinyshakespeare: PATH}, {text: GLOB}, {hub: NAME}, or {tokens: FOLDER} with the
+            train.bin and val.bin of nanoGPT (16-bit ids).
+        context: Window length L in bytes or tokens.
+        vocabulary: Number of token ids; 256 for bytes.
     """
 
-    measure = "bits_per_byte"
-    unit = "bits/byte"
-
-    def __init__(self, folder: Path, *, data: Text | Table = "python-stdlib", context: Count = 64):
+    def __init__(self, folder: Path, *, data: Text | Table = "python-stdlib", context: Count = 64, vocabulary: Count = 256):
         self.source = corpus.check(data, folder)
-        self.context = context
-        self.sizes = {"vocabulary": 256, "context": context}
+        self.prepared = "tokens" in self.source
+        if not self.prepared and vocabulary != BYTES:
+            raise ValueError(f"vocabulary is {BYTES} for text, which is read as bytes, not {vocabulary}; other ids need {{tokens: FOLDER}}")
+        if vocabulary > tokens.LARGEST:
+            raise ValueError(f"vocabulary is at most {tokens.LARGEST}, since token files hold 16-bit ids, not {vocabulary}")
+        self.context, self.vocabulary = context, vocabulary
+        self.sizes = {"vocabulary": vocabulary, "context": context}
+        self.measure, self.unit = ("loss", "nats/token") if self.prepared else ("bits_per_byte", "bits/byte")
+        self.chunk = max(1, CHUNK // context)
 
     def to_plain(self) -> dict[str, Any]:
         """The task with every default written and every path absolute, so that it means the same in another folder."""
         ((kind, value),) = self.source.items()
-        return {"language": {"data": kind if value is None else {kind: value}, "context": self.context}}
+        vocabulary = {"vocabulary": self.vocabulary} if self.prepared else {}
+        return {"language": {"data": kind if value is None else {kind: value}, "context": self.context, **vocabulary}}
 
     def prepare(self) -> dict[str, Any]:
         """Bring the data to this machine and return the facts about it."""
         return {**self._corpus.facts(), "unit": self.unit}
 
     @functools.cached_property
-    def _corpus(self) -> corpus.Corpus:
-        return corpus.prepare(self.source)
+    def _corpus(self) -> corpus.Corpus | tokens.Tokens:
+        ((kind, value),) = self.source.items()
+        found = tokens.open_folder(Path(value), self.vocabulary) if self.prepared else corpus.prepare(self.source)
+        for split in ("train", "validation"):
+            length = len(found.tokens(split))
+            if length <= self.context:
+                raise InputError(f"data {kind}: {split} is {length} long, and context {self.context} needs {self.context + 1}")
+        return found
 
     @functools.cached_property
-    def _train(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        tokens = self._corpus.tokens("train")
-        assert len(tokens) > self.context + 1
-        return tokens
+    def _train(self) -> np.ndarray[Any, np.dtype[Any]]:
+        return self._corpus.tokens("train")
 
     def batch(self, seed: int, step: int, size: int) -> tuple[Array, Array]:
         """Inputs and targets (B, L) of one training step: a function of seed and step, whatever the architecture."""
@@ -62,13 +82,34 @@ class Language:
         windows = np.stack([self._train[s : s + self.context + 1] for s in starts]).astype(np.int64)
         return windows[:, :-1], windows[:, 1:]
 
-    def validation(self) -> tuple[Array, Array]:
+    def validation(self, seed: int = 0) -> tuple[Array, Array]:
         """Inputs and targets (N, L) of every window of the validation split."""
-        tokens = self._corpus.tokens("validation").astype(np.int64)
-        windows = (len(tokens) - 1) // self.context
-        end = windows * self.context
-        return tokens[:end].reshape(windows, -1), tokens[1 : end + 1].reshape(windows, -1)
+        return self._windows("validation")
 
-    def measures(self, loss: float) -> dict[str, float]:
-        """What a loss in nats per byte says."""
-        return {"bits_per_byte": loss / math.log(2), "loss": loss}
+    def test(self, seed: int = 0) -> tuple[Array, Array]:
+        """Inputs and targets (N, L) of every window of the test split."""
+        return self._windows("test")
+
+    def _windows(self, split: str) -> tuple[Array, Array]:
+        ids = self._corpus.tokens(split).astype(np.int64)
+        windows = (len(ids) - 1) // self.context
+        end = windows * self.context
+        return ids[:end].reshape(windows, -1), ids[1 : end + 1].reshape(windows, -1)
+
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Mean cross-entropy in nats of logits (B, L, V) against ids (B, L)."""
+        from torch.nn import functional as F
+
+        return F.cross_entropy(outputs.flatten(0, -2).float(), targets.flatten())
+
+    def totals(self, outputs: torch.Tensor, targets: torch.Tensor) -> dict[str, tuple[torch.Tensor, int]]:
+        """Summed cross-entropy, and the number of targets."""
+        from torch.nn import functional as F
+
+        loss = F.cross_entropy(outputs.flatten(0, -2).float(), targets.flatten(), reduction="sum")
+        return {"loss": (loss, targets.numel())}
+
+    def measures(self, means: Mapping[str, float]) -> dict[str, float]:
+        """What a loss in nats says."""
+        loss = means["loss"]
+        return {"loss": loss} if self.prepared else {"bits_per_byte": loss / math.log(2), "loss": loss}
