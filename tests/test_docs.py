@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,34 +14,34 @@ from aotsearch.space import Space
 from aotsearch.study import parse
 
 ROOT = Path(__file__).parent.parent
-SIZES = {"vocabulary": 256, "context": 64}
-PAGES = (ROOT / "README.md", ROOT / "docs" / "grammar.md")
+SIZES = {"": {"vocabulary": 256, "context": 64}, "vision": {"image": 32, "channels": 3, "classes": 10}}  # by the word after `yaml`
+PAGES = (ROOT / "README.md", ROOT / "docs" / "grammar.md", ROOT / "docs" / "presets.md")
 
 
-def blocks(page: Path, language: str) -> list[tuple[int, str]]:
-    """The blocks of a page in a language: line and text."""
-    text = page.read_text(encoding="utf-8")
-    found = re.finditer(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
-    return [(text.count("\n", 0, m.start()) + 2, m.group(1)) for m in found]
+def blocks(language: str) -> list[Any]:
+    """The blocks of all pages in a language: the task they are for, and their text."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for m in re.finditer(rf"^```{language} ?(\w*)\n(.*?)^```", text, re.M | re.S):
+            found.append(pytest.param(m.group(1), m.group(2), id=f"{page.name}:{text.count(chr(10), 0, m.start()) + 2}"))
+    return found
 
 
-def space_of(text: str) -> Space:
+def space_of(task: str, text: str) -> Space:
     """A study is loaded as one, from the root of the repository; a fragment is the grammar of a small task."""
     node = yamlfile.parse(text, "block")
-    return Space.parse(node, SIZES) if "model" in node.value else parse(node, ROOT).space
+    return Space.parse(node, SIZES[task]) if "model" in node.value else parse(node, ROOT).space
 
 
-BLOCKS = [pytest.param(text, id=f"{page.name}:{line}") for page in PAGES for line, text in blocks(page, "yaml")]
-
-
-@pytest.mark.parametrize("text", BLOCKS)
-def test_a_yaml_block_is_what_its_comments_say(text: str) -> None:
+@pytest.mark.parametrize(("task", "text"), blocks("yaml"))
+def test_a_yaml_block_is_what_its_comments_say(task: str, text: str) -> None:
     refused = re.search(r"^# error: (.+)$", text, re.M)
     if refused:
         with pytest.raises(InputError, match=re.escape(refused.group(1))):
-            space_of(text)
+            space_of(task, text)
         return
-    space = space_of(text)
+    space = space_of(task, text)
     counted = re.search(r"^# (\d+) architectures$", text, re.M)
     if counted:
         assert space.bound() == (int(counted.group(1)), True)
@@ -53,7 +54,9 @@ def test_the_pages_show_counts_and_errors() -> None:
     assert len(re.findall(r"^# \d+ architectures$", text, re.M)) >= 15 and text.count("# error: ") >= 4
 
 
-@pytest.mark.parametrize("text", [pytest.param(t, id=f"README.md:{line}") for line, t in blocks(PAGES[0], "python")])
-def test_a_python_block_of_the_readme_runs(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("task", "text"), blocks("python"))
+def test_a_python_block_runs(task: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "transformers" in text:
+        pytest.importorskip("transformers").logging.set_verbosity_error()
     monkeypatch.chdir(ROOT)
-    exec(compile(text, "README.md", "exec"), {})
+    exec(compile(text, "block", "exec"), {})

@@ -8,11 +8,24 @@ from pathlib import Path
 import pytest
 import torch
 
-from aotsearch.model import build
+from aotsearch.architecture import Architecture
+from aotsearch.cost import cost
+from aotsearch.model import Model, build
 from aotsearch.study import load
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted(itertools.chain((ROOT / "spaces").rglob("*.yaml"), (ROOT / "studies").rglob("*.yaml")))
+SMALL = 1_000_000  # parameters; a larger model is built and run without memory
+
+
+def inputs_and_shape(architecture: Architecture) -> tuple[torch.Tensor, tuple[int, ...]]:
+    """One empty item of the task of a model, and the shape of what comes out."""
+    sizes = dict(architecture.sizes)
+    if "image" in sizes:
+        return torch.zeros(1, sizes["channels"], sizes["image"], sizes["image"]), (1, sizes["classes"])
+    if "inputs" in sizes:
+        return torch.zeros(1, sizes["context"], sizes["inputs"]), (1, sizes["context"], sizes["outputs"])
+    return torch.zeros(1, sizes["context"], dtype=torch.long), (1, sizes["context"], sizes["vocabulary"])
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -20,8 +33,11 @@ def test_a_shipped_file_loads_and_every_arm_and_sample_is_a_model(path: Path) ->
     study = load(path)
     assert study.question
     samples = [study.space.sample(seed) for seed in range(5)]
-    for architecture in [arm.architecture for arm in study.arms()] + samples:
-        tokens = torch.zeros(1, architecture.size("context"), dtype=torch.long)
-        assert build(architecture)(tokens).shape == (1, architecture.size("context"), architecture.size("vocabulary"))
+    for architecture in dict.fromkeys([arm.architecture for arm in study.arms()] + samples):
+        small = cost(architecture).parameters < SMALL
+        with torch.device("cpu" if small else "meta"), torch.no_grad():
+            inputs, shape = inputs_and_shape(architecture)
+            model = build(architecture) if small else Model(architecture)
+            assert model(inputs).shape == shape
     for architecture in samples:
         assert study.space.at(architecture.decisions) == architecture
