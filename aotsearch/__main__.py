@@ -51,8 +51,9 @@ def check(file: File, set_: Set = [], json_: Json = False) -> None:
         _json({"ok": True, "errors": [], **known, "decisions": list(decisions)})
         return
     count = "uncounted" if number is None else f"{number:,}" if exact else f"at most {number:,}"
-    arms = len(study.arms())
-    seeds = len(study.settings.seed_list)
+    s = study.settings
+    arms = 1 + (len(study.base_design.arms) - 1) * len(s.modes)
+    seeds = f"{s.adaptive.min} to {s.adaptive.max}" if s.adaptive else str(len(s.seed_list))
     _print(f"{file}: ok; {count} architectures over {len(decisions)} decisions; {arms} arms x {seeds} seeds")
     for address, d in decisions.items():
         shown = ", ".join(map(str, d.values)) if d.values else f"[{d.low}, {d.high}]{' log' if d.log else ''}"

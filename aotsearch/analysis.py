@@ -1,6 +1,6 @@
 """Records -> tables: paired effects with intervals, verdicts, outcomes, the noise floor.
 
-    analyse(records, study) -> Analysis;  tabulate(records, study) -> DataFrame
+    analyse(records, study) -> Analysis;  answer(analysis) -> one sentence
 
 Symbols: y measure (lower is better), s seed, d_s = y(arm, s) - y(reference, s), n paired seeds, m margin, K contrasts of the study.
 """
@@ -9,19 +9,35 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from aotsearch.design import REFERENCE
+from aotsearch.design import REFERENCE, STRIPPED, Changes, Comparison, spell
 from aotsearch.errors import InputError
-from aotsearch.inference import MOST_SEEDS, VERDICTS, deviation, interval, quantile, seeds_needed, verdict, wilson
+from aotsearch.inference import (
+    MOST_SEEDS,
+    VERDICTS,
+    NoiseFloor,
+    deviation,
+    holm,
+    interval,
+    noise_floor,
+    quantile,
+    seeds_needed,
+    sequential_interval,
+    sequential_seeds_needed,
+    sign_flip,
+    too_few,
+    verdict,
+    wilson,
+)
+from aotsearch.rates import Rate, chosen, used
 from aotsearch.study import Study
+from aotsearch.tables import arms_met, arms_of, cells, measured
 
 Record = Mapping[str, Any]
 SAME = ("device", "precision", "steps", "tokens")  # what trials must share to be compared
@@ -29,26 +45,30 @@ SAME = ("device", "precision", "steps", "tokens")  # what trials must share to b
 
 @dataclass(frozen=True)
 class Contrast:
-    """One arm against the reference.
+    """One declared comparison: d_s is a weighted sum of arms within seed s, for an arm y(arm, s) - y(reference, s).
 
     Attributes:
-        arm: Name of the arm.
+        arm: Name of the comparison; for a single change that of the arm.
         changes: (decision, from, to) for each decision it changes.
-        equalise: What the arm was made equal in.
+        equalise: What the arms were made equal in.
         difference: Mean of d over the paired seeds; None where there is no pair.
         low: Lower end of the simultaneous interval; None with fewer than two pairs.
         high: Upper end.
         seeds: How many seeds the verdict rests on.
         missing: Seeds of the study without a usable pair.
-        verdict: One of VERDICTS.
+        verdict: One of VERDICTS; of an interaction `present`, `absent` or `undecided`.
         seeds_needed: Further seeds that would settle an undecided contrast; None where that is unknown or above MOST_SEEDS.
         sd_paired: Standard deviation of d.
-        sd_unpaired: sqrt(sd(arm)^2 + sd(reference)^2), what it would be without pairing.
+        sd_unpaired: What it would be without pairing: the root of the sum of w_a^2 var(a) over the arms.
         remark: What else the reader must know, in words.
+        kind: `change`, `main` (effect, averaged over the other factors) or `interaction`.
+        rate: `shared` (one learning rate for all arms) or `tuned` (each arm at its own).
+        p: Of the exact sign-flip test of no difference, adjusted by Holm's rule over all contrasts; described, not judged by.
+        test: Mean of d on the test split, with its interval, where it was read.
     """
 
     arm: str
-    changes: tuple[tuple[str, Any, Any], ...]
+    changes: Changes
     equalise: str
     difference: float | None
     low: float | None
@@ -60,6 +80,10 @@ class Contrast:
     sd_paired: float | None
     sd_unpaired: float | None
     remark: str
+    kind: str = "change"
+    rate: str = "shared"
+    p: float | None = None
+    test: tuple[float, float, float] | None = None
 
     @property
     def change(self) -> str:
@@ -69,8 +93,10 @@ class Contrast:
     @property
     def label(self) -> str:
         """The change where there is one, else the arm's name."""
-        name = self.change if len(self.changes) == 1 else self.arm
-        return name if self.equalise == "none" else f"{name} (equal {self.equalise})"
+        name = self.change if len(self.changes) == 1 and self.kind == "change" else self.arm.removesuffix(f"@{self.equalise}")
+        said = ["stripped model"] * self.arm.startswith(f"{STRIPPED} of ") + [f"equal {self.equalise}"] * (self.equalise != "none")
+        said += ["own learning rate"] * (self.rate == "tuned")
+        return f"{name} ({', '.join(said)})" if said else name
 
     @property
     def gain(self) -> float | None:
@@ -81,13 +107,17 @@ class Contrast:
         ends: list[Any] = [self.changes[0][1], self.changes[0][2]] if len(self.changes) == 1 else ["", ""]
         if len(self.changes) > 1:
             ends = [", ".join(spell(change[i]) for change in self.changes) for i in (1, 2)]
-        names = ("difference", "low", "high", "seeds", "verdict", "seeds_needed", "missing", "sd_paired", "sd_unpaired", "remark")
+        names: tuple[str, ...] = ("kind", "difference", "low", "high", "seeds", "verdict", "seeds_needed", "missing")
+        names += ("sd_paired", "sd_unpaired", "p", "remark")
+        test = dict(zip(("difference", "low", "high"), self.test, strict=True)) if self.test else None
         return {
             "arm": self.arm,
             "decision": ", ".join(address for address, _, _ in self.changes),
             "from": ends[0],
             "to": ends[1],
             "equalise": self.equalise,
+            "learning_rate": self.rate,
+            "test": test,
             **{name: getattr(self, name) for name in names},
         }
 
@@ -116,12 +146,14 @@ class Analysis:
 
     Attributes:
         value, low, high: Mean of the reference over its seeds, with its own (not simultaneous) interval.
-        noise_floor: Standard deviation of the reference over its seeds: the reference against itself (A/A).
+        noise: What seeds alone do to the reference (A/A): its standard deviation, and how far two single runs of it differ.
         smallest_effect: Half width of a simultaneous interval at the median paired standard deviation.
         finished, expected: Trials that ended, and that the design asks for (None for a search, which decides as it goes).
         outcomes: Per arm of the judged phase, then of the search.
         seeds: The seeds of the study.
         family: How many contrasts share the error rate (K).
+        rates: Arm -> what tuning found for it, where the study tunes learning rates.
+        aliases: Effect of a fraction -> the effects that it can not be told from.
     """
 
     name: str
@@ -135,7 +167,7 @@ class Analysis:
     low: float | None
     high: float | None
     contrasts: tuple[Contrast, ...]
-    noise_floor: float | None
+    noise: NoiseFloor | None
     smallest_effect: float | None
     method: str
     outcomes: tuple[Outcome, ...]
@@ -144,6 +176,13 @@ class Analysis:
     expected: int | None
     seeds: tuple[int, ...]
     family: int
+    rates: Mapping[str, Rate] = field(default_factory=dict)
+    aliases: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    @property
+    def noise_floor(self) -> float | None:
+        """Standard deviation of the reference over its seeds."""
+        return self.noise.sd if self.noise else None
 
     @property
     def partial(self) -> bool:
@@ -159,6 +198,7 @@ class Analysis:
         names = ("measure", "unit", "margin", "confidence", "reference", "noise_floor", "smallest_effect", "method", "finished", "expected")
         return {
             **{name: getattr(self, name) for name in names},
+            "noise": dataclasses.asdict(self.noise) if self.noise else None,
             "reference_value": {"mean": self.value, "low": self.low, "high": self.high},
             "partial": self.partial,
             "seeds": list(self.seeds),
@@ -166,6 +206,11 @@ class Analysis:
             "notes": list(self.notes),
             "contrasts": [c.to_dict() for c in self.contrasts],
             "outcomes": [o.to_dict() for o in self.outcomes],
+            "learning_rates": {
+                arm: {"chosen": r.value, "edge": r.edge, "tried": [[rate, v if math.isfinite(v) else None] for rate, v in r.tried.items()]}
+                for arm, r in self.rates.items()
+            },
+            "aliases": {effect: list(others) for effect, others in self.aliases},
         }
 
 
@@ -173,22 +218,24 @@ class Analysis:
 
 
 def analyse(records: Iterable[Record], study: Study) -> Analysis:
-    """Every arm against the reference, from the trials of the design, or of the confirmation where the study is a search.
+    """Every comparison of the study, from the trials of the design, or of the confirmation where the study is a search.
 
     Raises:
         InputError: the trials are not comparable.
     """
     everything, settings = list(records), study.settings
     search = settings.design == "search"
-    judged = _latest(r for r in everything if r["phase"] == ("confirm" if search else "design"))
-    declared = _declared(everything, judged, study)
-    judged = [r for r in judged if r["arm"] in {REFERENCE, *(arm for arm, _, _ in declared)}]
+    phase = [r for r in everything if r["phase"] == ("confirm" if search else "design")]
+    declared = _candidates(everything, phase, study) if search else study.design.comparisons
+    met = {REFERENCE, *(arm for c in declared for arm in c.weights)}
+    rates = {arm: chosen(everything, arm, study.task.measure) for arm in sorted(met)} if settings.tuning else {}
+    views = [_view(phase, met, rates, mode) for mode in (("shared", "tuned") if rates else ("shared",))]
+    judged = list({r["key"]: r for view in views for r in view.records}.values())
     _refuse_mixtures(judged)
-    family = max(1, len(declared), settings.search.confirm if search else 0)
-    seeds = sorted({r["seed"] for r in judged} | (set() if search else set(settings.seed_list)))
-    cells = _cells(judged)
-    contrasts = tuple(_contrast(arm, mode, changes, cells, study, family, len(seeds)) for arm, mode, changes in declared)
-    values = [y for y in (_value(r, study) for r in cells.get((REFERENCE, "none"), {}).values()) if y is not None]
+    family = max(1, len(declared), settings.search.confirm if search else 0) * len(views)
+    seeds = sorted({r["seed"] for r in judged} | (set() if search else set(settings.first_seeds)))
+    contrasts = [_contrast(c, view, study, family, seeds) for view in views for c in declared]
+    values = [y for y in (measured(r, study) for r in views[0].cells.get(REFERENCE, {}).values()) if y is not None]
     mean, low, high = _reference(values, settings.confidence)
     analysis = Analysis(
         name=study.name,
@@ -201,51 +248,78 @@ def analyse(records: Iterable[Record], study: Study) -> Analysis:
         value=mean,
         low=low,
         high=high,
-        contrasts=contrasts,
-        noise_floor=deviation(values) if len(values) > 1 else None,
+        contrasts=_with_p(contrasts, views, declared, study),
+        noise=noise_floor(values, settings.confidence),
         smallest_effect=_smallest_effect(contrasts, settings.confidence, family),
         method=_method(study, family),
         outcomes=_outcomes(judged, everything, study),
         notes=(),
-        finished=len(judged),
-        # the reference is one model, whatever the arms are made equal in
-        expected=None if search else len(seeds) * (1 + len(declared)),
+        finished=len(judged) + sum(r["phase"] == "tune" for r in everything),
+        expected=None if search or settings.adaptive else expected(everything, study),
         seeds=tuple(seeds),
         family=family,
+        rates=rates,
+        aliases=() if search else study.design.aliases,
     )
-    return dataclasses.replace(analysis, notes=_notes(analysis, len(values)))
+    return dataclasses.replace(analysis, notes=_notes(analysis, len(values), search))
 
 
-def _latest(records: Iterable[Record]) -> list[Record]:
-    """One record per arm, seed and equalisation, the one that finished last, in an order that does not depend on the input's."""
-    found: dict[tuple[str, int, str], Record] = {}
-    for r in sorted(records, key=lambda r: (r.get("finished", ""), r["key"])):
-        found[(r["arm"], r["seed"], r["equalise"])] = r
-    return [found[key] for key in sorted(found)]
+@dataclass(frozen=True)
+class _View:
+    """The trials that one verdict rests on: of every arm those at the shared learning rate, or those at its own."""
+
+    mode: str
+    cells: Mapping[str, Mapping[int, Record]]  # arm -> seed -> record
+
+    @property
+    def records(self) -> list[Record]:
+        return [r for cell in self.cells.values() for r in cell.values()]
 
 
-def _cells(records: Iterable[Record]) -> dict[tuple[str, str], dict[int, Record]]:
-    cells: dict[tuple[str, str], dict[int, Record]] = {}
-    for r in records:
-        mode = "none" if r["arm"] == REFERENCE else r["equalise"]
-        cells.setdefault((r["arm"], mode), {})[r["seed"]] = r
-    return cells
+def _view(records: Iterable[Record], arms: set[str], rates: Mapping[str, Rate], mode: str) -> _View:
+    """One record per arm and seed, the one that finished last, in an order that does not depend on the input's."""
+    return _View(mode, cells(records, arms, rates, mode))
 
 
-def _declared(records: list[Record], judged: list[Record], study: Study) -> list[tuple[str, str, tuple[tuple[str, Any, Any], ...]]]:
-    """(arm, equalise, changes) of every contrast: the study's arms, or a search's candidates, the most promising first."""
-    modes = [study.settings.equalise] if isinstance(study.settings.equalise, str) else list(study.settings.equalise)
-    if study.settings.design != "search":
-        arms = [(arm.name, tuple((k, a, b) for k, (a, b) in arm.changes.items())) for arm in study.arms()[1:]]
-        return [(name, mode, changes) for mode in modes for name, changes in arms]
-    scores = {r["digest"]: _value(r, study) for r in records if r["phase"] == "search"}
-    found = {r["arm"]: r for r in judged if r["arm"] != REFERENCE}
+def expected(records: Sequence[Record], study: Study) -> int:
+    """How many trials the study asks for, as far as it is known: tuning may add rates, and open verdicts seeds.
+
+    An arm whose own rate is the shared one, or which is the same model at equal size, is trained once for both.
+    """
+    s, arms, measure = study.settings, study.arms(), study.task.measure
+    digests = {arm.architecture.digest for arm in arms}
+    if s.tuning is None:
+        return max(len(digests) * len(s.first_seeds), len([r for r in records if r["phase"] == "design"]))
+    tuned = len([r for r in records if r["phase"] == "tune"])
+    rates = {arm.name: chosen(records, arm.name, measure) for arm in arms}
+    models = {(arm.architecture.digest, used(rates, arm.name, REFERENCE, mode)) for arm in arms for mode in ("shared", "tuned")}
+    return max(tuned, len(digests) * len(s.tuning.tune) * s.tuning.seeds) + len(models) * len(s.first_seeds)
+
+
+def unsettled(records: Sequence[Record], study: Study) -> set[str]:
+    """The arms of every comparison that is still undecided and may have more seeds."""
+    found = analyse(records, study)
+    by_name = {c.name: c for c in study.design.comparisons} if study.settings.design != "search" else {}
+    names: set[str] = set()
+    for c in found.contrasts:
+        if c.verdict == "undecided" and "diverged" not in c.remark:
+            names |= set(by_name[c.arm].weights) if c.arm in by_name else {c.arm, REFERENCE}
+    return names
+
+
+def _candidates(records: list[Record], confirmed: list[Record], study: Study) -> tuple[Comparison, ...]:
+    """A search's candidates against the reference, the most promising first."""
+    scores = {r["digest"]: measured(r, study) for r in records if r["phase"] == "search"}
+    found = {r["arm"]: r for r in confirmed if r["arm"] != REFERENCE}
 
     def rank(name: str) -> tuple[float, str]:
         score = scores.get(found[name]["digest"])
         return (math.inf if score is None else score, name)
 
-    return [(n, found[n]["equalise"], tuple((k, a, b) for k, (a, b) in found[n]["changes"].items())) for n in sorted(found, key=rank)]
+    def changes(name: str) -> Changes:
+        return tuple((k, a, b) for k, (a, b) in found[name]["changes"].items())
+
+    return tuple(Comparison(n, "change", changes(n), {n: 1.0, REFERENCE: -1.0}) for n in sorted(found, key=rank))
 
 
 def _refuse_mixtures(judged: list[Record]) -> None:
@@ -255,15 +329,10 @@ def _refuse_mixtures(judged: list[Record]) -> None:
         if len(kinds) > 1:
             shares = ", ".join(f"{kind} in {count} trials" for kind, count in sorted(kinds.items()))
             raise InputError(f"trials are compared only if alike, but {name} is {shares}; run the study in a new --out folder")
-    digests: dict[tuple[str, str], str] = {}
+    digests: dict[str, str] = {}
     for r in done:
-        if digests.setdefault((r["arm"], r["equalise"]), r["digest"]) != r["digest"]:
+        if digests.setdefault(r["arm"], r["digest"]) != r["digest"]:
             raise InputError(f"arm {r['arm']!r} is two different models in this ledger; run the study in a new --out folder")
-
-
-def _value(record: Record, study: Study) -> float | None:
-    value = record["measures"].get(study.task.measure)
-    return float(value) if record["outcome"] in ("done", "stopped") and value is not None and math.isfinite(value) else None
 
 
 def _reference(values: list[float], confidence: float) -> tuple[float | None, float | None, float | None]:
@@ -272,36 +341,104 @@ def _reference(values: list[float], confidence: float) -> tuple[float | None, fl
     return interval(values, confidence, 1)
 
 
-def _contrast(
-    arm: str,
-    mode: str,
-    changes: tuple[tuple[str, Any, Any], ...],
-    cells: dict[tuple[str, str], dict[int, Record]],
-    study: Study,
-    family: int,
-    seeds: int,
-) -> Contrast:
-    here, there = cells.get((arm, mode), {}), cells.get((REFERENCE, "none"), {})
-    both = [(_value(here[s], study), _value(there[s], study)) for s in sorted(here.keys() & there.keys())]
-    pairs = [(a, b) for a, b in both if a is not None and b is not None]
-    d, n = [a - b for a, b in pairs], len(pairs)
-    margin, confidence = study.settings.margin, study.settings.confidence
+def _differences(comparison: Comparison, view: _View, study: Study, split: str = "measures") -> dict[int, float]:
+    """d_s for every seed in which all arms of a comparison have a value."""
+    cells = [(view.cells.get(arm, {}), weight) for arm, weight in comparison.weights.items()]
+    found = {}
+    for seed in sorted(set.intersection(*(set(cell) for cell, _ in cells))):
+        values = [measured(cell[seed], study, split) for cell, _ in cells]
+        if all(v is not None for v in values):
+            found[seed] = sum(w * v for (_, w), v in zip(cells, values, strict=True) if v is not None)
+    return found
+
+
+def _contrast(comparison: Comparison, view: _View, study: Study, family: int, seeds: Sequence[int]) -> Contrast:
+    settings = study.settings
+    margin, confidence = settings.margin, settings.confidence
+    by_seed = _differences(comparison, view, study)
+    d, n = list(by_seed.values()), len(by_seed)
     mean, low, high, sd, apart = (d[0] if d else None), None, None, None, None
     said, needed = "undecided", None
     if n > 1:
-        mean, low, high = interval(d, confidence, family)
-        sd, apart = deviation(d), math.hypot(deviation([a for a, _ in pairs]), deviation([b for _, b in pairs]))
-        said = verdict(low, high, margin)
+        mean, low, high = _interval(d, study, family)
+        sd, apart = deviation(d), _unpaired(comparison, view, by_seed, study)
+        said = "undecided" if low is None or high is None else verdict(low, high, margin)
         if said == "undecided":
-            needed = seeds_needed(mean, sd, n, margin, confidence, family)
-    said, based, remark = _divergence(here, there, said, n)
+            needed = _needed(mean, sd, n, study, family)
+    said, based, remark = _diverged(comparison, view, said, n)
     if remark:
         needed = None  # more seeds of the same kind do not answer why it diverges
     elif said == "undecided":
         remark = _remark(n, needed)
-    if 1 < n < seeds and not based:
-        remark = "; ".join(filter(None, [remark, f"{n} of {seeds} pairs"]))
-    return Contrast(arm, changes, mode, mean, low, high, based or n, seeds - (based or n), said, needed, sd, apart, remark)
+    wanted = len(seeds) if settings.adaptive is None else n
+    if 1 < n < wanted and not based:
+        remark = "; ".join(filter(None, [remark, f"{n} of {wanted} pairs"]))
+    if comparison.kind == "interaction":
+        said = {"redundant": "absent", "undecided": "undecided"}.get(said, "present")
+    sealed = list(_differences(comparison, view, study, "test").values())
+    return Contrast(
+        comparison.name,
+        comparison.changes,
+        comparison.equalise,
+        mean,
+        low,
+        high,
+        based or n,
+        max(0, wanted - (based or n)),
+        said,
+        needed,
+        sd,
+        apart,
+        remark,
+        comparison.kind,
+        view.mode,
+        test=interval(sealed, confidence, family) if len(sealed) > 1 else None,
+    )
+
+
+def _needed(mean: float, sd: float, n: int, study: Study, family: int) -> int | None:
+    s = study.settings
+    if s.adaptive is None:
+        return seeds_needed(mean, sd, n, s.margin, s.confidence, family)
+    return sequential_seeds_needed(mean, sd, min(n, s.adaptive.max), s.margin, s.confidence, family, s.adaptive.min, s.adaptive.max)
+
+
+def _interval(d: list[float], study: Study, family: int) -> tuple[float, float | None, float | None]:
+    adaptive = study.settings.adaptive
+    if adaptive is None:
+        return interval(d, study.settings.confidence, family)
+    if len(d) < adaptive.min:
+        return float(np.mean(d)), None, None  # not looked at yet
+    return sequential_interval(d[: adaptive.max], study.settings.confidence, family, adaptive.min, adaptive.max)
+
+
+def _unpaired(comparison: Comparison, view: _View, by_seed: Mapping[int, float], study: Study) -> float:
+    variance = 0.0
+    for arm, weight in comparison.weights.items():
+        values = [measured(view.cells[arm][seed], study) for seed in by_seed]
+        variance += (weight * deviation([v for v in values if v is not None])) ** 2
+    return math.sqrt(variance)
+
+
+def _with_p(contrasts: Sequence[Contrast], views: Sequence[_View], declared: Sequence[Comparison], study: Study) -> tuple[Contrast, ...]:
+    """The contrasts with the p-values of a test that assumes nothing of the noise but symmetry."""
+    samples = [list(_differences(c, view, study).values()) for view in views for c in declared]
+    if study.settings.adaptive:  # it tests one number of seeds, not one that the differences themselves have chosen
+        return tuple(contrasts)
+    ps = {i: p for i, d in enumerate(samples) if len(d) > 1 and (p := sign_flip(d)) is not None}
+    adjusted = dict(zip(ps, holm(list(ps.values()), len(contrasts)), strict=True))
+    return tuple(dataclasses.replace(c, p=adjusted.get(i)) for i, c in enumerate(contrasts))
+
+
+def _diverged(comparison: Comparison, view: _View, said: str, n: int) -> tuple[str, int, str]:
+    """`_divergence` for two arms; a sum of more arms in which any diverged is undecided."""
+    plus = [arm for arm, w in comparison.weights.items() if w > 0]
+    minus = [arm for arm, w in comparison.weights.items() if w < 0]
+    if len(plus) == len(minus) == 1:
+        return _divergence(view.cells.get(plus[0], {}), view.cells.get(minus[0], {}), said, n)
+    lost = {arm: sum(r["outcome"] == "diverged" for r in view.cells.get(arm, {}).values()) for arm in comparison.weights}
+    remark = "; ".join(f"{arm} diverged in {k} seeds" for arm, k in lost.items() if k)
+    return ("undecided" if remark else said), 0, remark
 
 
 def _divergence(here: Mapping[int, Record], there: Mapping[int, Record], said: str, n: int) -> tuple[str, int, str]:
@@ -342,15 +479,15 @@ def _smallest_effect(contrasts: Sequence[Contrast], confidence: float, family: i
     return quantile(n, confidence, family) * float(np.median([sd for sd, _ in known])) / math.sqrt(n)
 
 
-def _notes(analysis: Analysis, seeds: int) -> tuple[str, ...]:
+def _notes(analysis: Analysis, seeds: int, search: bool) -> tuple[str, ...]:
     """What a reader must know before trusting the table; `seeds` is how many the reference has."""
     notes, smallest = [], analysis.smallest_effect
     if analysis.partial:
         ended = f"{analysis.finished} of {analysis.expected} trials have ended"
         notes.append(f"partial: {ended}; intervals hold for a complete run, so read this as a preview")
-    if analysis.expected is None and not analysis.contrasts:
+    if search and not analysis.contrasts:
         notes.append("the search is not confirmed yet: its ranking rests on one seed each and proves nothing")
-    if analysis.expected is None and analysis.contrasts:
+    if search and analysis.contrasts:
         notes.append("verdicts speak of the reference: harmful means that the candidate is better, necessary that it is worse")
     if seeds < 2:
         notes.append(f"the reference has {seeds} finished seed{'s' * (seeds != 1)}: an interval needs two at least, five are a sound start")
@@ -360,6 +497,8 @@ def _notes(analysis: Analysis, seeds: int) -> tuple[str, ...]:
             f"only {seeds} seeds for {analysis.family} contrasts: an interval reaches {reach:.3g} standard deviations of the difference to "
             "each side; every further seed narrows it fast"
         )
+    if seeds > 1 and too_few(seeds, analysis.confidence, analysis.family):
+        notes.append(too_few(seeds, analysis.confidence, analysis.family))
     if smallest is not None and smallest > analysis.margin:
         notes.append(
             f"at this noise an interval reaches {smallest:.3g} {analysis.unit} to each side, more than the margin of {analysis.margin:g}: "
@@ -369,7 +508,7 @@ def _notes(analysis: Analysis, seeds: int) -> tuple[str, ...]:
 
 
 def _outcomes(judged: list[Record], everything: list[Record], study: Study) -> tuple[Outcome, ...]:
-    arms = [_outcome(arm, [r for r in judged if r["arm"] == arm], study) for arm in _ordered(judged, study)]
+    arms = [_outcome(arm, [r for r in judged if arm in arms_of(r)], study) for arm in arms_met(judged, study)]
     searched = [r for r in everything if r["phase"] == "search"]
     return tuple(arms + ([_outcome("search", searched, study)] if searched else []))
 
@@ -399,73 +538,15 @@ def _method(study: Study, family: int) -> str:
     )
 
 
-# ---- tables
-
-
-def spell(value: Any) -> str:
-    """A decision's value in words; one that is not met is a dash."""
-    if value is None:
-        return "-"
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _natural(text: str) -> list[tuple[int, str]]:
-    """Sorts search-2 before search-10."""
-    return [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in re.split(r"(\d+)", text)]
-
-
-def _ordered(records: Iterable[Record], study: Study) -> list[str]:
-    """The arms met in records: in the study's order, then the others by name."""
-    met = {r["arm"] for r in records}
-    declared = [arm.name for arm in study.arms()]
-    return [a for a in declared if a in met] + sorted(met - set(declared), key=_natural)
-
-
-def tabulate(records: Iterable[Record], study: Study) -> pd.DataFrame:
-    """One row per trial: what it was, how it ended, what it cost, and one column per decision."""
-    everything = list(records)
-    arms = {name: i for i, name in enumerate(_ordered(everything, study))}
-    plain = ("parameters", "parameters_without_embeddings", "flops_per_token", "learning_rate", "seconds", "steps", "tokens")
-    columns = ["arm", "seed", "phase", "outcome", study.task.measure, *plain, "equalise", "digest", "device"]
-    addresses = list(dict.fromkeys(address for r in everything for address in r["decisions"]))
-    rows = []
-    for r in sorted(everything, key=lambda r: (r["phase"] == "confirm", arms[r["arm"]], r["seed"], r["key"])):
-        row = {name: r.get(name) for name in columns}
-        row[study.task.measure] = _value(r, study)
-        rows.append(row | {_column(address, columns): r["decisions"].get(address) for address in addresses})
-    table = pd.DataFrame(rows, columns=[*columns, *(_column(address, columns) for address in addresses)])
-    return table.astype({study.task.measure: float})
-
-
-def _column(address: str, taken: Sequence[str]) -> str:
-    return f"decision {address}" if address in taken else address
-
-
-def search_table(records: Iterable[Record], study: Study) -> pd.DataFrame:
-    """The architectures a search tried, the best first; those stopped early come after, since they trained for less.
-
-    One seed each, and the best of many looks better than it is: this describes, the confirmation decides.
-    """
-    table = tabulate((r for r in records if r["phase"] == "search"), study)
-    turn = {"done": 0, "stopped": 1}
-    table = table.assign(turn=[turn.get(o, 2) for o in table["outcome"]])
-    order = table.sort_values(["turn", study.task.measure], kind="stable", na_position="last").index
-    first = ["arm", study.task.measure, "parameters", "outcome", "steps"]
-    last = ["seed", "phase", "parameters_without_embeddings", "flops_per_token", "learning_rate", "seconds", "tokens"]
-    drop = [*last, "equalise", "device", "turn"]
-    rest = [name for name in table.columns if name not in first and name not in drop]
-    return table.loc[order, [*first, *rest]].reset_index(drop=True)
-
-
 # ---- the answer
 
 
 def answer(analysis: Analysis) -> str:
-    """One sentence: which of the reference's choices are necessary, redundant, harmful, undecided."""
-    heads = {"redundant": f"redundant within {analysis.margin:g} {analysis.unit}"}
+    """One sentence: which of the reference's choices are necessary, redundant, harmful, undecided, and which act together."""
+    heads = {"redundant": f"redundant within {analysis.margin:g} {analysis.unit}", "present": "acting together"}
     parts = []
-    for word in VERDICTS:
-        names = [_choice(c) for c in analysis.contrasts if c.verdict == word]
+    for word in (*VERDICTS[:-1], "present", "absent", VERDICTS[-1]):
+        names = [_choice(c) for c in analysis.contrasts if c.verdict == word and word != "absent"]
         if names:
             parts.append(f"{heads.get(word, word)}: {', '.join(names)}")
     text = "; ".join(parts) or "nothing to judge yet"
@@ -477,5 +558,6 @@ def _choice(c: Contrast) -> str:
     if len(c.changes) != 1:
         return c.label
     ((address, here, there),) = c.changes
-    against = f"{address} {spell(here)} (against {spell(there)})"
-    return against if c.equalise == "none" else f"{against[:-1]}, equal {c.equalise})"
+    said = c.label.removeprefix(c.change).strip().strip("()") if c.kind == "change" else ""
+    average = ", averaged over the other factors" if c.kind == "main" else ""
+    return f"{address} {spell(here)} (against {spell(there)}{average}{', ' if said else ''}{said})"

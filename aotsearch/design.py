@@ -1,58 +1,125 @@
-"""Which arms a study trains, and in which order."""
+"""Which arms a study trains, what they are compared for, and in which order.
+
+Every comparison is a sum of arms with weights that add up to 0, taken within a seed: an arm minus the reference, a main effect, an
+interaction. So one analysis serves every design.
+"""
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from aotsearch.architecture import Architecture
 from aotsearch.errors import InputError, suggest
 from aotsearch.space import Space
 
 REFERENCE = "reference"
+STRIPPED = "stripped"
 MAX_ARMS = 1000
-MAX_SUBLAYERS = 50_000  # of all arms
+MAX_SUBLAYERS = 20_000  # of all arms
+MAX_FACTORS = 10  # of a fraction
+
+Changes = tuple[tuple[str, Any, Any], ...]
+Held = tuple[tuple[str, Any], ...]  # decisions with the values that some cells share
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One architecture of a study, named by its change from the reference."""
+    """One architecture of a study, named by its change from the reference.
+
+    Attributes:
+        name: `reference`; else `decision=value,...`, with `@parameters` or `@flops` where it was re-sized.
+        architecture: The model.
+        changes: decision -> (from, to).
+        equalise: What it was made equal to the reference in.
+        resized: `depth` or `width` -> (from, to), where the size had to change for that.
+    """
 
     name: str
     architecture: Architecture
-    changes: Mapping[str, tuple[Any, Any]]  # decision -> (from, to)
+    changes: Mapping[str, tuple[Any, Any]]
+    equalise: str = "none"
+    resized: tuple[tuple[str, int, int], ...] = ()
 
 
-def arms(space: Space, design: str, extra: Mapping[str, Mapping[str, Any]]) -> list[Arm]:
-    """The arms of a design, the reference first; `extra` adds arms by name, as decision -> value.
+@dataclass(frozen=True)
+class Comparison:
+    """A sum of arms that a study declares before it runs.
+
+    Attributes:
+        name: The arm's name; `main effect of ...`; `... x ...`.
+        kind: `change` (an arm against another), `main` (averaged over all other factors), or `interaction`.
+        changes: (decision, from, to) for each decision that is changed.
+        weights: Arm -> weight; they add up to 0.
+        equalise: What its arms were made equal in.
+    """
+
+    name: str
+    kind: Literal["change", "main", "interaction"]
+    changes: Changes
+    weights: Mapping[str, float]
+    equalise: str = "none"
+
+
+@dataclass(frozen=True)
+class Design:
+    """The arms of a study, the reference first, and what they are compared for; a fraction also has its aliases."""
+
+    arms: tuple[Arm, ...]
+    comparisons: tuple[Comparison, ...]
+    aliases: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    resolution: int | None = None
+
+
+def make(
+    space: Space,
+    design: str,
+    factors: Sequence[str] = (),
+    stripped: Mapping[str, Any] | None = None,
+    runs: int | None = None,
+    extra: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Design:
+    """The arms and comparisons of a design.
+
+    Args:
+        space: The architectures; the reference of every decision is its first alternative.
+        design: `one-at-a-time`, `add-one-in`, `factorial`, `fractional`, `pairs` or `search` (which has no arms before it runs).
+        factors: The decisions that are varied; all, if none are named.
+        stripped: For `add-one-in`: decision -> value of the model to which the reference's choices are added back one at a time.
+        runs: For `fractional`: how many arms, a power of two.
+        extra: Further arms by name, as decision -> value, each compared with the reference.
 
     Raises:
-        InputError: an arm breaks a law of the grammar, or equals the reference.
+        InputError: an arm breaks a law of the grammar or equals another, or a factor does not fit the design.
     """
-    made = [Arm(REFERENCE, space.reference, {})]
+    levels = _levels(space, factors)
     if design == "one-at-a-time":
-        for address, decision in space.decisions().items():
-            if address in made[0].architecture.decisions:
-                for value in decision.values[1:]:
-                    made.append(arm(space, {address: value}))
-                    _limit(made)
-    for name, decisions in extra.items():
+        made = _one_at_a_time(space, levels)
+    elif design == "add-one-in":
+        made = _add_one_in(space, stripped or {})
+    elif design == "pairs":
+        made = _pairs(space, levels)
+    elif design == "factorial":
+        made = _factorial(space, levels)
+    elif design == "fractional":
+        made = _fractional(space, levels, runs)
+    else:
+        made = Design((Arm(REFERENCE, space.reference, {}),), ())
+    arms, comparisons = list(made.arms), list(made.comparisons)
+    for name, decisions in (extra or {}).items():
         for address in decisions.keys() - space.decisions().keys():
             raise InputError(f"arm {name!r}: no decision {address!r}{suggest(address, space.decisions())}")
-        made.append(arm(space, decisions, name))
-        _limit(made)
-    _distinct(made)
-    return made
-
-
-def _limit(made: list[Arm]) -> None:
-    if len(made) > MAX_ARMS:
-        raise InputError(f"a study has at most {MAX_ARMS} arms; use design: search, or fewer alternatives")
-    if len(made) > 100 and sum(len(a.architecture.sublayers) for a in made) > MAX_SUBLAYERS:
-        raise InputError(f"the arms of a study have at most {MAX_SUBLAYERS} sublayers, all together")
+        found = arm(space, decisions, name)
+        arms.append(found)
+        comparisons.append(_against(found, REFERENCE))
+    _limit(arms)
+    _distinct(arms)
+    return Design(tuple(arms), tuple(comparisons), made.aliases, made.resolution)
 
 
 def arm(space: Space, decisions: Mapping[str, Any], name: str | None = None) -> Arm:
@@ -67,19 +134,6 @@ def arm(space: Space, decisions: Mapping[str, Any], name: str | None = None) -> 
     return Arm(label, architecture, changes)
 
 
-def _distinct(made: list[Arm]) -> None:
-    """A knob that does nothing is an error: two arms must not be one model."""
-    first: dict[str, str] = {}
-    for a in made:
-        other = first.setdefault(a.architecture.digest, a.name)
-        if other != a.name:
-            raise InputError(f"arm {a.name!r} is the same model as {other!r}; remove it, or let its decision act")
-    names = [a.name for a in made]
-    for name, times in Counter(names).items():
-        if times > 1:
-            raise InputError(f"two arms are named {name!r}")
-
-
 def order(names: list[str], seeds: list[int]) -> list[tuple[str, int]]:
     """Every arm under every seed: blocked by seed, so that a run cut short is still balanced; shuffled within a block."""
     cells = []
@@ -88,3 +142,238 @@ def order(names: list[str], seeds: list[int]) -> list[tuple[str, int]]:
         random.Random(seed).shuffle(block)
         cells += [(name, seed) for name in block]
     return cells
+
+
+# ---- the designs
+
+
+def _levels(space: Space, factors: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """Decision -> the values it is changed to, for the decisions that the reference meets."""
+    known = space.decisions()
+    for address in factors:
+        if address not in known:
+            raise InputError(f"factors: no decision {address!r}{suggest(address, known)}")
+        if not known[address].values:
+            raise InputError(f"factors: {address!r} is a range, which a search varies; a factor has alternatives")
+    met = [a for a in known if a in space.reference.decisions and (not factors or a in factors)]
+    for address in factors:
+        if address not in met:
+            raise InputError(f"factors: {address!r} is not met in the reference")
+    return {a: known[a].values[1:] for a in met if len(known[a].values) > 1}
+
+
+def _one_at_a_time(space: Space, levels: Mapping[str, tuple[Any, ...]]) -> Design:
+    reference = Arm(REFERENCE, space.reference, {})
+    arms = [reference]
+    for address, values in levels.items():
+        for value in values:
+            arms.append(arm(space, {address: value}))
+            _limit(arms)
+    return Design(tuple(arms), tuple(_against(a, REFERENCE) for a in arms[1:]))
+
+
+def _add_one_in(space: Space, stripped: Mapping[str, Any]) -> Design:
+    """The stripped model, and the stripped model with one of the reference's choices back; each is compared with the stripped one."""
+    if not stripped:
+        raise InputError("design: add-one-in needs stripped, the decisions of the model that choices are added to: {channel: none, ...}")
+    base = arm(space, stripped, STRIPPED)
+    arms = [Arm(REFERENCE, space.reference, {}), base]
+    comparisons = [_against(base, REFERENCE)]
+    for address in stripped:
+        rest = {a: v for a, v in stripped.items() if a != address}
+        added = arm(space, rest, f"stripped,{address}={spell(space.reference.decisions.get(address))}")
+        if rest:  # else it is the reference
+            arms.append(added)
+        name = added.name if rest else REFERENCE
+        changes = ((address, space.reference.decisions.get(address), stripped[address]),)  # without it, against with it
+        comparisons.append(Comparison(f"stripped of {address}", "change", changes, {STRIPPED: 1.0, name: -1.0}))
+    return Design(tuple(arms), tuple(comparisons))
+
+
+def _pairs(space: Space, levels: Mapping[str, tuple[Any, ...]]) -> Design:
+    """Every change alone and every two together: what the two do beyond the sum of each is their interaction."""
+    alone = _one_at_a_time(space, levels)
+    arms, comparisons = list(alone.arms), list(alone.comparisons)
+    single = [(address, value) for address, values in levels.items() for value in values]
+    for one, two in itertools.combinations(single, 2):
+        if one[0] == two[0]:
+            continue
+        both = arm(space, dict([one, two]))
+        arms.append(both)
+        _limit(arms)
+        weights = {both.name: 1.0, _label([one]): -1.0, _label([two]): -1.0, REFERENCE: 1.0}
+        comparisons.append(_interaction(space, one, two, weights))
+    return Design(tuple(arms), tuple(comparisons))
+
+
+def _factorial(space: Space, levels: Mapping[str, tuple[Any, ...]]) -> Design:
+    """Every combination. A main effect is the mean change over all combinations of the others, an interaction the mean difference of it."""
+    if math.prod(1 + len(v) for v in levels.values()) > MAX_ARMS:
+        raise InputError(f"a full factorial over {', '.join(levels)} has more than {MAX_ARMS} arms; name fewer factors, or take a fraction")
+    reference = space.reference.decisions
+    full = {a: (reference[a], *values) for a, values in levels.items()}
+    cells = [dict(zip(full, values, strict=True)) for values in itertools.product(*full.values())]
+    name = {tuple(cell.values()): _name(cell, reference) for cell in cells}
+    arms = [_cell(space, cell) for cell in cells]
+    comparisons: list[Comparison] = []
+
+    def total(signs: Mapping[Held, float]) -> dict[str, float]:
+        """The weights of the means over the cells that hold some values."""
+        weights: dict[str, float] = {}
+        for held, sign in signs.items():
+            chosen = [c for c in cells if all(c[a] == v for a, v in held)]
+            for c in chosen:
+                label = name[tuple(c.values())]
+                weights[label] = weights.get(label, 0.0) + sign / len(chosen)
+        return weights
+
+    for a, values in levels.items():
+        for v in values:
+            weights = total({((a, v),): 1.0, ((a, reference[a]),): -1.0})
+            comparisons.append(Comparison(f"main effect of {_label([(a, v)])}", "main", ((a, reference[a], v),), weights))
+    for (a, values), (b, others) in itertools.combinations(levels.items(), 2):
+        for v, w in itertools.product(values, others):
+            r, s = reference[a], reference[b]
+            signs: dict[Held, float] = {((a, v), (b, w)): 1.0, ((a, v), (b, s)): -1.0, ((a, r), (b, w)): -1.0, ((a, r), (b, s)): 1.0}
+            comparisons.append(_interaction(space, (a, v), (b, w), total(signs)))
+    return Design(tuple(arms), tuple(comparisons))
+
+
+def _fractional(space: Space, levels: Mapping[str, tuple[Any, ...]], runs: int | None) -> Design:
+    """A regular two-level fraction: each further factor is changed where an odd number of its generators is.
+
+    Every factor has its reference and its first alternative. Among all generators those are taken that confound the fewest short
+    effects: the highest resolution, then the least aberration. Source: Box and Hunter 1961; Fries and Hunter 1980.
+    """
+    names = list(levels)
+    if not 3 <= len(names) <= MAX_FACTORS:
+        raise InputError(f"design: fractional takes 3 to {MAX_FACTORS} factors, not {len(names)}; name them in factors")
+    wanted = runs or 2 ** (len(names) - 1 if len(names) < 6 else 4)
+    base = wanted.bit_length() - 1
+    if wanted != 2**base or not 2 <= base < len(names):
+        sizes = ", ".join(str(2**k) for k in range(2, len(names)))
+        raise InputError(f"runs of a fraction over {len(names)} factors is one of {sizes}, not {wanted}")
+    generators = _generators(len(names), base)
+    words = _words(generators, base)
+    reference = space.reference.decisions
+    cells, bits = [], []
+    for choice in itertools.product((0, 1), repeat=base):
+        row = [*choice, *(sum(choice[i] for i in g) % 2 for g in generators)]
+        bits.append(row)
+        cells.append({a: levels[a][0] if bit else reference[a] for a, bit in zip(names, row, strict=True)})
+    arms = [_cell(space, cell) for cell in cells]
+    comparisons = []
+    for i, a in enumerate(names):
+        weights = {x.name: (1.0 if row[i] else -1.0) * 2 / wanted for x, row in zip(arms, bits, strict=True)}
+        change = (a, levels[a][0])
+        comparisons.append(Comparison(f"main effect of {_label([change])}", "main", ((a, reference[a], change[1]),), weights))
+    seen: set[frozenset[int]] = set()
+    for i, j in itertools.combinations(range(len(names)), 2):
+        same = {frozenset({i, j}) ^ word for word in [frozenset[int](), *words]}
+        if seen & same or any(len(e) == 1 for e in same):
+            continue  # the same sum as another, which its aliases name
+        seen |= same
+        weights = {x.name: (1.0 if row[i] == row[j] else -1.0) * 4 / wanted for x, row in zip(arms, bits, strict=True)}
+        comparisons.append(_interaction(space, (names[i], levels[names[i]][0]), (names[j], levels[names[j]][0]), weights))
+    return Design(tuple(arms), tuple(comparisons), _aliases(names, words), min(map(len, words)))
+
+
+def _generators(factors: int, base: int) -> tuple[tuple[int, ...], ...]:
+    """For each factor beyond the base, the base factors whose changes it follows."""
+    subsets = [s for size in range(base, 1, -1) for s in itertools.combinations(range(base), size)]
+    if factors - base > len(subsets):
+        raise InputError(f"a fraction of {2**base} runs holds at most {base + len(subsets)} factors, not {factors}; take more runs")
+
+    def badness(generators: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
+        lengths = Counter(len(w) for w in _words(generators, base))
+        return tuple(lengths[k] for k in range(3, factors + 1))  # the shortest words first
+
+    choices = itertools.islice(itertools.combinations(subsets, factors - base), 20_000)
+    return min(choices, key=badness)
+
+
+def _words(generators: Sequence[tuple[int, ...]], base: int) -> list[frozenset[int]]:
+    """The defining words of a fraction: products of factors that are constant over its runs."""
+    single = [frozenset({*g, base + i}) for i, g in enumerate(generators)]
+    words = []
+    for size in range(1, len(single) + 1):
+        for chosen in itertools.combinations(single, size):
+            word: frozenset[int] = frozenset()
+            for w in chosen:
+                word = word ^ w
+            words.append(word)
+    return words
+
+
+def _aliases(names: Sequence[str], words: Sequence[frozenset[int]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Every main effect and two-way interaction with the effects of at most three factors that it can not be told from."""
+    effects = [frozenset(c) for size in (1, 2) for c in itertools.combinations(range(len(names)), size)]
+
+    def spelt(effect: frozenset[int]) -> str:
+        return " x ".join(names[i] for i in sorted(effect))
+
+    found = []
+    for effect in effects:
+        same = sorted((effect ^ w for w in words), key=lambda e: (len(e), sorted(e)))
+        found.append((spelt(effect), tuple(spelt(e) for e in same if 0 < len(e) <= 3)))
+    return tuple(found)
+
+
+# ---- arms and comparisons
+
+
+def _against(a: Arm, other: str) -> Comparison:
+    changes = tuple((address, here, there) for address, (here, there) in a.changes.items())
+    return Comparison(a.name, "change", changes, {a.name: 1.0, other: -1.0}, a.equalise)
+
+
+def _interaction(space: Space, one: tuple[str, Any], two: tuple[str, Any], weights: Mapping[str, float]) -> Comparison:
+    reference = space.reference.decisions
+    changes = tuple((a, reference[a], v) for a, v in (one, two))
+    return Comparison(f"{_label([one])} x {_label([two])}", "interaction", changes, dict(weights))
+
+
+def _cell(space: Space, cell: Mapping[str, Any]) -> Arm:
+    reference = space.reference.decisions
+    changed = {a: v for a, v in cell.items() if v != reference[a]}
+    return arm(space, changed) if changed else Arm(REFERENCE, space.reference, {})
+
+
+def _name(cell: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
+    return _label([(a, v) for a, v in cell.items() if v != reference[a]]) or REFERENCE
+
+
+def _label(changes: Sequence[tuple[str, Any]]) -> str:
+    return ",".join(f"{address}={value}" for address, value in changes)
+
+
+def spell(value: Any) -> str:
+    """A decision's value in words; one that is not met is a dash."""
+    if value is None:
+        return "-"
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _limit(made: Sequence[Arm]) -> None:
+    if len(made) > MAX_ARMS:
+        raise InputError(f"a study has at most {MAX_ARMS} arms; use design: search, or fewer alternatives")
+    if len(made) > 100 and sum(len(a.architecture.sublayers) for a in made) > MAX_SUBLAYERS:
+        raise InputError(f"the arms of a study have at most {MAX_SUBLAYERS} sublayers, all together")
+
+
+def _distinct(made: Sequence[Arm]) -> None:
+    """A knob that does nothing is an error: two arms must not be one model."""
+    first: dict[str, str] = {}
+    for a in made:
+        other = first.setdefault(a.architecture.digest, a.name)
+        if other != a.name:
+            raise InputError(f"arm {a.name!r} is the same model as {other!r}; remove it, or let its decision act")
+    for name, times in Counter(a.name for a in made).items():
+        if times > 1:
+            raise InputError(f"two arms are named {name!r}")
+
+
+def renamed(comparison: Comparison, names: Mapping[str, str], equalise: str) -> Comparison:
+    """The same comparison of other arms: those that were made equal in something."""
+    weights = {names.get(name, name): weight for name, weight in comparison.weights.items()}
+    return Comparison(names.get(comparison.name, comparison.name), comparison.kind, comparison.changes, weights, equalise)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from aotsearch.cost import cost
-from aotsearch.design import order
+from aotsearch.cost import cost, training_bytes, training_cost
+from aotsearch.design import Arm, order
 from aotsearch.model import build
 from aotsearch.progress import clock
 from aotsearch.runner import local_device
@@ -18,38 +18,54 @@ STARTUP_S = 25.0  # Ray, MLflow and the report, on a laptop
 
 
 def forecast(study: Study, workers: int | None = None) -> dict[str, Any]:
-    """Every trial with parameters, FLOPs and seconds, and the seconds of the whole with `workers` at a time."""
+    """Every trial with what it costs, and the seconds of the whole with `workers` at a time.
+
+    What is decided only as the study runs is counted apart: tuning, a search and its confirmation, seeds beyond the first ones.
+    """
     s = study.settings
     cpus = os.cpu_count() or 1
     at_once = workers or max(1, cpus // s.resources.cpus)
     grant = Grant(s.resources.cpus, local_device(s.resources.gpus))
     study.task.prepare()
     arms = {arm.name: arm for arm in study.arms()}
-    seconds, counts = {}, {}
+    seconds: dict[str, float] = {}
     measure(build(study.reference), study.task, study.training(), grant)  # the first steps of a process are slow
-    for name, arm in arms.items():
-        counts[name] = cost(arm.architecture)
-        seconds[name] = round(measure(build(arm.architecture), study.task, study.training(), grant), 2)
-    trials = [
-        {
-            "arm": name,
-            "seed": seed,
-            "parameters": counts[name].parameters,
-            "parameters_without_embeddings": counts[name].parameters_without_embeddings,
-            "flops_per_token": counts[name].flops_per_token,
-            "seconds": seconds[name],
-        }
-        for name, seed in order(list(arms), s.seed_list)
-    ]
-    total: float = sum(seconds[str(t["arm"])] for t in trials)
-    document: dict[str, Any] = {"trials": trials, "workers": at_once}
+    for arm in arms.values():
+        if arm.architecture.digest not in seconds:
+            seconds[arm.architecture.digest] = round(measure(build(arm.architecture), study.task, study.training(), grant), 2)
+    trials = [_trial(arms[name], seed, s.budget.batch, seconds) for name, seed in order(list(arms), s.first_seeds)]
+    one_seed = sum(seconds.values())  # arms that are one model are trained once
+    document: dict[str, Any] = {"trials": trials, "workers": at_once, "aliases": dict(study.design.aliases)}
+    document |= {"arms": list(arms), "models": len(seconds)}
+    total = one_seed * len(s.first_seeds)
+    if s.tuning:
+        document["tuning_seconds"] = round(one_seed * len(s.tuning.tune) * s.tuning.seeds, 1)
+        document["own_rate_seconds"] = round(one_seed * len(s.first_seeds), 1)  # at most: where each arm's own rate is not the shared one
+        total += document["tuning_seconds"] + document["own_rate_seconds"]
+    if s.adaptive:
+        document["further_seconds"] = round(one_seed * (s.adaptive.max - s.adaptive.min), 1)  # at most: where nothing is settled before
     if s.design == "search":  # the architectures are not known yet: each is taken to cost what the reference does
-        searched = seconds["reference"] * s.search.trials
-        confirmed = seconds["reference"] * len(s.seed_list) * s.search.confirm
-        document["search_seconds"] = round(searched, 1)
-        total += searched + confirmed
+        document["search_seconds"] = round(one_seed * s.search.trials, 1)
+        total += document["search_seconds"] + one_seed * len(s.first_seeds) * s.search.confirm
     document["seconds"] = round(total / at_once + STARTUP_S, 1)
     return document
+
+
+def _trial(arm: Arm, seed: int, batch: int, seconds: dict[str, float]) -> dict[str, Any]:
+    counts, training = cost(arm.architecture), training_cost(arm.architecture)
+    return {
+        "arm": arm.name,
+        "seed": seed,
+        "parameters": counts.parameters,
+        "parameters_without_embeddings": counts.parameters_without_embeddings,
+        "flops_per_token": counts.flops_per_token,
+        "backward_flops_per_token": training.backward_flops_per_token,
+        "memory_bytes": training_bytes(arm.architecture, batch),
+        "state_per_sequence": counts.state_per_sequence,
+        "equalise": arm.equalise,
+        "resized": [list(change) for change in arm.resized],
+        "seconds": seconds[arm.architecture.digest],
+    }
 
 
 def table(document: dict[str, Any]) -> str:
@@ -60,11 +76,28 @@ def table(document: dict[str, Any]) -> str:
         seeds.setdefault(trial["arm"], []).append(trial["seed"])
         first.setdefault(trial["arm"], trial)
     width = max(map(len, first))
-    lines = [f"{'arm':{width}}  seeds  parameters  FLOPs/token  s/trial"]
-    for name in sorted(first, key=lambda n: bool(n != "reference")):
+    reference = first["reference"]
+    lines = [f"{'arm':{width}}  seeds  parameters  against  FLOPs/token  against     memory  s/trial"]
+    for name in document["arms"]:
         t = first[name]
-        lines.append(f"{name:{width}}  {len(seeds[name]):5}  {t['parameters']:10,}  {t['flops_per_token']:11,}  {t['seconds']:7.1f}")
+        size, work = (t[key] / reference[key] - 1 for key in ("parameters", "flops_per_token"))
+        resized = "".join(f"  {what} {before} -> {after}" for what, before, after in t["resized"])
+        lines.append(
+            f"{name:{width}}  {len(seeds[name]):5}  {t['parameters']:10,}  {size:+7.1%}  {t['flops_per_token']:11,}  {work:+7.1%}  "
+            f"{t['memory_bytes'] / 2**20:7.1f} MB  {t['seconds']:7.1f}{resized}"
+        )
+    for effect, others in document["aliases"].items():
+        lines.append(f"{effect} can not be told from {', '.join(others) or 'effects of more than three factors'}")
+    if "tuning_seconds" in document:
+        both = document["tuning_seconds"] + document["own_rate_seconds"]
+        lines.append(f"finding each arm's learning rate and training at it: at most {clock(both)} of training, in the time below")
+    if "further_seconds" in document:
+        lines.append(
+            f"further seeds where a verdict is open: at most {clock(document['further_seconds'])} of training, not in the time below"
+        )
     if "search_seconds" in document:
         lines.append(f"the search itself: about {clock(document['search_seconds'])} of training before early stopping")
-    lines.append(f"{len(document['trials'])} trials, {document['workers']} at a time: about {clock(document['seconds'])}")
+    shared = f" of {document['models']} models" if document["models"] < len(first) else ""
+    lines.append(f"{len(first)} arms{shared}, {document['workers']} trials at a time: about {clock(document['seconds'])}")
+    lines.append("Memory: weights, gradients, Adam's moments and the activations of a batch in float32, of one trial.")
     return "\n".join(lines)

@@ -104,7 +104,7 @@ class Progress:
         grid = Table.grid(padding=(0, 2))
         for trial, point in list(self.running.values()):
             steps = trial["training"]["steps"]
-            loss = f"train loss {point['train_loss']:.3f} nats" if "train_loss" in point else "starting"
+            loss = f"train loss {point['train_loss']:.3f}" if "train_loss" in point else "starting"
             bar = ProgressBar(total=steps, completed=point.get("step", 0), width=24)
             grid.add_row(Text(f"{trial['arm']} seed {trial['seed']}"), bar, Text(loss))
         elapsed = clock(time.monotonic() - self.began)

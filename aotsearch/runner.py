@@ -22,10 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from aotsearch import design, yamlfile
+from aotsearch.analysis import expected, unsettled
 from aotsearch.architecture import Architecture
 from aotsearch.errors import AotsearchError, InputError, RunError
 from aotsearch.ledger import FAILED, Ledger
 from aotsearch.progress import Progress
+from aotsearch.rates import TUNE_SEED, Rate, beyond, chosen, used
 from aotsearch.study import Study, load
 
 SEARCH_SEED = 10_000  # search trials run under this seed plus the sampler's, so that the seeds of the study stay fresh
@@ -174,24 +176,61 @@ class _Run:
             raise KeyboardInterrupt
 
     def _execute(self) -> None:
-        if self.study.settings.design == "search":
+        s = self.study.settings
+        if s.design == "search":
             self._search()
-            arms = self._candidates()
-            self._designed(arms, "confirm")
-        else:
-            self._designed(self.study.arms(), "design")
+        arms = self._candidates() if s.design == "search" else self.study.arms()
+        phase = "confirm" if s.design == "search" else "design"
+        rates = self._tune(arms) if s.tuning else {}
+        self._train(arms, s.first_seeds, rates, phase)
+        if s.adaptive is not None:
+            self._replicate(arms, rates, phase)
 
-    def _designed(self, arms: list[design.Arm], phase: str) -> None:
+    def _train(self, arms: list[design.Arm], seeds: list[int], rates: Mapping[str, Rate], phase: str) -> None:
+        """Every arm under every seed, at the shared learning rate and, where it is another, at its own."""
+        by_name = {a.name: a for a in arms}
+        cells = []
+        for name, seed in design.order(list(by_name), seeds):
+            for rate in dict.fromkeys(used(rates, name, design.REFERENCE, mode) for mode in ("shared", "tuned")):
+                cells.append((by_name[name], seed, rate))
+        self._run(cells, phase)
+
+    def _run(self, cells: list[tuple[design.Arm, int, float | None]], phase: str) -> None:
         from aotsearch import trial
         from aotsearch.schedule import Work
 
-        by_name = {a.name: a for a in arms}
-        cells = design.order(list(by_name), self.study.settings.seed_list)
-        plans = [trial.plan(self.study, by_name[name], seed, phase) for name, seed in cells]
+        plans = trial.plans(self.study, cells, phase)
         left = [p for p in plans if not self._finished(p["key"])]
         self.progress.begin(len(plans), [self.records[p["key"]] for p in plans if self._finished(p["key"])])
         if left:
             self._hand_over(Work(trials=left))
+
+    def _tune(self, arms: list[design.Arm]) -> dict[str, Rate]:
+        """Each arm's own learning rate; the list is extended for the arms whose best rate lies at its end."""
+        tuning, measure = self.study.settings.tuning, self.study.task.measure
+        assert tuning is not None
+        seeds = [TUNE_SEED + i for i in range(tuning.seeds)]
+        wanted = {a.name: list(tuning.tune) for a in arms}
+        while True:
+            self.progress.say("finding each arm's learning rate ...")
+            self._run([(a, seed, rate) for seed in seeds for a in arms for rate in wanted[a.name]], "tune")
+            found = {a.name: chosen(self.records.values(), a.name, measure) for a in arms}
+            further = {name: beyond(rate, tuning.tune, tuning.extend) for name, rate in found.items()}
+            if not any(further.values()):
+                return found
+            for name, rate in further.items():
+                wanted[name] += [rate] if rate else []
+
+    def _replicate(self, arms: list[design.Arm], rates: Mapping[str, Rate], phase: str) -> None:
+        """One more seed for the arms of every comparison that is not settled, until all are or have the most seeds allowed."""
+        adaptive = self.study.settings.adaptive
+        assert adaptive is not None
+        for seed in range(adaptive.min, adaptive.max):
+            names = unsettled(list(self.records.values()), self.study)
+            if not names:
+                return
+            self.progress.say(f"seed {seed + 1} of at most {adaptive.max} for {len(names)} arms whose verdict is open ...")
+            self._train([a for a in arms if a.name in names], [seed], rates, phase)
 
     def _search(self) -> None:
         from aotsearch import trial
@@ -362,7 +401,7 @@ def planned(study: Study, records: Iterable[Mapping[str, Any]]) -> int:
     """How many trials a study has in all; a search that found fewer architectures than asked for counts those it found."""
     s = study.settings
     if s.design != "search":
-        return len(study.arms()) * len(s.seed_list)
+        return expected(list(records), study)
     candidates = {r["digest"] for r in records if r["phase"] == "confirm"}
     return s.search.trials + len(s.seed_list) * (len(candidates) or s.search.confirm + 1)
 

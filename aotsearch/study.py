@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -17,16 +18,17 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
-from aotsearch import grammar, registry, yamlfile
+from aotsearch import design, diagnostics, grammar, registry, yamlfile
 from aotsearch.architecture import Architecture
-from aotsearch.design import Arm, arms
+from aotsearch.design import Arm, Design
 from aotsearch.errors import InputError, Mark, Problem, suggest
-from aotsearch.registry import Count, Positive
+from aotsearch.registry import Count, Flag, Natural, Positive
 from aotsearch.space import Space
 from aotsearch.yamlfile import Node
 
 MAX_SEEDS = 10_000
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Mode = Literal["none", "parameters", "flops"]
 
 
 class Settings(BaseModel):
@@ -36,7 +38,7 @@ class Settings(BaseModel):
 class Budget(Settings):
     """How long each trial trains, and how often it is measured."""
 
-    steps: Count = Field(600, description="optimiser steps")
+    steps: Natural = Field(600, description="optimiser steps; 0 measures the models untrained")
     batch: Count = Field(16, description="sequences per step")
     evaluations: Count = Field(4, description="evaluations of the whole validation split, the last at the end")
 
@@ -61,6 +63,34 @@ class Search(Settings):
     seed: int = Field(0, ge=0, description="seed of the sampler")
 
 
+class Tuning(Settings):
+    """Each arm's own learning rate, found on the validation split under seeds of its own."""
+
+    tune: Annotated[list[Positive], Field(min_length=2)] = Field(description="the rates tried, each for every arm")
+    seeds: Count = Field(1, description="seeds per rate")
+    extend: Natural = Field(2, description="how often the list is extended where an arm's best rate lies at its end")
+
+    @pydantic.field_validator("tune")
+    @classmethod
+    def _rising(cls, tune: list[float]) -> list[float]:
+        if len(set(tune)) < len(tune):
+            raise ValueError("the rates to try are distinct")
+        return sorted(tune)
+
+
+class Adaptive(Settings):
+    """Seeds as needed: after `min`, the least settled comparisons get more, until all are settled or have `max`."""
+
+    min: Annotated[int, Field(ge=2)] = Field(4, description="seeds before the first look")
+    max: Annotated[int, Field(ge=3)] = Field(16, description="most seeds of an arm")
+
+    @pydantic.model_validator(mode="after")
+    def _ordered(self) -> Adaptive:
+        if self.max <= self.min:
+            raise ValueError("max is above min")
+        return self
+
+
 class Resources(Settings):
     """What one trial is granted."""
 
@@ -71,30 +101,78 @@ class Resources(Settings):
 class StudySettings(Settings):
     """The `study` section."""
 
-    design: Literal["one-at-a-time", "search"] = Field("one-at-a-time", description="which arms are trained")
-    seeds: Count | list[int] = Field(5, description="how many seeds each arm is trained under, or which")
+    design: Literal["one-at-a-time", "add-one-in", "factorial", "fractional", "pairs", "search"] = Field(
+        "one-at-a-time", description="which arms are trained, and what they are compared for"
+    )
+    factors: list[str] = Field([], description="the decisions that the design varies; all, if none are named")
+    stripped: dict[str, Any] = Field({}, description="for add-one-in: decision -> value of the model that choices are added to")
+    runs: Count | None = Field(None, description="for fractional: how many arms, a power of two")
+    seeds: Count | list[int] | Adaptive = Field(5, description="how many seeds each arm is trained under, or which, or {min, max}")
     budget: Budget = Budget()
-    learning_rate: Positive = Field(3e-3, description="highest learning rate, the same for all arms")
+    learning_rate: Positive | Tuning = Field(
+        3e-3, description="highest learning rate, the same for all arms; or {tune: [...]}: also each arm's own"
+    )
     optimiser: Optimiser = Optimiser()
-    equalise: Literal["none"] | list[Literal["none"]] = Field("none", description="what arms are made equal in")
+    equalise: Mode | Annotated[list[Mode], Field(min_length=1)] = Field(
+        "none", description="what arms are made equal in; several side by side"
+    )
+    resize: Literal["either", "depth", "width"] = Field("either", description="what changes where arms are made equal")
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="largest share by which an equal arm may miss the reference")
     margin: Positive = Field(0.02, description="differences within it do not matter; declared before the run")
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="of the intervals, over all arms at once")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="of the intervals, over all comparisons at once")
     arms: dict[str, dict[str, Any]] = Field({}, description="further arms: name -> decision -> value")
     search: Search = Search()
+    diagnostics: list[str] | Literal["cheap", "all", "none"] = Field("cheap", description="what is measured of every layer after training")
+    knock_out: Flag = Field(False, description="whether each layer of the trained reference is also removed without training again")
     resources: Resources = Resources()
 
     @pydantic.field_validator("seeds")
     @classmethod
-    def _distinct(cls, seeds: int | list[int]) -> int | list[int]:
+    def _distinct(cls, seeds: int | list[int] | Adaptive) -> int | list[int] | Adaptive:
         if isinstance(seeds, list) and (not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0):
             raise ValueError("seeds are distinct whole numbers of at least 0")
         if isinstance(seeds, int) and seeds > MAX_SEEDS:
             raise ValueError(f"at most {MAX_SEEDS} seeds")
         return seeds
 
+    @pydantic.field_validator("diagnostics")
+    @classmethod
+    def _known(cls, names: Any) -> Any:
+        for name in names if isinstance(names, list) else ():
+            if name not in diagnostics.catalogue():
+                raise ValueError(f"no diagnostic {name!r}{suggest(name, diagnostics.catalogue())}")
+        return names
+
     @property
     def seed_list(self) -> list[int]:
+        """The seeds of the study; of an adaptive one, all that it may come to."""
+        if isinstance(self.seeds, Adaptive):
+            return list(range(self.seeds.max))
         return list(self.seeds) if isinstance(self.seeds, list) else list(range(self.seeds))
+
+    @property
+    def first_seeds(self) -> list[int]:
+        """The seeds that every arm is trained under, whatever comes out."""
+        return list(range(self.seeds.min)) if isinstance(self.seeds, Adaptive) else self.seed_list
+
+    @property
+    def modes(self) -> list[str]:
+        return [self.equalise] if isinstance(self.equalise, str) else list(dict.fromkeys(self.equalise))
+
+    @property
+    def tuning(self) -> Tuning | None:
+        return self.learning_rate if isinstance(self.learning_rate, Tuning) else None
+
+    @property
+    def measured(self) -> list[str]:
+        """The diagnostics that are measured of every layer, by name."""
+        if isinstance(self.diagnostics, list):
+            return list(self.diagnostics)
+        return {"none": [], "cheap": list(diagnostics.cheap()), "all": list(diagnostics.catalogue())}[self.diagnostics]
+
+    @property
+    def adaptive(self) -> Adaptive | None:
+        return self.seeds if isinstance(self.seeds, Adaptive) else None
 
 
 @dataclass(frozen=True)
@@ -122,29 +200,49 @@ class Study:
         return self.space.reference
 
     @functools.cached_property
-    def _arms(self) -> list[Arm]:
-        return arms(self.space, self.settings.design, self.settings.arms)
+    def base_design(self) -> Design:
+        """The arms and what they are compared for, before any is re-sized."""
+        s = self.settings
+        return design.make(self.space, s.design, s.factors, s.stripped, s.runs, s.arms)
+
+    @functools.cached_property
+    def design(self) -> Design:
+        """The arms and what they are compared for, under every mode of `equalise`."""
+        s = self.settings
+        if s.modes == ["none"]:
+            return self.base_design
+        # what measures models needs torch, so it is loaded by name and only for studies that re-size
+        equalise = importlib.import_module("aotsearch.equalise")
+        found: Design = equalise.equalised(self.space, self.base_design, s.modes, s.resize, s.tolerance)
+        return found
 
     def arms(self) -> list[Arm]:
         """The arms of the design, the reference first."""
-        return list(self._arms)
+        return list(self.design.arms)
 
     def arm(self, name: str) -> Arm:
         """One arm by name."""
-        by_name = {a.name: a for a in self._arms}
+        by_name = {a.name: a for a in self.base_design.arms}
+        by_name = by_name if name in by_name else {a.name: a for a in self.design.arms}
         if name not in by_name:
             raise InputError(f"no arm {name!r}{suggest(name, by_name)}")
         return by_name[name]
 
-    def training(self) -> dict[str, Any]:
-        """Everything besides architecture, task and seed that decides a trial's numbers."""
+    def training(self, rate: float | None = None) -> dict[str, Any]:
+        """Everything besides architecture, task and seed that decides a trial's numbers.
+
+        Args:
+            rate: The learning rate, where it is tuned; by default the middle one of the list.
+        """
         s = self.settings
-        return {**s.budget.model_dump(), "learning_rate": s.learning_rate, **s.optimiser.model_dump()}
+        given = s.learning_rate.tune[len(s.learning_rate.tune) // 2] if isinstance(s.learning_rate, Tuning) else s.learning_rate
+        return {**s.budget.model_dump(), "learning_rate": rate or given, **s.optimiser.model_dump()}
 
     @property
     def digest(self) -> str:
         """Names what must be equal for two trials to be compared: the task and the training."""
-        text = json.dumps([self.task.to_plain(), self.training()], sort_keys=True)
+        rate = self.settings.model_dump()["learning_rate"]
+        text = json.dumps([self.task.to_plain(), self.training() | {"learning_rate": rate}], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -208,7 +306,7 @@ def parse(node: Node, folder: Path) -> Study:
     assert name is not None and space is not None and task is not None
     study = Study(name, question, task, space, settings, node.plain() | {"task": task.to_plain()})
     try:
-        study.arms()
+        study.base_design  # noqa: B018 (arms that can not be are errors of the file)
     except InputError as e:
         raise e.at(_arms_mark(node)) from None
     return study
@@ -307,9 +405,34 @@ def _settings(node: Node) -> StudySettings:
     try:
         return StudySettings.model_validate(node.plain(), strict=None)
     except pydantic.ValidationError as e:
-        problems = [_problem(node, error) for error in e.errors()]
+        problems = [_problem(node, error) for error in e.errors() if _speaks_of(node, error["loc"])]
         first = {(p.mark, "no option" in p.message and p.message): p for p in reversed(problems)}  # a union complains once per member
         raise InputError(reversed(first.values())) from None
+
+
+NESTED: dict[str, type[Settings]] = {"Tuning": Tuning, "Adaptive": Adaptive}  # settings that stand beside a plain value
+
+
+def _nested(key: int | str) -> type[Settings] | None:
+    """The settings that a step of a pydantic path names; with a validator around them they are part of its name."""
+    return next((model for name, model in NESTED.items() if isinstance(key, str) and name in key), None)
+
+
+def _speaks_of(node: Node, path: tuple[int | str, ...]) -> bool:
+    """Whether an error is about the member of a union that a person meant: the mapping, the list or the plain value."""
+    for key in path:
+        if isinstance(node.value, dict) and key in node.value:
+            node = node.value[key]
+        elif isinstance(node.value, list) and isinstance(key, int) and key < len(node.value):
+            node = node.value[key]
+        elif isinstance(key, str) and (_nested(key) or isinstance(node.value, dict)):
+            if not (_nested(key) and isinstance(node.value, dict)):
+                return False
+        elif isinstance(key, str) and isinstance(node.value, list):
+            return "list" in key
+        elif isinstance(key, str) and "list" in key:
+            return False
+    return True
 
 
 def _problem(node: Node, error: Any) -> Problem:
@@ -326,8 +449,11 @@ def _problem(node: Node, error: Any) -> Problem:
             mark = node.mark
     name = path[-1] if path else "study"
     if error["type"] == "extra_forbidden":
-        for key in path[:-1]:
-            model = model.model_fields[key].annotation
+        for key in error["loc"][:-1]:
+            model = _nested(key) or (model.model_fields[key].annotation if key in getattr(model, "model_fields", ()) else model)
         return Problem(f"{path[-2] if path[1:] else 'study'} has no option {name!r}{suggest(name, model.model_fields)}", mark)
+    if error["type"] == "missing":
+        return Problem(f"{name} needs {error['loc'][-1]!r}", mark)
     message = error["msg"].removeprefix("Value error, ")
-    return Problem(f"{name}: {message[0].lower()}{message[1:]}, not {node.kind}", mark)
+    found = "" if ", not " in message else f", not {node.kind}"
+    return Problem(f"{name}: {message[0].lower()}{message[1:].removesuffix(' after validation')}{found}", mark)

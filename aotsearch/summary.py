@@ -5,12 +5,14 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from aotsearch.analysis import Analysis, spell
+from aotsearch.analysis import Analysis, Contrast
+from aotsearch.design import STRIPPED, spell
 
 NOT_BETTER = "not clearly better"
 
@@ -25,17 +27,84 @@ def bounds(low: float | None, high: float | None, digits: int, sign: bool = True
     return "-" if low is None else f"[{number(low, digits, sign)}, {number(high, digits, sign)}]"
 
 
-def verdict_lines(analysis: Analysis) -> list[str]:
-    """One line per contrast, aligned: label, difference, interval, verdict, remark."""
-    rows = []
+def view(c: Contrast) -> str:
+    """Under which terms an arm was compared, in words; empty for arms as they are at the shared learning rate."""
+    said = [f"equal {'FLOPs' if c.equalise == 'flops' else c.equalise}"] if c.equalise != "none" else []
+    return ", ".join(said + ["own learning rate"] * (c.rate == "tuned"))
+
+
+def title(c: Contrast) -> str:
+    """What was compared, without its terms: the change where there is one alone, else the name."""
+    if len(c.changes) == 1 and c.kind in ("change", "main"):
+        return c.change + " (of the stripped model)" * c.arm.startswith(f"{STRIPPED} of ")
+    return c.arm.removesuffix(f"@{c.equalise}").removeprefix("main effect of ")
+
+
+KINDS = {"change": "", "main": "main effects", "interaction": "interactions"}
+
+
+def groups(contrasts: Iterable[Contrast]) -> list[tuple[str, list[Contrast]]]:
+    """The contrasts of one kind under one set of terms, with a heading each, in the order of the study."""
+    found: dict[str, list[Contrast]] = {}
+    for c in sorted(contrasts, key=lambda c: list(KINDS).index(c.kind)):
+        heading = ", ".join(filter(None, [KINDS[c.kind], view(c)])) or "changes"
+        found.setdefault(heading, []).append(c)
+    return list(found.items())
+
+
+@dataclass(frozen=True)
+class Component:
+    """One comparison under all the terms of a study.
+
+    Attributes:
+        contrasts: View -> contrast.
+        verdict: The one that every view that is decided agrees on; `depends` where they do not, `undecided` where none is.
+        remark: What the views say, where they do not all say the same.
+    """
+
+    kind: str
+    title: str
+    contrasts: Mapping[str, Contrast]
+    verdict: str
+    remark: str
+
+
+def components(analysis: Analysis) -> list[Component]:
+    """One line for each comparison, whatever the number of views it was made under."""
+    found: dict[tuple[str, str], dict[str, Contrast]] = {}
     for c in analysis.contrasts:
-        difference = number(c.difference, analysis.digits, sign=True)
-        shown = f"{difference} {analysis.unit}" if c.difference is not None else "-"
-        remark = f"({c.remark})" if c.remark else ""
-        rows.append((c.label, shown, bounds(c.low, c.high, analysis.digits), c.verdict, remark))
-    widths = [max((len(row[i]) for row in rows), default=0) for i in range(5)]
+        found.setdefault((c.kind, title(c)), {})[view(c)] = c
+    return [_component(kind, name, views) for (kind, name), views in found.items()]
+
+
+def _component(kind: str, name: str, views: Mapping[str, Contrast]) -> Component:
+    decided = {c.verdict for c in views.values()} - {"undecided"}
+    word = decided.pop() if len(decided) == 1 else "depends" if decided else "undecided"
+    said: dict[str, list[str]] = {}
+    for v, c in views.items():
+        said.setdefault(c.verdict, []).append(f"at {v.replace(', ', ' and ')}" if v else "as it is")
+    remark = "; ".join(f"{verdict} {', '.join(terms)}" for verdict, terms in said.items()) if len(said) > 1 else ""
+    return Component(kind, name, views, word, remark)
+
+
+def verdict_lines(analysis: Analysis) -> list[str]:
+    """One line per contrast, aligned: label, difference, interval, verdict, remark; a heading for each view where there are several."""
+    rows: list[tuple[str, ...]] = []
+    sets = groups(analysis.contrasts)
+    for heading, contrasts in sets:
+        rows += [(f"{heading}:",)] if len(sets) > 1 else []
+        for c in contrasts:
+            difference = number(c.difference, analysis.digits, sign=True)
+            shown = f"{difference} {analysis.unit}" if c.difference is not None else "-"
+            remark = f"({c.remark})" if c.remark else ""
+            label = "  " * (len(sets) > 1) + title(c)
+            rows.append((label, shown, bounds(c.low, c.high, analysis.digits), c.verdict, remark))
+    widths = [max((len(row[i]) for row in rows if len(row) > 1), default=0) for i in range(5)]
     return [
-        f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:<{widths[3]}}  {row[4]}".rstrip() for row in rows
+        f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:<{widths[3]}}  {row[4]}".rstrip()
+        if len(row) > 1
+        else row[0]
+        for row in rows
     ]
 
 
@@ -44,16 +113,23 @@ def _baselines(data: Mapping[str, Any] | None) -> Mapping[str, float]:
 
 
 def against_baselines(analysis: Analysis, data: Mapping[str, Any] | None) -> list[str]:
-    """How the reference compares with each count-based baseline: learning that a table of counts can do proves little."""
+    """How the reference compares with each baseline: learning that a table of counts can do proves little.
+
+    The data may name some of them as `bounds`, which no model is expected to beat; these say how much there is left to learn.
+    """
     lines, digits, unit = [], analysis.digits, analysis.unit
+    bounds = (data or {}).get("bounds") or ()
     for name, value in _baselines(data).items():
         if analysis.value is None:
             lines.append(f"{name} {number(value, digits)} {unit}; the reference has no finished seed yet")
             continue
         gap = value - analysis.value
         worst = analysis.high if analysis.high is not None else analysis.value
-        word = "clearly better" if worst < value and gap > analysis.margin else f"{NOT_BETTER}, so verdicts at this budget say little"
         where = f"{number(abs(gap), digits)} {unit} {'below' if gap > 0 else 'above'} the {name} baseline of {number(value, digits)}"
+        if name in bounds:
+            lines.append(f"the reference is {where}, which no model is expected to beat")
+            continue
+        word = "clearly better" if worst < value and gap > analysis.margin else f"{NOT_BETTER}, so verdicts at this budget say little"
         lines.append(f"the reference is {where}: {word}")
     return lines
 
@@ -97,10 +173,8 @@ def _search_lines(searched: pd.DataFrame, analysis: Analysis, top: int = 5) -> l
 
 
 def _footer(analysis: Analysis) -> list[str]:
-    lines = []
-    for c in analysis.contrasts:
-        if len(c.changes) > 1:
-            lines.append(f"where {c.label} is {c.change}")
+    named = {title(c): c.change for c in analysis.contrasts if len(c.changes) > 1 and c.kind == "change"}
+    lines = [f"where {name} is {change}" for name, change in named.items()]
     gains = [c.gain for c in analysis.contrasts if c.gain is not None]
     if analysis.smallest_effect is not None:
         reach = (
@@ -112,5 +186,7 @@ def _footer(analysis: Analysis) -> list[str]:
         if bad:
             lines.append(f"outcome: {o.arm}: {', '.join(f'{n} {k}' for k, n in bad.items())} of {o.trials} trials")
     lines += [f"note: {note}" for note in analysis.notes]
-    paired = "paired by seed, Student t, Bonferroni over all contrasts; redundant = interval inside the margin"
-    return [*lines, f"method: {paired}"]
+    edges = [arm for arm, rate in analysis.rates.items() if rate.edge]
+    if edges:
+        lines.append(f"note: the best learning rate lies at the end of those tried for {', '.join(edges)}")
+    return [*lines, "method: paired by seed, intervals simultaneous over all contrasts; redundant = interval inside the margin"]

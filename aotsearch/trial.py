@@ -5,6 +5,7 @@ A trial travels as plain data (`plan` makes it, `run` takes it), so that any pro
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import hashlib
 import json
@@ -12,44 +13,67 @@ import os
 import platform
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from aotsearch import registry
+from aotsearch import probe, registry
 from aotsearch.architecture import Architecture
 from aotsearch.cost import cost
-from aotsearch.design import Arm
+from aotsearch.design import REFERENCE, Arm
 from aotsearch.errors import AotsearchError
-from aotsearch.model import build
+from aotsearch.model import Model, build
 from aotsearch.study import Study
-from aotsearch.train import Diverged, Grant, Report, train
+from aotsearch.tasks import Task
+from aotsearch.train import Diverged, Grant, Report, evaluate, train
+
+DIAGNOSED = 64  # windows or images of the validation split on which layers are measured
 
 
 class Stopped(Exception):
     """Raised by a report to end a trial early, on purpose."""
 
 
-def plan(study: Study, arm: Arm, seed: int, phase: str) -> dict[str, Any]:
-    """A trial as plain data. Its key names everything that decides its numbers, so equal keys are never trained twice."""
-    architecture = arm.architecture
-    identity = [architecture.digest, seed, study.task.to_plain(), study.training(), phase == "search"]
+def plan(study: Study, arm: Arm, seed: int, phase: str, rate: float | None = None) -> dict[str, Any]:
+    """A trial as plain data. Its key names everything that decides its numbers, so equal keys are never trained twice.
+
+    Args:
+        rate: The learning rate, where it is the arm's own.
+    """
+    architecture, training = arm.architecture, study.training(rate)
+    identity = [architecture.digest, seed, study.task.to_plain(), training, phase == "search"]
     return {
         "key": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16],
         "arm": arm.name,
+        "arms": [arm.name],  # all that are this model: one may be within the tolerance of equal size as it is
         "seed": seed,
         "phase": phase,
-        "equalise": "none",
+        "equalise": arm.equalise,
+        "resized": [list(change) for change in arm.resized],
         "digest": architecture.digest,
         "decisions": dict(architecture.decisions),
         "changes": {address: list(pair) for address, pair in arm.changes.items()},
         "architecture": architecture.to_dict(),
         "task": study.task.to_plain(),
-        "training": study.training(),
+        "training": training,
+        "sealed": phase in ("design", "confirm"),  # whether the test split is read, once, at the end
+        "diagnostics": study.settings.measured if phase in ("design", "confirm") else [],
+        "knock_out": study.settings.knock_out and arm.name == REFERENCE and phase in ("design", "confirm"),
         **_counts(architecture),
     }
+
+
+def plans(study: Study, cells: Iterable[tuple[Arm, int, float | None]], phase: str) -> list[dict[str, Any]]:
+    """A trial for each arm, seed and learning rate; arms that are one model share a trial."""
+    made: dict[str, dict[str, Any]] = {}
+    for arm, seed, rate in cells:
+        trial = plan(study, arm, seed, phase, rate)
+        first = made.setdefault(trial["key"], trial)
+        if arm.name not in first["arms"]:
+            first["arms"].append(arm.name)
+    return list(made.values())
 
 
 def _counts(architecture: Architecture) -> dict[str, int]:
@@ -78,11 +102,13 @@ def run(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Pat
         report(point)
 
     outcome, message, trace = "done", "", ""
+    after: dict[str, Any] = {}
     try:
-        model = build(architecture, trial["seed"])
-        train(model, load_task(trial), trial["training"], trial["seed"], grant, keep)
+        model, task = build(architecture, trial["seed"]), load_task(trial)
+        train(model, task, trial["training"], trial["seed"], grant, keep)
         if checkpoints is not None:
             _save(model, checkpoints / f"{trial['key']}.pt")
+        after = _after(model, task, trial, grant)
     except Diverged as e:
         outcome, message = "diverged", str(e)
     except Stopped as e:
@@ -95,6 +121,7 @@ def run(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Pat
         if grant.device != "cpu":
             torch.cuda.empty_cache()
     return record(trial, outcome, curve) | {
+        **after,
         "message": message,
         "traceback": trace,
         "seconds": round(time.perf_counter() - started, 3),
@@ -105,13 +132,42 @@ def run(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Pat
     }
 
 
+def _after(model: Model, task: Task, trial: Mapping[str, Any], grant: Grant) -> dict[str, Any]:
+    """What is measured of a trained model besides its loss: the test split, every layer, every layer removed."""
+    found: dict[str, Any] = {}
+    seed = trial["seed"]
+    with grant.use():
+        if trial.get("sealed"):
+            found["test"] = evaluate(model, task, task.test(seed), grant.device)
+        if trial.get("diagnostics"):
+            inputs, targets = (torch.from_numpy(items[:DIAGNOSED]).to(grant.device) for items in task.validation(seed))
+            found["diagnostics"] = probe.measure(model, inputs, trial["diagnostics"], lambda m: task.loss(m(inputs), targets))
+        if trial.get("knock_out"):
+            rows = probe.knock_out(model, lambda m: evaluate(m, task, task.validation(seed), grant.device)[task.measure])
+            found["knock_out"] = [dataclasses.asdict(row) for row in rows]
+    return found
+
+
 def record(trial: Mapping[str, Any], outcome: str, curve: list[dict[str, float]]) -> dict[str, Any]:
     """What is known of a trial from its plan and its curve."""
     measured = [p for p in curve if "loss" in p]
     keep = outcome in ("done", "stopped") and bool(measured)
     steps = int(curve[-1]["step"]) if curve else 0
     context = trial["architecture"]["sizes"].get("context", 1)
-    fields: tuple[str, ...] = ("key", "arm", "seed", "phase", "equalise", "digest", "decisions", "changes", "architecture", "training")
+    fields: tuple[str, ...] = (
+        "key",
+        "arm",
+        "arms",
+        "seed",
+        "phase",
+        "equalise",
+        "resized",
+        "digest",
+        "decisions",
+        "changes",
+        "architecture",
+        "training",
+    )
     fields += ("parameters", "parameters_without_embeddings", "flops_per_token")
     return {
         **{name: trial[name] for name in fields},

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from aotsearch import analysis, inference, summary
+from aotsearch import analysis, inference, summary, tables
 from aotsearch.errors import InputError
 from aotsearch.study import Study, load
 
@@ -243,11 +243,11 @@ def test_noise_floor_is_the_deviation_of_the_reference(small: Study) -> None:
 
 
 def test_table_has_a_row_per_trial_and_a_column_per_decision(small: Study) -> None:
-    table = analysis.tabulate(records(reference=REFERENCE, channel=[None, 3.0]), small)
+    table = tables.tabulate(records(reference=REFERENCE, channel=[None, 3.0]), small)
     assert len(table) == 6
     assert set(table.columns) >= {"arm", "seed", "outcome", "bits_per_byte", "parameters", "flops_per_token", "digest", "channel", "norm"}
     assert table["bits_per_byte"].isna().sum() == 1
-    assert analysis.tabulate([], small).empty
+    assert tables.tabulate([], small).empty
 
 
 def test_lines_are_aligned_and_name_the_verdict(small: Study) -> None:
@@ -261,13 +261,23 @@ def test_lines_are_aligned_and_name_the_verdict(small: Study) -> None:
     assert text.isascii() and max(map(len, text.splitlines())) <= 100
 
 
+def test_a_baseline_that_no_model_beats_is_no_warning(small: Study) -> None:
+    found = analysis.analyse(records(reference=REFERENCE), small)
+    facts = {"baselines": {"zero": 4.6871, "least squares": 2.5}, "bounds": ["least squares"]}
+    zero, best = summary.against_baselines(found, facts)
+    assert zero.endswith("clearly better") and best.endswith(
+        "above the least squares baseline of 2.500, which no model is expected to beat"
+    )
+    assert "warning" not in summary.summary(found, facts)
+
+
 def test_search_is_ranked_and_only_its_confirmation_is_judged(tmp_path: Path) -> None:
     s = study(tmp_path, "search")
     tried: list[Mapping[str, Any]] = [
         record(f"search-{i}", 0, loss, phase="search", digest=f"d{i}") for i, loss in enumerate([3.0, 2.5, None, 2.8])
     ]
     tried.append(record("search-9", 0, 2.0, phase="search", outcome="stopped", steps=10, digest="d9"))
-    table = analysis.search_table(tried, s)
+    table = tables.search_table(tried, s)
     assert table["arm"].tolist() == ["search-1", "search-3", "search-0", "search-9", "search-2"]
     assert any("not confirmed" in note for note in analysis.analyse(tried, s).notes)
     confirmed = [record("reference", i, 3.0 + i / 8, phase="confirm") for i in range(4)]

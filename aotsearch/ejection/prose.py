@@ -1,0 +1,383 @@
+"""The words of an ejected file: names of classes, docstrings told for the options they have, and the parts that every file has."""
+
+from __future__ import annotations
+
+import collections
+import inspect
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+import aotsearch
+from aotsearch.architecture import Architecture
+from aotsearch.ejection.form import Form, word_of
+from aotsearch.ejection.program import Program
+from aotsearch.ejection.source import WIDTH
+from aotsearch.glossary import plain
+from aotsearch.model import Step
+from aotsearch.parts.site import Flow
+
+NOUNS = {
+    "positions": "Positions",
+    "coefficient": "Coefficient",
+    "join": "Join",
+    "pooling": "Pooling",
+    "score": "Score",
+    "embedding": "Embedding",
+}
+SECTIONS = ("Source:", "Args:", "Requires:", "Attributes:", "Raises:", "Returns:")
+PLACES = {
+    "pre": "x <- join(x, f(norm(x)))",
+    "post": "x <- norm(join(x, f(x)))",
+    "sandwich": "x <- join(x, norm(f(norm(x))))",
+}
+
+
+# ---- names
+
+
+def names(forms: Sequence[Form], taken: Iterable[str]) -> dict[int, str]:
+    """A name for each class: that of its class, with the slot where it alone says little, and with what tells it from others like it."""
+    groups: dict[str, list[Form]] = collections.defaultdict(list)
+    for form in forms:
+        groups[_base(form.instance)].append(form)
+    found: dict[int, str] = {}
+    used = {"Model", "Flow", *taken}
+    for base, group in groups.items():
+        features = [_features(form.instance) for form in group]
+        common = set.intersection(*map(set, features))
+        for form, own in zip(group, features, strict=True):
+            special = [f for f in own if f not in common]
+            name = base + "".join(special) if len(special) <= 2 else base
+            number = 2
+            while name in used:
+                name = f"{base}{number}"
+                number += 1
+            used.add(name)
+            found[id(form)] = name
+    return found
+
+
+def _base(module: nn.Module) -> str:
+    if isinstance(module, Step):
+        return "Sublayer"
+    word, name = word_of(module), type(module).__name__
+    noun = NOUNS.get(word.slot, "") if word is not None else ""
+    return name if name.endswith(noun) else name + noun
+
+
+def _features(module: nn.Module) -> list[str]:
+    """What may tell a class from others of its name, as parts of a name."""
+    if isinstance(module, Step):
+        join, norm = word_of(module.join), word_of(module.norm)
+        place = "" if module.place == "pre" else module.place.capitalize()
+        joined = "Replacing" if join is None else "" if join.name == "add" else f"With{_camel(join.name)}"
+        kind = type(module.operation).__name__
+        return [f for f in (place, joined, "" if norm is not None else "Unnormed", f"Of{kind}") if f]
+    word = word_of(module)
+    given = _options(module) if word is not None else {}
+    return [_camel(name) + _camel(shown) for name, shown in given.items()] if word is not None else []
+
+
+def _camel(value: Any) -> str:
+    if isinstance(value, bool):
+        return "" if value else "Off"
+    if isinstance(value, int | float):
+        text = f"{abs(value):g}".replace(".", "p")
+        return ("Minus" if value < 0 else "") + re.sub(r"\W", "", text)
+    return "".join(part.capitalize() for part in re.split(r"\W+|_", str(value).partition(" ")[0]))
+
+
+_given: dict[int, dict[str, Any]] = {}  # the options of the modules of the file that is being written
+
+
+def remember(program: Program) -> None:
+    """Note the options with which the modules of a program were made."""
+    _given.clear()
+    for key, calls in program.calls.items():
+        _given[key] = {name: value for given in calls.values() for name, value in given.items()}
+
+
+def _options(module: nn.Module) -> dict[str, Any]:
+    """The options of a module that are not at their default, and its numbers of things; parts as text."""
+    word = word_of(module)
+    assert word is not None
+    found = {}
+    for name, option in word.options.items():
+        value = _given.get(id(module), {}).get(name, option.default)
+        if isinstance(value, nn.Module):
+            inner = word_of(value)
+            text = inner.name if inner is not None else type(value).__name__
+            options = ", ".join(f"{k}: {_shown(v)}" for k, v in _options(value).items()) if inner is not None else ""
+            if text != option.default or options:
+                found[name] = f"{text} {{{options}}}" if options else text
+        elif (
+            option.required
+            or value != option.default
+            or (option.law.startswith("a whole number") and value not in (0, None) and isinstance(value, int))
+        ):
+            found[name] = value
+    return found
+
+
+def _shown(value: Any) -> str:
+    return plain(value)
+
+
+# ---- docstrings
+
+
+def description(module: nn.Module, depth: int = 1) -> list[str]:
+    """The docstring of a part's class, told for the options it has."""
+    word = word_of(module)
+    paragraphs = (inspect.getdoc(type(module)) or type(module).__name__).split("\n\n")
+    told = [p for p in paragraphs if not p.startswith(SECTIONS)]
+    if word is None:
+        return [line for i, p in enumerate(told) for line in ([""] * (i > 0)) + p.split("\n")]
+    lines = _wrapped("xxx" + " ".join(told[0].split()), depth)  # three characters for the quotes
+    lines[0] = lines[0].removeprefix("xxx")
+    if len(told) > 1:
+        lines += ["", *(part for line in told[1].split("\n") for part in _broken(specialised(line, module), depth))]
+    sentences = [s for s in _sentences(told[2]) if "`" not in s] if len(told) > 2 else []
+    sentences += [s for p in told[2:] for s in _applying(p, module)]
+    here = ", ".join(f"{name} = {_shown(value)}" for name, value in _options(module).items())
+    if sentences:
+        lines += ["", *_wrapped(specialised(" ".join(sentences), module), depth)]
+    if here:
+        lines += ["", *_wrapped(f"Here {here}.", depth)]
+    active = _active(module)
+    sources = [re.sub(r"^([\w -]+): (?=[A-Z])", "", s) for s in word.source.split("; ") if _applies(s, active)]
+    differs = [s for s in _sentences(word.differs) if all(name in active for name in re.findall(r"`(\w[\w-]*)`", s)[:1])]
+    if sources:
+        lines += ["", *_wrapped(f"Source: {'; '.join(sources).rstrip('.')}.", depth)]
+    if differs:
+        lines += _wrapped(f"Differs: {' '.join(differs)}", depth)
+    return lines
+
+
+def _wrapped(text: str, depth: int) -> list[str]:
+    return textwrap.wrap(text, WIDTH - 4 * depth, break_long_words=False, break_on_hyphens=False)
+
+
+def _broken(line: str, depth: int) -> list[str]:
+    """A line of formulas, the last of them on lines of their own where it is too long."""
+    parts = re.split(r"(?<=[,;]) {2,}", line)
+    lines = [parts[0]]
+    for part in parts[1:]:
+        gap = re.search(rf"([,;])( {{2,}}){re.escape(part)}", line)
+        joined = lines[-1] + (gap[2] if gap else "   ") + part
+        if len(joined) <= WIDTH - 4 * depth:
+            lines[-1] = joined
+        else:
+            lines.append(part)
+    return lines
+
+
+def _sentences(paragraph: str) -> list[str]:
+    return re.split(r"(?<=\.)(?<!\bal\.)(?<!e\.g\.)(?<!i\.e\.)(?<!eq\.)\s+", " ".join(paragraph.split())) if paragraph.strip() else []
+
+
+def _applying(paragraph: str, module: nn.Module) -> list[str]:
+    """The sentences of a paragraph that begin with an option at the value it has: With `qkv: tied` ..."""
+    found = []
+    options = {name: _shown(value) for name, value in _options(module).items()}
+    for sentence in _sentences(paragraph):
+        match = re.match(r"With `(\w+): ([^`]+)`,? (.)(.*)", sentence)
+        if match and options.get(match[1]) == match[2]:
+            found.append(match[3].upper() + match[4])
+    return found
+
+
+def _active(module: nn.Module) -> set[str]:
+    """The names of options that are not at their default, and the words that options have for values."""
+    found: set[str] = set()
+    word = word_of(module)
+    assert word is not None
+    for name, option in word.options.items():
+        value = _given.get(id(module), {}).get(name, option.default)
+        if isinstance(value, nn.Module):
+            inner = word_of(value)
+            value = inner.name if inner is not None else ""
+        if value != option.default:
+            found.add(name)
+        if isinstance(value, str):
+            found.add(value)
+    return {f.lower() for f in found}
+
+
+def _applies(source: str, active: set[str]) -> bool:
+    key = re.match(r"([\w -]+): (?=[A-Z])", source)
+    return key is None or key[1].lower() in active
+
+
+def specialised(text: str, module: nn.Module) -> str:
+    """A formula with the coefficients that are fixed: with `identity` -1, `M = b A + a I` is `M = b A - I`.
+
+    The symbol of an option is what its class's docstring says: "b is `map`, a `identity`".
+    """
+    for symbol, option in re.findall(r"\b([a-z])(?: is)? `(\w+)`", inspect.getdoc(type(module)) or ""):
+        word = word_of(module)
+        declared = word.options.get(option) if word is not None else None
+        value = _given.get(id(module), {}).get(option, declared.default if declared is not None else None)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            text = re.sub(rf"(?P<sign>[+-] )?\b{symbol} (?P<term>[A-Z]\w*(?:\^\d)?)", lambda m, v=value: _term(m, v), text)  # type: ignore[misc]
+    text = re.sub(r"(?<=[=(])( ?)\+ ", r"\1", text)
+    return re.sub(r"(?<=\S) +(?=[,)])", "", re.sub(r"(?<=\S) (?= [+-])", "", text))
+
+
+def _term(found: re.Match[str], value: float) -> str:
+    if value == 0:
+        return ""
+    number = "" if abs(value) == 1 else f"{abs(value):g} "
+    positive = (value > 0) == (found["sign"] != "- ")
+    if found["sign"] is None:
+        return f"{'' if positive else '-'}{number}{found['term']}"
+    return f"{'+' if positive else '-'} {number}{found['term']}"
+
+
+def sublayer(step: Step) -> list[str]:
+    """The docstring of a sublayer's class."""
+    join, formula = word_of(step.join), PLACES[step.place]
+    if isinstance(step.norm, nn.Identity):
+        formula = re.sub(r"norm\(((?:[^()]|\((?:[^()]|\([^()]*\))*\))*)\)", r"\1", formula)
+        formula = re.sub(r"norm\((.*?)\)(?=\)|$)", r"\1", formula)
+    parallel = "f(" in formula
+    assert parallel
+    inner = re.fullmatch(r"(x <- (?:norm\()?)join\(x, (.*?)\)(\)?)", formula)
+    if inner and join is not None and join.name == "add":
+        formula = f"{inner[1]}x + {inner[2]}{inner[3]}"
+    elif inner and join is None:
+        formula = f"{inner[1]}{inner[2]}{inner[3]}"
+    elif inner and join is not None:
+        told = re.match(r"x <- (.*)", join.formula)
+        if told:
+            formula = f"{inner[1]}{told[1]}{inner[3]},   y = {inner[2]}"
+    return [f"One sublayer: {formula}."]
+
+
+def flow(carried: Sequence[str]) -> list[str]:
+    """The docstring of what a forward pass carries."""
+    paragraphs = (inspect.getdoc(Flow) or "").split("\n")
+    kept = [line for line in paragraphs[1:] if re.match(r"\s+(\w+): ", line) and line.strip().partition(":")[0] in carried]
+    return [paragraphs[0], *([""] if kept else []), *(line.strip() for line in kept)]
+
+
+def model(architecture: Architecture) -> list[str]:
+    """The docstring of the model's class."""
+    sizes = dict(architecture.sizes)
+    if "image" in sizes:
+        return [f"Images (B, {sizes['channels']}, {sizes['image']}, {sizes['image']}) -> logits (B, {sizes['classes']})."]
+    if "inputs" in sizes:
+        return [f"Vectors (B, L, {sizes['inputs']}), L <= {sizes['context']}, -> (B, L, {sizes['outputs']}); causal."]
+    return [f"Tokens (B, L), L <= {sizes['context']}, -> logits (B, L, {sizes['vocabulary']}); causal."]
+
+
+def header(architecture: Architecture, title: str, weights: str, parameters: int) -> list[str]:
+    """The docstring of the file."""
+    sizes = dict(architecture.sizes)
+    kind = (
+        "An image classifier" if "image" in sizes else "A model of sequences of vectors" if "inputs" in sizes else "A causal language model"
+    )
+    lines = _wrapped(f"{kind}: {title + ', ' if title else ''}architecture {architecture.digest}.", 0)
+    said = f"Written by aotsearch {aotsearch.__version__} from the source of its parts. It needs PyTorch alone, has {parameters:,} parameters, "
+    said += "and with the same weights it gives the same numbers as the model it was written from, to the last bit."
+    lines += ["", *_wrapped(said, 0), "", f"    model = {f'load({weights!r})' if weights else 'Model()'}".replace("'", '"')]
+    lines += [f"    {_use(sizes)}"]
+    if architecture.decisions:
+        lines += ["", "Decisions:", *(f"    {address}: {plain(value)}" for address, value in architecture.decisions.items())]
+    letters = f"Shape letters: B batch, L tokens, D = {architecture.width} width, H heads, P width of one head, M keys, F inner width"
+    ends = [f"{letter} = {sizes[name]} {name}" for letter, name in (("V", "vocabulary"), ("C", "channels")) if name in sizes]
+    return [*lines, "", *_wrapped(", ".join([letters, *ends]) + ".", 0)]
+
+
+def _use(sizes: Mapping[str, int]) -> str:
+    if "image" in sizes:
+        return f"logits = model(images)  # (B, {sizes['channels']}, {sizes['image']}, {sizes['image']}) -> (B, {sizes['classes']})"
+    if "inputs" in sizes:
+        return f"outputs = model(vectors)  # (B, L, {sizes['inputs']}), L <= {sizes['context']} -> (B, L, {sizes['outputs']})"
+    return f"logits = model(tokens)  # (B, L) below {sizes['vocabulary']}, L <= {sizes['context']} -> (B, L, {sizes['vocabulary']})"
+
+
+# ---- functions that every file has
+
+
+def initialise(scheme: str, layers: int, own: Sequence[str], architecture: Architecture) -> str:
+    """The function that draws the initial values of matrices."""
+    tail = f"{own[0]!r}" if len(own) == 1 else str(tuple(own))
+    apart = f" and not name.endswith({tail})".replace("'", '"') if own else ""
+    spared = " But for those that their class draws itself." if own else ""
+    if scheme == "torch":
+        told = f"Draw the initial values of matrices as torch.nn.Linear does: U(-1, 1) / sqrt(inputs).{spared}"
+        body = ["bound = 1 / math.sqrt(parameter[0].numel())", "parameter.uniform_(-bound, bound)"]
+        after = ["    model.embedding.weight.normal_()"] if architecture.embedding.word == "token" else []
+    else:
+        silent = {"zero-output": "output.weight", "shaped": "query.weight"}.get(scheme)
+        told = (
+            f"Draw the initial values of matrices: N(0, 0.02^2), with std / sqrt(2 * {layers}) for those that write to the stream.{spared}"
+        )
+        std = f'std = 0.02 / math.sqrt(2 * {layers}) if name.endswith("output.weight") else 0.02'
+        body = [std, "parameter.normal_(0.0, std)"]
+        if silent:
+            what = "every sublayer starts as the identity" if scheme == "zero-output" else "attention starts uniform"
+            body += [f'if name.endswith("{silent}"):  # {what}', "    parameter.zero_()"]
+        after = []
+    source = "Source: torch.nn.Linear." if scheme == "torch" else "Source: Radford et al. 2019 (GPT-2), as in nanoGPT."
+    if scheme == "shaped":
+        source = "Source: Radford et al. 2019 (GPT-2); He and Hofmann 2023, arXiv:2311.01906."
+    loop = [
+        f"    for name, parameter in model.named_parameters():\n        if parameter.ndim > 1{apart}:",
+        *(" " * 12 + line for line in body),
+    ]
+    if "name" not in apart + "".join(body):
+        loop[0] = loop[0].replace("name, parameter in model.named_parameters()", "parameter in model.parameters()")
+    first, *rest = _wrapped(told, 1)
+    lines = ["@torch.no_grad()", "def initialise(model: nn.Module) -> None:", f'    """{first}', *(f"    {line}" for line in rest)]
+    return "\n".join([*lines, "", f"    {source}", '    """', *loop, *after])
+
+
+def load(weights: str, keys: Sequence[tuple[str, tuple[int, ...]]]) -> str:
+    """The function that loads the weights beside the file."""
+    lines = ["Keys and shapes of the file:", *(f"    {line}" for line in _keys(keys))]
+    body = [f'def load(path: str = "{weights}") -> Model:', '    """The trained model, its weights from a safetensors file.', ""]
+    body += [f"    {line}" for line in lines]
+    body += [
+        '    """',
+        "    from safetensors.torch import load_file",
+        "",
+        "    model = Model()",
+        "    model.load_state_dict(load_file(path))",
+    ]
+    return "\n".join([*body, "    return model.eval()"])
+
+
+def _keys(keys: Sequence[tuple[str, tuple[int, ...]]]) -> list[str]:
+    """Keys, those that differ in the number of the layer as one."""
+    found: dict[tuple[str, tuple[int, ...]], list[int]] = {}
+    for name, shape in keys:
+        number = re.search(r"_(\d+)\.", name)
+        pattern = name if number is None else f"{name[: number.start(1)]}{{}}{name[number.end(1) :]}"
+        found.setdefault((pattern, shape), []).append(-1 if number is None else int(number[1]))
+    lines = []
+    for (pattern, shape), numbers in found.items():
+        whole = numbers == list(range(numbers[0], numbers[0] + len(numbers))) and len(numbers) > 1
+        shown = f"{{{numbers[0]}..{numbers[-1]}}}" if whole else ",".join(map(str, numbers))
+        shown = shown if whole or len(numbers) == 1 else f"{{{shown}}}"
+        lines.append(f"{pattern.replace('{}', shown)} {' x '.join(map(str, shape)) or 'a number'}")
+    return lines
+
+
+def main(architecture: Architecture, weights: str) -> str:
+    """What happens when the file is run."""
+    sizes = dict(architecture.sizes)
+    if "image" in sizes:
+        given = f"torch.randn(1, {sizes['channels']}, {sizes['image']}, {sizes['image']})"
+    elif "inputs" in sizes:
+        given = f"torch.randn(1, {sizes['context']}, {sizes['inputs']})"
+    else:
+        given = f"torch.randint({sizes['vocabulary']}, (1, {sizes['context']}))"
+    lines = ['if __name__ == "__main__":', f"    model = {'load()' if weights else 'Model()'}"]
+    lines += [f"    outputs = model({given})"]
+    return "\n".join([*lines, '    print(sum(p.numel() for p in model.parameters()), "parameters; outputs", tuple(outputs.shape))'])

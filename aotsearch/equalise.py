@@ -1,0 +1,137 @@
+"""Arms of equal size: an arm is made deeper or wider until it has the parameters, or the FLOPs, of the reference.
+
+A part that is removed leaves a smaller model, and a smaller model is worse: what the part itself was worth is seen only at equal size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator, Sequence
+
+from aotsearch.architecture import Architecture
+from aotsearch.cost import cost
+from aotsearch.design import REFERENCE, Arm, Design, renamed
+from aotsearch.errors import InputError
+from aotsearch.grammar import Choice, Fixed, ModelForm, Range
+from aotsearch.space import Space
+
+MEASURES = {"parameters": "parameters", "flops": "flops_per_token"}
+Resized = tuple[tuple[str, int, int], ...]  # (depth or width, from, to)
+WIDEST = 4  # times the width of the reference
+DEEPEST = 64  # times its depth
+
+
+def equalised(space: Space, design: Design, modes: Sequence[str], resize: str, tolerance: float) -> Design:
+    """The arms and comparisons of a design under every mode: as they are (`none`), at equal `parameters`, at equal `flops`.
+
+    An arm that is within the tolerance as it is keeps its size, and is the same model under both modes.
+
+    Args:
+        resize: What may change: `depth`, `width`, or `either`: the depth, else the width, else both, until one is close enough.
+        tolerance: The largest share by which an arm may miss the reference.
+
+    Raises:
+        InputError: an arm can not be brought within the tolerance.
+    """
+    arms = [a for a in design.arms if "none" in modes or a.name == REFERENCE]
+    comparisons = list(design.comparisons) if "none" in modes else []
+    for mode in modes:
+        if mode == "none":
+            continue
+        made = [resized(space, a, mode, resize, tolerance) for a in design.arms if a.name != REFERENCE]
+        names = {a.name: b.name for a, b in zip((a for a in design.arms if a.name != REFERENCE), made, strict=True)}
+        arms += made
+        comparisons += [renamed(c, names, mode) for c in design.comparisons]
+    return dataclasses.replace(design, arms=tuple(arms), comparisons=tuple(comparisons))
+
+
+def resized(space: Space, arm: Arm, mode: str, resize: str, tolerance: float) -> Arm:
+    """An arm brought to the reference's size: the first of its candidates that is within the tolerance."""
+    target = amount(space.reference, mode)
+    decisions = {address: to for address, (_, to) in arm.changes.items()}
+    closest = math.inf
+    for architecture, change in _candidates(space, arm, decisions, mode, target, resize):
+        miss = _miss(architecture, mode, target)
+        if miss <= tolerance:
+            return dataclasses.replace(arm, name=f"{arm.name}@{mode}", architecture=architecture, equalise=mode, resized=change)
+        closest = min(closest, miss)
+    remedy = "raise tolerance, or let resize be either" if resize != "either" else "raise tolerance"
+    raise InputError(
+        f"arm {arm.name!r} comes no closer to the reference's {mode} than {100 * closest:.1f} % "
+        f"(tolerance {100 * tolerance:g} %) by changing its {'depth and width' if resize == 'either' else resize}; {remedy}"
+    )
+
+
+def _candidates(
+    space: Space, arm: Arm, decisions: dict[str, object], mode: str, target: int, resize: str
+) -> Iterator[tuple[Architecture, Resized]]:
+    """As it is; deeper; wider; and for `either` deeper and narrower, or shallower and wider. Of each the closest first."""
+
+    def closest(name: str, held: dict[str, int]) -> list[tuple[int, Architecture]]:
+        return sorted(_sizes(space, decisions, name, held, mode, target), key=lambda found: _miss(found[1], mode, target))
+
+    yield arm.architecture, ()
+    depths = closest("depth", {}) if resize != "width" else []
+    before = {name: _size(arm.architecture, space, name) for name in ("depth", "width")}
+    for n, architecture in depths:
+        yield architecture, (("depth", before["depth"], n),)
+    for n, architecture in closest("width", {}) if resize != "depth" else []:
+        yield architecture, (("width", before["width"], n),)
+    for depth, _ in depths if resize == "either" else []:
+        for n, architecture in closest("width", {"depth": depth}):
+            yield architecture, (("depth", before["depth"], depth), ("width", before["width"], n))
+
+
+def amount(architecture: Architecture, mode: str) -> int:
+    """What is made equal."""
+    return int(getattr(cost(architecture), MEASURES[mode]))
+
+
+def _miss(architecture: Architecture, mode: str, target: int) -> float:
+    return abs(amount(architecture, mode) / target - 1)
+
+
+def _sizes(
+    space: Space, decisions: dict[str, object], name: str, held: dict[str, int], mode: str, target: int
+) -> Iterator[tuple[int, Architecture]]:
+    """The two sizes on either side of the target, found by halving: cost grows with depth and with width."""
+    if name not in space.form.options:
+        return  # blocks has no depth
+    at = functools.cache(lambda n: _at(space, decisions, {**held, name: n}))
+    most = (DEEPEST if name == "depth" else WIDEST) * _size(space.reference, space, name)
+    allowed = [n for n in range(1, most + 1) if name == "depth" or at(n) is not None]
+    low, high = 0, len(allowed) - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        found = at(allowed[middle])
+        if found is None or amount(found, mode) < target:
+            low = middle
+        else:
+            high = middle
+    for n in allowed[low : high + 1]:
+        found = at(n)
+        if found is not None:
+            yield n, found
+
+
+def _at(space: Space, decisions: dict[str, object], sizes: dict[str, int]) -> Architecture | None:
+    """The architecture at a depth and width of our choice; None where that breaks a law."""
+    form: ModelForm = space.form
+    fixed = {name: Fixed(form.options[name].mark, size) for name, size in sizes.items()}
+    other = dataclasses.replace(space, form=dataclasses.replace(form, options={**form.options, **fixed}))
+    try:
+        return other.at({a: v for a, v in decisions.items() if a in other.decisions()})
+    except InputError:
+        return None
+
+
+def _size(architecture: Architecture, space: Space, name: str) -> int:
+    if name == "width" or name not in space.form.options:
+        return architecture.width
+    form = space.form.options["depth"]
+    if isinstance(form, Fixed):
+        return int(form.value)
+    assert isinstance(form, Choice | Range), form
+    return int(architecture.decisions[form.address])

@@ -1,0 +1,146 @@
+"""Run folder -> all that a report is made from; no torch, nothing but the ledger and the study.
+
+read("runs/redundancy") -> Material;  results("runs/redundancy") -> DataFrame
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from aotsearch.analysis import Analysis, Contrast, analyse
+from aotsearch.ledger import Ledger
+from aotsearch.study import Study, load
+from aotsearch.summary import summary, title
+from aotsearch.tables import Record, arms_met, cells, search_table, tabulate
+
+Cells = Mapping[str, Mapping[int, Record]]  # arm -> seed -> trial
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that a report is made from.
+
+    Attributes:
+        runs: Every start of the command.
+        data: The `data` event; empty where none was written.
+        importance: The `importance` event of a search; empty where none was written.
+        corrupt: Lines of the ledger that could not be read.
+        ledger: SHA-256 of the ledger that was read.
+        table: One row per trial.
+    """
+
+    study: Study
+    records: Sequence[Record]
+    runs: Sequence[Record]
+    data: Record
+    importance: Record
+    corrupt: int
+    ledger: str
+    analysis: Analysis
+    table: pd.DataFrame
+
+    @property
+    def search(self) -> bool:
+        return self.study.settings.design == "search"
+
+    @property
+    def phase(self) -> str:
+        """Of the trials that verdicts rest on."""
+        return "confirm" if self.search else "design"
+
+    @functools.cached_property
+    def judged(self) -> list[Record]:
+        return [r for r in self.records if r["phase"] == self.phase]
+
+    @functools.cached_property
+    def arms(self) -> list[str]:
+        """Those met, the reference first."""
+        return arms_met(self.judged, self.study)
+
+    @functools.cached_property
+    def distinct(self) -> list[Contrast]:
+        """The contrasts without those that rest on the same trials as one before: an arm may be of equal size, or at its own rate, as it is."""
+        seen: set[tuple[str, str, frozenset[str]]] = set()
+        found = []
+        for c in self.analysis.contrasts:
+            trials = frozenset(r["key"] for r in self.trials_of(c))
+            key = (c.kind, title(c), trials)
+            if not trials or key not in seen:
+                found.append(c)
+            seen.add(key)
+        return found
+
+    @functools.cached_property
+    def trained(self) -> list[str]:
+        """The arms with trials of their own, in order; the others are the same models as some of these."""
+        own = {r["arm"] for r in self.judged}
+        return [arm for arm in self.arms if arm in own]
+
+    def cells(self, mode: str = "shared") -> Cells:
+        """Arm -> seed -> trial, at the `shared` learning rate or, `tuned`, at each arm's own; arms in the study's order."""
+        return self._cells[mode]
+
+    @functools.cached_property
+    def _cells(self) -> dict[str, Cells]:
+        made = {mode: cells(self.judged, self.arms, self.analysis.rates, mode) for mode in ("shared", "tuned")}
+        return {mode: {arm: dict(sorted(found[arm].items())) for arm in self.arms} for mode, found in made.items()}
+
+    def shown(self, mode: str = "shared") -> Cells:
+        """The same without arms that are the same model as another."""
+        return {arm: by_seed for arm, by_seed in self.cells(mode).items() if arm in self.trained}
+
+    @property
+    def modes(self) -> list[str]:
+        return ["shared", "tuned"] if self.analysis.rates else ["shared"]
+
+    def trials_of(self, c: Contrast) -> list[Record]:
+        """The trials that a contrast was made from, whatever became of them."""
+        declared = {} if self.search else {k.name: k.weights for k in self.study.base_design.comparisons}
+        suffix = f"@{c.equalise}"
+        weights = declared.get(c.arm.removesuffix(suffix), {c.arm: 1.0, self.analysis.reference: -1.0})
+        found, wanted = self.cells(c.rate), []
+        for arm in weights:
+            name = arm if c.equalise == "none" or arm == self.analysis.reference else arm.removesuffix(suffix) + suffix
+            wanted += list(found.get(name, {}).values())
+        return wanted
+
+    def summary(self) -> str:
+        """The verdicts as the plain text that a terminal shows."""
+        return summary(self.analysis, self.data, search_table(self.records, self.study) if self.search else None)
+
+
+def read(folder: str | Path) -> Material:
+    """A run folder's study, records and analysis.
+
+    Raises:
+        InputError: the folder holds no run, or trials that can not be compared.
+    """
+    ledger = Ledger.open(folder)
+    study = load(Path(folder) / "study.yaml")
+    events = list(ledger.events())
+    corrupt = ledger.corrupt
+    last: dict[str, Record] = {e["event"]: e for e in events}
+    records = list({e["key"]: e for e in events if e["event"] == "finished"}.values())
+    return Material(
+        study=study,
+        records=records,
+        runs=[e for e in events if e["event"] == "run"],
+        data=last.get("data", {}),
+        importance=last.get("importance", {}),
+        corrupt=corrupt,
+        ledger=hashlib.sha256(ledger.path.read_bytes()).hexdigest(),
+        analysis=analyse(records, study),
+        table=tabulate(records, study),
+    )
+
+
+def results(folder: str | Path) -> pd.DataFrame:
+    """One row per trial of a run folder: arm, seed, outcome, the task's measure, sizes, cost, and a column per decision."""
+    ledger = Ledger.open(folder)
+    return tabulate(ledger.records().values(), load(ledger.folder / "study.yaml"))

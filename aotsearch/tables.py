@@ -1,0 +1,90 @@
+"""Records -> tables: which trials belong to which arm, one row per trial, the ranking of a search.
+
+cells(records, arms, rates, "shared") -> arm -> seed -> record;  tabulate(records, study) -> DataFrame
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from aotsearch.design import REFERENCE
+from aotsearch.rates import Rate, used
+from aotsearch.study import Study
+
+Record = Mapping[str, Any]
+PLAIN = ("parameters", "parameters_without_embeddings", "flops_per_token", "learning_rate", "seconds", "steps", "tokens")
+
+
+def measured(record: Record, study: Study, split: str = "measures") -> float | None:
+    """The study's measure of a trial that ended well, else None; `split` is `measures` (validation) or `test`."""
+    value = (record.get(split) or {}).get(study.task.measure)
+    return float(value) if record["outcome"] in ("done", "stopped") and value is not None and math.isfinite(value) else None
+
+
+def arms_of(record: Record) -> list[str]:
+    """The arms that a trial belongs to: arms that are the same model share it."""
+    return list(dict.fromkeys([record["arm"], *record.get("arms", ())]))
+
+
+def arms_met(records: Iterable[Record], study: Study) -> list[str]:
+    """The arms met in records: in the study's order, then the others by name."""
+    met = {arm for r in records for arm in arms_of(r)}
+    plain = [arm.name for arm in study.base_design.arms]  # arms of equal size have these names and a suffix: no need to build them again
+    declared = plain + [f"{name}@{mode}" for mode in study.settings.modes for name in plain]
+    return [a for a in declared if a in met] + sorted(met - set(declared), key=_natural)
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """Sorts search-2 before search-10."""
+    return [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in re.split(r"(\d+)", text)]
+
+
+def cells(records: Iterable[Record], arms: Iterable[str], rates: Mapping[str, Rate], mode: str) -> dict[str, dict[int, Record]]:
+    """Arm -> seed -> the trial that speaks for it: at the shared learning rate, or at the arm's own; the one that finished last."""
+    found: dict[str, dict[int, Record]] = {arm: {} for arm in sorted(arms)}
+    for r in sorted(records, key=lambda r: (r.get("finished", ""), r["key"])):
+        for arm in found.keys() & arms_of(r):
+            if not rates or used(rates, arm, REFERENCE, mode) == r["learning_rate"]:
+                found[arm][r["seed"]] = r
+    return found
+
+
+def tabulate(records: Iterable[Record], study: Study) -> pd.DataFrame:
+    """One row per trial: what it was, how it ended, what it cost, and one column per decision; `key` names it in the ledger."""
+    everything = list(records)
+    arms = {name: i for i, name in enumerate(arms_met(everything, study))}
+    measure, test = study.task.measure, f"test_{study.task.measure}"
+    columns = ["arm", "seed", "phase", "outcome", measure, test, *PLAIN, "equalise", "digest", "device", "key", "same_as"]
+    addresses = list(dict.fromkeys(address for r in everything for address in r["decisions"]))
+    rows = []
+    for r in sorted(everything, key=lambda r: (r["phase"] == "confirm", arms[r["arm"]], r["seed"], r["key"])):
+        row = {name: r.get(name) for name in columns}
+        row |= {measure: measured(r, study), test: measured(r, study, "test"), "same_as": ", ".join(arms_of(r)[1:])}
+        rows.append(row | {_column(address, columns): r["decisions"].get(address) for address in addresses})
+    table = pd.DataFrame(rows, columns=[*columns, *(_column(address, columns) for address in addresses)])
+    return table.astype({measure: float, test: float})
+
+
+def _column(address: str, taken: Sequence[str]) -> str:
+    return f"decision {address}" if address in taken else address
+
+
+def search_table(records: Iterable[Record], study: Study) -> pd.DataFrame:
+    """The architectures a search tried, the best first; those stopped early come after, since they trained for less.
+
+    One seed each, and the best of many looks better than it is: this describes, the confirmation decides.
+    """
+    table = tabulate((r for r in records if r["phase"] == "search"), study)
+    turn = {"done": 0, "stopped": 1}
+    table = table.assign(turn=[turn.get(o, 2) for o in table["outcome"]])
+    order = table.sort_values(["turn", study.task.measure], kind="stable", na_position="last").index
+    first = ["arm", study.task.measure, "parameters", "outcome", "steps"]
+    last = ["seed", "phase", "parameters_without_embeddings", "flops_per_token", "learning_rate", "seconds", "tokens"]
+    drop = [*last, f"test_{study.task.measure}", "equalise", "device", "turn", "key", "same_as"]
+    rest = [name for name in table.columns if name not in first and name not in drop]
+    return table.loc[order, [*first, *rest]].reset_index(drop=True)
