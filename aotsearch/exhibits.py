@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aotsearch.analysis import Analysis, Contrast, Outcome
+from aotsearch.analysis import Contrast, Outcome
 from aotsearch.inference import NoiseFloor, noise_floor, verdict, wilson
 from aotsearch.material import Material
 from aotsearch.rates import TUNE_SEED
@@ -24,7 +24,8 @@ class Given:
         share: Parameters over those of the reference, less 1.
         flops_share: The same of FLOPs per token.
         equalise: What it was made equal in; `none` for arms as they are.
-        resized: How, in words.
+        resized: How, in words; empty where its size is as it is.
+        also: Other arms that are the same model.
         beyond: Whether it misses the reference by more than the study's tolerance in what it was made equal in.
         seconds: Median over seeds.
     """
@@ -42,6 +43,7 @@ class Given:
     seeds: int
     equalise: str
     resized: str
+    also: Sequence[str]
     beyond: bool
 
 
@@ -81,7 +83,8 @@ def _given(arm: str, mode: str, trials: Sequence[Record], base: Record, m: Mater
         statistics.median(seconds) if seconds else None,
         len(trials),
         equalise,
-        resized or ", ".join(f"as it is: also {other}" for other in arms_of(first) if other != arm),
+        resized,
+        [other for other in arms_of(first) if other != arm],
         missed is not None and abs(missed) > m.study.settings.tolerance,
     )
 
@@ -142,6 +145,11 @@ class Sealed:
     verdict: str
 
     @property
+    def name(self) -> str:
+        said = view(self.contrast)
+        return title(self.contrast) + (f" ({said})" if said else "")
+
+    @property
     def agrees(self) -> bool:
         return self.verdict == self.contrast.verdict
 
@@ -199,9 +207,12 @@ def bad(outcomes: Iterable[Outcome]) -> list[str]:
     return ["diverged", *sorted(met)]
 
 
-def endings(analysis: Analysis) -> list[Ending]:
-    rows = []
+def endings(m: Material) -> list[Ending]:
+    """One row for each arm with trials of its own, and for the search."""
+    analysis, rows = m.analysis, []
     for o in analysis.outcomes:
+        if o.arm in m.arms and o.arm not in m.trained:
+            continue
         ended = o.counts.get("done", 0) + o.counts.get("stopped", 0)
         rates: dict[str, Share | None] = {}
         for kind in bad(analysis.outcomes):

@@ -196,7 +196,7 @@ def _shape(by_seed: Mapping[int, Record]) -> tuple[Any, list[Any]] | None:
 def _gaps(whole: Sequence[Any], rest: Sequence[Any]) -> list[tuple[int, ...]]:
     """The places whose removal from `whole` leaves `rest`: one sublayer, or all of one word."""
     words = [_word(s) for s in whole]
-    groups = [(i,) for i in range(len(whole))]
+    groups: list[tuple[int, ...]] = [(i,) for i in range(len(whole))]
     groups += [tuple(i for i, w in enumerate(words) if w == word) for word in dict.fromkeys(words)]
     return [g for g in dict.fromkeys(groups) if [s for i, s in enumerate(whole) if i not in g] == list(rest)]
 

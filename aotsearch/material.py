@@ -65,7 +65,7 @@ class Material:
 
     @functools.cached_property
     def distinct(self) -> list[Contrast]:
-        """The contrasts without those that rest on the same trials as one before: an arm may be of equal size, or at its own rate, as it is."""
+        """The contrasts that rest on other trials than those before: an arm may be of equal size, or at its own rate, as it is."""
         seen: set[tuple[str, str, frozenset[str]]] = set()
         found = []
         for c in self.analysis.contrasts:

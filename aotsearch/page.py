@@ -77,7 +77,7 @@ def page(m: Material, profiles: Sequence[Profile], knocked: Sequence[Knocked], p
         fairness=fairness,
         resized=any(r.equalise != "none" for r in fairness),
         bad=exhibits.bad(a.outcomes),
-        endings=exhibits.endings(a),
+        endings=exhibits.endings(m),
         failures=exhibits.failures(m),
         noise=exhibits.noise(m),
         facts=exhibits.facts(m),

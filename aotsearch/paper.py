@@ -122,7 +122,7 @@ def _sealed(m: Material) -> list[str]:
     digits = m.analysis.digits
     rows = [
         [
-            s.contrast.label,
+            s.name,
             f"{number(s.contrast.difference, digits, True)} {bounds(s.contrast.low, s.contrast.high, digits)}",
             f"{number(s.difference, digits, True)} {bounds(s.low, s.high, digits)}",
             s.contrast.verdict,
@@ -168,7 +168,7 @@ def _given(m: Material) -> str:
             "-" if g.flops_share is None else f"{100 * g.flops_share:+.1f}%",
             _whole(g.tokens),
             spell(g.learning_rate),
-            g.resized,
+            ", ".join(filter(None, [g.resized, *(f"also {other}" for other in g.also)])),
             number(g.seconds, 1),
         ]
         for g in exhibits.fairness(m)
@@ -179,7 +179,7 @@ def _given(m: Material) -> str:
 
 def _outcomes(m: Material) -> str:
     kinds = exhibits.bad(m.analysis.outcomes)
-    rows = [[e.arm, e.trials, e.done, *(_rate(e.rates[kind]) for kind in kinds)] for e in exhibits.endings(m.analysis)]
+    rows = [[e.arm, e.trials, e.done, *(_rate(e.rates[kind]) for kind in kinds)] for e in exhibits.endings(m)]
     return _md_table(["arm", "trials", "done", *kinds], rows)
 
 

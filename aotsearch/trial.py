@@ -29,7 +29,7 @@ from aotsearch.study import Study
 from aotsearch.tasks import Task
 from aotsearch.train import Diverged, Grant, Report, evaluate, train
 
-DIAGNOSED = 64  # windows or images of the validation split on which layers are measured
+DIAGNOSED = 32  # windows or images of the validation split on which layers are measured
 
 
 class Stopped(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from aotsearch.study import parse
 
 ROOT = Path(__file__).parent.parent
 SIZES = {"": {"vocabulary": 256, "context": 64}, "vision": {"image": 32, "channels": 3, "classes": 10}}  # by the word after `yaml`
-PAGES = (ROOT / "README.md", ROOT / "docs" / "grammar.md", ROOT / "docs" / "presets.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "grammar.md", ROOT / "docs" / "presets.md", ROOT / "docs" / "evidence.md")
 
 
 def blocks(language: str) -> list[Any]:
@@ -29,8 +30,13 @@ def blocks(language: str) -> list[Any]:
 
 
 def space_of(task: str, text: str) -> Space:
-    """A study is loaded as one, from the root of the repository; a fragment is the grammar of a small task."""
+    """A study is loaded as one, from the root of the repository; a fragment is the grammar of a small task, or the settings of a study."""
     node = yamlfile.parse(text, "block")
+    if task == "study":
+        settings = textwrap.indent(text, "  ")
+        made = parse(yamlfile.parse(f"name: other\nspace: spaces/redundancy.yaml\nstudy:\n{settings}", "block"), ROOT)
+        assert len(made.base_design.arms) > 1
+        return made.space
     return Space.parse(node, SIZES[task]) if "model" in node.value else parse(node, ROOT).space
 
 

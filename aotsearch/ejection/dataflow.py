@@ -112,11 +112,19 @@ def _alive(s: ast.stmt, after: set[str], attributes: bool, kept: Callable[[ast.s
         s.body = s.body or [ast.Pass()]
         after.update(loads(s.test))
     elif isinstance(s, ast.For | ast.While):
-        after.update(loads(s))  # what a turn leaves, the next may read
-        s.body, s.orelse = inside(s.body, set(after)), inside(s.orelse, set(after))
+        header = loads(s.iter if isinstance(s, ast.For) else s.test)
+        live: set[str] = set(after)
+        while True:  # what a turn leaves, the next may read
+            start = live | header.keys()
+            inside(clone(s.body), start)
+            inside(clone(s.orelse), start)
+            if start <= live:
+                break
+            live |= start
+        s.body, s.orelse = inside(s.body, set(live)), inside(s.orelse, set(after))
         if not s.body:
             return []
-        after.update(loads(s))
+        after |= live
     elif isinstance(s, ast.With):
         s.body = inside(s.body, after) or [ast.Pass()]
         after.update(loads(*s.items))
@@ -216,8 +224,8 @@ def _follow(block: Block, copies: dict[str, ast.expr]) -> None:
             s.test = substituted(s.test, copies)
         _forget(copies, stores(s))
         if isinstance(s, ast.Assign) and len(s.targets) == 1 and isinstance(s.targets[0], ast.Name):
-            copied = isinstance(s.value, ast.Name | ast.Constant) or getattr(s, "bound", False)
-            if copied and simple(s.value) and s.targets[0].id not in loads(s.value) and "self" not in loads(s.value):
+            copied = isinstance(s.value, ast.Name | ast.Constant) or getattr(s, "bound", False) or getattr(s.value, "fixed", False)
+            if copied and simple(s.value) and s.targets[0].id not in loads(s.value):
                 copies[s.targets[0].id] = s.value
 
 
@@ -246,9 +254,14 @@ def simplified(node: ast.AST) -> ast.AST | None:
             if number(one) in (1.0, -1.0):
                 return other if number(one) == 1.0 else ast.UnaryOp(ast.USub(), other)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub):
-        positive = _positive(node.right)
+        positive, ahead = _positive(node.right), _positive(node.left)
         if positive is not None:
             return ast.BinOp(node.left, ast.Sub() if isinstance(node.op, ast.Add) else ast.Add(), positive)
+        if ahead is not None and isinstance(node.op, ast.Add):
+            return ast.BinOp(node.right, ast.Sub(), ahead)
+        if number(node.left) == 0 and isinstance(node.op, ast.Add) and isinstance(node.right, ast.Call):
+            if getattr(node.right.func, "attr", "") in ("sigmoid", "exp", "relu", "softplus"):  # never -0
+                return node.right
     if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "pad" and len(node.args) == 2:
         widths = node.args[1]
         if isinstance(widths, ast.Tuple) and all(number(w) == 0 for w in widths.elts):

@@ -163,10 +163,11 @@ class Expressions:
             return ast.Name("layer", ast.Load()), Known(holder.layer, True)
         if isinstance(holder, nn.Module):
             node.owner = id(holder)  # type: ignore[attr-defined]
-            if name == "training" or name in assigned(type(holder)):
+            if name == "training" or name in assigned(type(holder)):  # type: ignore[arg-type]
                 return node, None
             if isinstance(getattr(type(holder), name, None), property) and not torchs(type(holder)):
                 return self._property(node, holder, name)
+            node.fixed = True  # type: ignore[attr-defined]
         if not hasattr(holder, name):
             raise Unsupported(f"{type(holder).__name__} has no {name}")
         found = getattr(holder, name)

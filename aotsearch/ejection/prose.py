@@ -13,9 +13,10 @@ from torch import nn
 
 import aotsearch
 from aotsearch.architecture import Architecture
+from aotsearch.ejection.dataflow import loads
 from aotsearch.ejection.form import Form, word_of
 from aotsearch.ejection.program import Program
-from aotsearch.ejection.source import WIDTH
+from aotsearch.ejection.source import WIDTH, docstring, wrapped
 from aotsearch.glossary import plain
 from aotsearch.model import Step
 from aotsearch.parts.site import Flow
@@ -29,11 +30,7 @@ NOUNS = {
     "embedding": "Embedding",
 }
 SECTIONS = ("Source:", "Args:", "Requires:", "Attributes:", "Raises:", "Returns:")
-PLACES = {
-    "pre": "x <- join(x, f(norm(x)))",
-    "post": "x <- norm(join(x, f(x)))",
-    "sandwich": "x <- join(x, norm(f(norm(x))))",
-}
+PLACES = {"pre": ("f(norm({}))", "x <- {}"), "post": ("f({})", "x <- norm({})"), "sandwich": ("norm(f(norm({})))", "x <- {}")}
 
 
 # ---- names
@@ -47,7 +44,7 @@ def names(forms: Sequence[Form], taken: Iterable[str]) -> dict[int, str]:
     found: dict[int, str] = {}
     used = {"Model", "Flow", *taken}
     for base, group in groups.items():
-        features = [_features(form.instance) for form in group]
+        features = [_features(form) for form in group]
         common = set.intersection(*map(set, features))
         for form, own in zip(group, features, strict=True):
             special = [f for f in own if f not in common]
@@ -69,17 +66,16 @@ def _base(module: nn.Module) -> str:
     return name if name.endswith(noun) else name + noun
 
 
-def _features(module: nn.Module) -> list[str]:
+def _features(form: Form) -> list[str]:
     """What may tell a class from others of its name, as parts of a name."""
+    module = form.instance
     if isinstance(module, Step):
         join, norm = word_of(module.join), word_of(module.norm)
         place = "" if module.place == "pre" else module.place.capitalize()
         joined = "Replacing" if join is None else "" if join.name == "add" else f"With{_camel(join.name)}"
-        kind = type(module.operation).__name__
-        return [f for f in (place, joined, "" if norm is not None else "Unnormed", f"Of{kind}") if f]
-    word = word_of(module)
-    given = _options(module) if word is not None else {}
-    return [_camel(name) + _camel(shown) for name, shown in given.items()] if word is not None else []
+        carries = "WithFlow" if "flow" in loads(*form.methods["forward"].node.body) else ""
+        return [f for f in (place, joined, "" if norm is not None else "Unnormed", carries) if f]
+    return [_camel(name) + _camel(shown) for name, shown in _options(module).items()] if word_of(module) is not None else []
 
 
 def _camel(value: Any) -> str:
@@ -137,8 +133,7 @@ def description(module: nn.Module, depth: int = 1) -> list[str]:
     told = [p for p in paragraphs if not p.startswith(SECTIONS)]
     if word is None:
         return [line for i, p in enumerate(told) for line in ([""] * (i > 0)) + p.split("\n")]
-    lines = _wrapped("xxx" + " ".join(told[0].split()), depth)  # three characters for the quotes
-    lines[0] = lines[0].removeprefix("xxx")
+    lines = _summary(" ".join(told[0].split()), depth)
     if len(told) > 1:
         lines += ["", *(part for line in told[1].split("\n") for part in _broken(specialised(line, module), depth))]
     sentences = [s for s in _sentences(told[2]) if "`" not in s] if len(told) > 2 else []
@@ -156,6 +151,12 @@ def description(module: nn.Module, depth: int = 1) -> list[str]:
     if differs:
         lines += _wrapped(f"Differs: {' '.join(differs)}", depth)
     return lines
+
+
+def _summary(text: str, depth: int) -> list[str]:
+    """The first lines of a docstring, with room for its quotes."""
+    first, *rest = _wrapped(f'"""{text}', depth)
+    return [first[3:], *rest]
 
 
 def _wrapped(text: str, depth: int) -> list[str]:
@@ -225,7 +226,7 @@ def specialised(text: str, module: nn.Module) -> str:
         if isinstance(value, int | float) and not isinstance(value, bool):
             text = re.sub(rf"(?P<sign>[+-] )?\b{symbol} (?P<term>[A-Z]\w*(?:\^\d)?)", lambda m, v=value: _term(m, v), text)  # type: ignore[misc]
     text = re.sub(r"(?<=[=(])( ?)\+ ", r"\1", text)
-    return re.sub(r"(?<=\S) +(?=[,)])", "", re.sub(r"(?<=\S) (?= [+-])", "", text))
+    return re.sub(r"(?<=\S) +(?=[,)])", "", re.sub(r"(?<=\S) +(?= [+-] )", "", text))
 
 
 def _term(found: re.Match[str], value: float) -> str:
@@ -238,24 +239,19 @@ def _term(found: re.Match[str], value: float) -> str:
     return f"{'+' if positive else '-'} {number}{found['term']}"
 
 
-def sublayer(step: Step) -> list[str]:
+def sublayer(step: Step, parallel: bool) -> list[str]:
     """The docstring of a sublayer's class."""
-    join, formula = word_of(step.join), PLACES[step.place]
+    inner, outer = PLACES[step.place]
     if isinstance(step.norm, nn.Identity):
-        formula = re.sub(r"norm\(((?:[^()]|\((?:[^()]|\([^()]*\))*\))*)\)", r"\1", formula)
-        formula = re.sub(r"norm\((.*?)\)(?=\)|$)", r"\1", formula)
-    parallel = "f(" in formula
-    assert parallel
-    inner = re.fullmatch(r"(x <- (?:norm\()?)join\(x, (.*?)\)(\)?)", formula)
-    if inner and join is not None and join.name == "add":
-        formula = f"{inner[1]}x + {inner[2]}{inner[3]}"
-    elif inner and join is None:
-        formula = f"{inner[1]}{inner[2]}{inner[3]}"
-    elif inner and join is not None:
-        told = re.match(r"x <- (.*)", join.formula)
-        if told:
-            formula = f"{inner[1]}{told[1]}{inner[3]},   y = {inner[2]}"
-    return [f"One sublayer: {formula}."]
+        inner, outer = "f({})", "x <- {}"
+    y, join = inner.format("z" if parallel else "x"), word_of(step.join)
+    if join is None:
+        formula = outer.format(y)
+    elif join.name == "add":
+        formula = outer.format(f"x + {y}")
+    else:
+        formula = f"{outer.format(join.formula.removeprefix('x <- '))},   y = {y}"
+    return [f"One sublayer: {formula}.", *(["", "z is x, or what the sublayer before it read."] if parallel else [])]
 
 
 def flow(carried: Sequence[str]) -> list[str]:
@@ -281,9 +277,11 @@ def header(architecture: Architecture, title: str, weights: str, parameters: int
     kind = (
         "An image classifier" if "image" in sizes else "A model of sequences of vectors" if "inputs" in sizes else "A causal language model"
     )
-    lines = _wrapped(f"{kind}: {title + ', ' if title else ''}architecture {architecture.digest}.", 0)
-    said = f"Written by aotsearch {aotsearch.__version__} from the source of its parts. It needs PyTorch alone, has {parameters:,} parameters, "
-    said += "and with the same weights it gives the same numbers as the model it was written from, to the last bit."
+    lines = _summary(f"{kind}: {title + ', ' if title else ''}architecture {architecture.digest}.", 0)
+    said = (
+        f"Written by aotsearch {aotsearch.__version__} from the source of its parts. It needs PyTorch alone, has {parameters:,} "
+        "parameters, and with the same weights it gives the same numbers as the model it was written from, to the last bit."
+    )
     lines += ["", *_wrapped(said, 0), "", f"    model = {f'load({weights!r})' if weights else 'Model()'}".replace("'", '"')]
     lines += [f"    {_use(sizes)}"]
     if architecture.decisions:
@@ -306,36 +304,30 @@ def _use(sizes: Mapping[str, int]) -> str:
 
 def initialise(scheme: str, layers: int, own: Sequence[str], architecture: Architecture) -> str:
     """The function that draws the initial values of matrices."""
-    tail = f"{own[0]!r}" if len(own) == 1 else str(tuple(own))
-    apart = f" and not name.endswith({tail})".replace("'", '"') if own else ""
-    spared = " But for those that their class draws itself." if own else ""
+    spared = " Those that their class draws itself stay." if own else ""
+    after: list[str] = []
     if scheme == "torch":
         told = f"Draw the initial values of matrices as torch.nn.Linear does: U(-1, 1) / sqrt(inputs).{spared}"
+        source = "Source: torch.nn.Linear."
         body = ["bound = 1 / math.sqrt(parameter[0].numel())", "parameter.uniform_(-bound, bound)"]
-        after = ["    model.embedding.weight.normal_()"] if architecture.embedding.word == "token" else []
+        if architecture.embedding.word == "token":
+            after = ["    model.embedding.weight.normal_()"]
     else:
-        silent = {"zero-output": "output.weight", "shaped": "query.weight"}.get(scheme)
-        told = (
-            f"Draw the initial values of matrices: N(0, 0.02^2), with std / sqrt(2 * {layers}) for those that write to the stream.{spared}"
-        )
-        std = f'std = 0.02 / math.sqrt(2 * {layers}) if name.endswith("output.weight") else 0.02'
-        body = [std, "parameter.normal_(0.0, std)"]
-        if silent:
-            what = "every sublayer starts as the identity" if scheme == "zero-output" else "attention starts uniform"
-            body += [f'if name.endswith("{silent}"):  # {what}', "    parameter.zero_()"]
-        after = []
-    source = "Source: torch.nn.Linear." if scheme == "torch" else "Source: Radford et al. 2019 (GPT-2), as in nanoGPT."
-    if scheme == "shaped":
+        told = f"Draw the initial values of matrices: N(0, 0.02^2), those that write to the stream over sqrt(2 * {layers}).{spared}"
+        source = "Source: Radford et al. 2019 (GPT-2), as in nanoGPT."
+        body = [f'std = 0.02 / math.sqrt(2 * {layers}) if name.endswith("output.weight") else 0.02', "parameter.normal_(0.0, std)"]
+    if scheme == "zero-output":
+        body += ['if name.endswith("output.weight"):  # every sublayer starts as the identity', "    parameter.zero_()"]
+    elif scheme == "shaped":
+        body += ['if name.endswith("query.weight"):  # attention starts uniform', "    parameter.zero_()"]
         source = "Source: Radford et al. 2019 (GPT-2); He and Hofmann 2023, arXiv:2311.01906."
-    loop = [
-        f"    for name, parameter in model.named_parameters():\n        if parameter.ndim > 1{apart}:",
-        *(" " * 12 + line for line in body),
-    ]
-    if "name" not in apart + "".join(body):
-        loop[0] = loop[0].replace("name, parameter in model.named_parameters()", "parameter in model.parameters()")
-    first, *rest = _wrapped(told, 1)
-    lines = ["@torch.no_grad()", "def initialise(model: nn.Module) -> None:", f'    """{first}', *(f"    {line}" for line in rest)]
-    return "\n".join([*lines, "", f"    {source}", '    """', *loop, *after])
+    named = bool(own) or any("name." in line for line in body)
+    ends = ", ".join(f'"{end}"' for end in own)
+    lines = ["@torch.no_grad()", "def initialise(model: nn.Module) -> None:", *docstring("\n".join([*_summary(told, 1), "", source]), 1)]
+    lines += wrapped(f"    own = ({ends}{',' if len(own) == 1 else ''})") if own else []
+    lines.append(f"    for {'name, parameter in model.named_parameters' if named else 'parameter in model.parameters'}():")
+    lines.append(f"        if parameter.ndim > 1{' and not name.endswith(own)' if own else ''}:")
+    return "\n".join([*lines, *(" " * 12 + line for line in body), *after])
 
 
 def load(weights: str, keys: Sequence[tuple[str, tuple[int, ...]]]) -> str:

@@ -138,7 +138,7 @@ def _head(node: ast.stmt) -> str:
     if not hasattr(node, "body"):
         return _polished(ast.unparse(ast.fix_missing_locations(node)))
     shell = copy.copy(node)
-    shell.body = [ast.Pass()]  # type: ignore[attr-defined]
+    shell.body = [ast.Pass()]
     for name in ("orelse", "finalbody", "handlers", "decorator_list"):
         if hasattr(shell, name):
             setattr(shell, name, [])

@@ -195,7 +195,7 @@ class _File:
                     if name in loads(*code.node.body) or (self.flows and isinstance(code.module, Step)):
                         continue
                     index = code.parameters.index(name)
-                    for call in (c for c in calls if c.code is code):  # type: ignore[attr-defined]
+                    for call in (c for c in calls if c.code is code):
                         call.keywords = [k for k in call.keywords if k.arg != name]
                         del call.args[index : index + 1]
                     code.node.args.args = [a for a in code.node.args.args if a.arg != name]
@@ -314,7 +314,7 @@ class _File:
     def _class(self, form: Form) -> str:
         body = [self._renamed(s) for s in self.bodies[id(form)]]
         lines = [f"class {self.names[id(form)]}(nn.Module):"]
-        described = prose.sublayer(form.instance) if isinstance(form.instance, Step) else prose.description(form.instance)
+        described = prose.sublayer(form.instance, self.parallel) if isinstance(form.instance, Step) else prose.description(form.instance)
         lines += docstring("\n".join(described), 1)
         parameters = [f"{name}: nn.Module" for name in form.children or ()] + (["layer: int"] if "layer" in loads(*body) else [])
         if body:
@@ -393,7 +393,7 @@ class _File:
             if id(parameter) in owners:
                 items.append(f"{path} = {owners[id(parameter)]}")
             owners.setdefault(id(parameter), path)
-        return list(_regular(items))
+        return ["# one parameter, wherever it stands", *_regular(items)] if items else []
 
     def _path(self, name: str) -> str:
         found, module = "self", self.model
@@ -557,49 +557,63 @@ MARK = re.compile("\x00([^\x01]*)\x01(\\d+)\x02")
 
 
 def _regular(items: Sequence[str]) -> Iterator[str]:
-    """Lines, those that repeat with numbers that advance evenly as loops."""
+    """Lines, those that repeat with numbers that advance evenly as loops: in as few lines as can be."""
+    shapes, numbers = [MARK.sub("\x00\\1", item) for item in items], [_numbers(item) for item in items]
+    best: dict[int, tuple[float, int, int]] = {len(items): (0, 0, 0)}  # from a place on: how many lines, the first period and its turns
+    for start in reversed(range(len(items))):
+        ways = [(1 + best[start + 1][0], 1, 1)]
+        for period in range(1, (len(items) - start) // 2 + 1):
+            turns = 1
+            while _follows(shapes, numbers, start, period, turns):
+                turns += 1
+            if turns > 1:
+                uneven = 0.1 * _first(_moves(numbers[start:], period))[1]
+                ways.append((1 + period + uneven + best[start + period * turns][0], period, turns))
+        best[start] = min(ways, key=lambda way: way[0])
     start = 0
     while start < len(items):
-        period, turns = _longest(items, start)
-        body = items[start : start + period]
-        if turns * period > period + 1:
-            numbers = [[_numbers(items[start + t * period + i]) for t in range(turns)] for i in range(period)]
-            moving = [n[0][k] for n in numbers for k in range(len(n[0])) if n[0][k] != n[1][k]]
-            first = min(moving, default=0) if all(n == moving[0] for n in moving) else 0
-            steps = {n[1][k] - n[0][k] for n in numbers for k in range(len(n[0]))} - {0}
-            first = first if steps <= {1} else 0
-            variable = "i" if moving else "_"
-            yield f"for {variable} in range({f'{first}, ' if first else ''}{first + turns}):"
-            for i, line in enumerate(body):
-                yield INDENT + _filled(line, [_counted(a, b - a, first) for a, b in zip(*numbers[i][:2], strict=True)])
-        else:
-            yield from (_filled(line, [str(n) for n in _numbers(line)]) for line in body)
-        start += period * (turns if turns * period > period + 1 else 1)
+        _, period, turns = best[start]
+        yield from _loop(items[start : start + period], numbers[start : start + 2 * period], period, turns)
+        start += period * turns
 
 
-def _longest(items: Sequence[str], start: int) -> tuple[int, int]:
-    """The period, and how often it repeats, that covers the most of the lines from a place on."""
-    best = (1, 1)
-    for period in range(1, (len(items) - start) // 2 + 1):
-        turns = 1
-        while _follows(items, start, period, turns):
-            turns += 1
-        if turns > 1 and period * turns > best[0] * best[1]:
-            best = (period, turns)
-    return best
+def _loop(body: Sequence[str], numbers: Sequence[list[int]], period: int, turns: int) -> Iterator[str]:
+    """A loop over lines whose numbers in the first two turns are given; one turn is no loop."""
+    if turns == 1:
+        yield from (_filled(line, [str(n) for n in own]) for line, own in zip(body, numbers, strict=False))
+        return
+    moves = _moves(numbers, period)
+    first = _first(moves)[0]
+    moving = any(step for line in moves for _, step in line)
+    yield f"for {'i' if moving else '_'} in range({f'{first}, ' if first else ''}{first + turns}):"
+    for line, own in zip(body, moves, strict=True):
+        yield INDENT + _filled(line, [_counted(base, step, first) for base, step in own])
 
 
-def _follows(items: Sequence[str], start: int, period: int, turn: int) -> bool:
+def _moves(numbers: Sequence[list[int]], period: int) -> list[list[tuple[int, int]]]:
+    """The numbers of each line in the first turn, and by how much they advance."""
+    return [[(a, b - a) for a, b in zip(numbers[i], numbers[i + period], strict=True)] for i in range(period)]
+
+
+def _first(moves: Sequence[Sequence[tuple[int, int]]]) -> tuple[int, int]:
+    """Where a loop's variable starts so that its numbers are the simplest, and how many of them are still not a multiple of it."""
+    pairs = [(base, step) for line in moves for base, step in line if step]
+    starts = {0, *(base // step for base, step in pairs if base % step == 0 and base > 0 and step > 0)}
+    ways = [(sum(base != step * start for base, step in pairs), start) for start in starts]
+    offsets, start = min(ways)
+    return start, offsets
+
+
+def _follows(shapes: Sequence[str], numbers: Sequence[list[int]], start: int, period: int, turn: int) -> bool:
     """Whether one more turn continues those before it."""
-    if start + (turn + 1) * period > len(items):
+    if start + (turn + 1) * period > len(shapes):
         return False
-    for i in range(period):
-        first, second, last = (items[start + t * period + i] for t in (0, 1, turn))
-        if MARK.sub("\x00\\1", first) != MARK.sub("\x00\\1", last):
+    for i in range(start, start + period):
+        last = i + turn * period
+        if shapes[i] != shapes[last]:
             return False
-        for a, b, c in zip(_numbers(first), _numbers(second), _numbers(last), strict=True):
-            if c != a + turn * (b - a):
-                return False
+        if any(c != a + turn * (b - a) for a, b, c in zip(numbers[i], numbers[i + period], numbers[last], strict=True)):
+            return False
     return True
 
 

@@ -126,7 +126,7 @@ def shorten(text: str, most: int) -> str:
 def _settle(figure: Figure) -> None:
     """Lay the figure out once, for all files made of it."""
     if figure.get_layout_engine() is not None:
-        figure.draw_without_rendering()  # type: ignore[no-untyped-call]
+        figure.draw_without_rendering()
         figure.set_layout_engine("none")
 
 

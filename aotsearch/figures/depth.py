@@ -86,7 +86,7 @@ def _draw(axes: Axes, profile: Profile, arm: str, colour: str, dashes: object, w
     low = [p.mean if p.low is None else p.low for p in points]
     high = [p.mean if p.high is None else p.high for p in points]
     axes.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
-    axes.plot(x, [p.mean for p in points], color=colour, ls=dashes, lw=width, zorder=3)  # type: ignore[arg-type]
+    axes.plot(x, [p.mean for p in points], color=colour, ls=dashes, lw=width, zorder=3)
     axes.plot(x, [p.mean for p in points], "o", color=colour, ms=3, zorder=3)
     there = [(a, p.mean) for a, p in zip(x, points, strict=True) if p.differs]
     axes.plot([a for a, _ in there], [b for _, b in there], "o", ms=7, mfc="none", mec=colour, mew=1.1, zorder=4)

@@ -17,7 +17,6 @@ from aotsearch.material import Material
 from aotsearch.summary import bounds, groups, number, title
 from aotsearch.tables import measured
 
-
 WORDS = 2.95  # inches that a contrast's numbers and verdict take
 
 
@@ -124,7 +123,7 @@ def _square(m: Material, c: Contrast) -> Square | None:
     whole = [i for i in range(len(seeds)) if all(row[i] is not None for rows in cells.values() for row in rows)]
     if len(cells) < 4 or not whole:
         return None
-    return {key: float(np.mean([[row[i] for i in whole] for row in rows])) for key, rows in cells.items()}  # type: ignore[arg-type]
+    return {key: float(np.mean([[row[i] for i in whole] for row in rows])) for key, rows in cells.items()}
 
 
 def _lines(axes: Axes, c: Contrast, square: Square, analysis: Analysis) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from aotsearch.errors import InputError
 from aotsearch.parts.coefficient import Differential, Follows
 from aotsearch.parts.score import Linear, Softmax
 from aotsearch.parts.site import Flow, Site, drawn
@@ -161,6 +162,8 @@ class Attention(nn.Module):
         self.fused = isinstance(score, Softmax) and softcap == "none"
         self.score = None if self.fused or not self.attends else score
         self.features = isinstance(score, Linear)
+        if self.features and site.biases:
+            raise InputError("score: linear has no scores to which positions such as alibi could add; take another score, or other positions")
         self.softcap = softcap
         self.qk_norm = qk_norm if self.attends else "none"
         if self.qk_norm == "rms":
