@@ -11,10 +11,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["AotsearchError", "Architecture", "InputError", "RunError", "Study", "build", "load", "results", "run"]
+__all__ = ["AotsearchError", "Architecture", "InputError", "RunError", "Study", "build", "eject", "load", "results", "run"]
 
 if TYPE_CHECKING:
     from aotsearch.architecture import Architecture
+    from aotsearch.ejection.standalone import eject
     from aotsearch.errors import AotsearchError, InputError, RunError
     from aotsearch.model import build
     from aotsearch.report import results
@@ -28,6 +29,7 @@ _HOMES = {
     "RunError": "errors",
     "Study": "study",
     "build": "model",
+    "eject": "ejection.standalone",
     "load": "study",
     "results": "report",
     "run": "runner",

@@ -191,6 +191,38 @@ def ui(folder: Folder, port: Annotated[int, typer.Option(min=1, max=65535, help=
 
 
 @app.command()
+def eject(
+    path: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="A study file (YAML), or a run folder.", show_default=False)],
+    arm: Annotated[str, typer.Option(help="An arm of the study.")] = "reference",
+    seed: Annotated[int | None, typer.Option(help="Of a run folder: the trial whose weights are written too.", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="The file to write.  [default: standard output]", show_default=False)] = None,
+    set_: Set = [],
+) -> None:
+    """Write an arm as one readable PyTorch file that imports torch alone; of a trained trial its weights too."""
+    from aotsearch.study import load
+
+    if seed is not None:
+        from aotsearch.ejection import trained
+
+        if not path.is_dir() or out is None or set_:
+            law = "--seed writes the weights of a trained trial"
+            raise InputError(f"{law}: it needs a run folder and --out, and no --set: aotsearch eject DIR --seed {seed} --out PATH.py")
+        _say("written: " + ", ".join(map(str, trained.write(path, arm, seed, out))))
+        return
+    from aotsearch.ejection.standalone import Origin
+    from aotsearch.ejection.standalone import eject as text
+
+    study = load(path / "study.yaml" if path.is_dir() else path, set_)
+    found = text(study.arm(arm).architecture, Origin(f"the arm {arm!r} of the study {study.name!r}"))
+    if out is None:
+        sys.stdout.write(found)
+        return
+    from aotsearch.ejection.trained import put
+
+    _say(f"written: {put(out, found.encode())}")
+
+
+@app.command()
 def words(
     word: Annotated[str | None, typer.Argument(metavar="WORD", help="A word to show in detail.")] = None, json_: Json = False
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from aotsearch.design import REFERENCE
@@ -149,7 +149,9 @@ READING = (
     "`validation/...` are curves, `layer/...` are diagnostics with the layer as the step; `aot.outcome` says how a trial ended. The test "
     "split is on the run `{name}` alone, as `test_effect/...`.\n"
 )
-INTERACTING = "\nTwo changes interact (*present*) where both together do more or less than the sum of each; *absent*: not beyond the margin.\n"
+INTERACTING = (
+    "\nTwo changes interact (*present*) where both together do more or less than the sum of each; *absent*: not beyond the margin.\n"
+)
 TUNED = (
     "\nTrials named `tuning: ...` (`aot.phase` is `tune`) only found learning rates. `aot.rate` is `shared` for trials at the rate that is "
     "best for the reference, `tuned` for those at another that is their arm's own.\n"
@@ -193,8 +195,3 @@ def finite(value: Any) -> bool:
 
 def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 4]} ..."
-
-
-def pictures(files: Sequence[Any]) -> dict[str, str]:
-    """File name -> the artifact folder it belongs in: images apart, so that the report comes first."""
-    return {path.name: "figures" if path.suffix == ".png" else "" for path in files}

@@ -18,12 +18,17 @@ from aotsearch.yamlfile import Node
 Breach = tuple[str, str]  # which law is broken, and the option it is about ("" where it is not about one)
 
 
+@functools.lru_cache(maxsize=4096)
+def _parsed(word: str, text: str) -> constraint.Constraint:
+    return constraint.parse(Node(text, Mark(f"the word {word}")))
+
+
 class Law:
     """One requirement of a word, for a width and the sizes of a task."""
 
     def __init__(self, word: registry.Word, text: str, width: int, sizes: Sizes):
         self.text = f"{word.name} requires {text}"
-        self.expression = constraint.parse(Node(text, Mark(f"the word {word.name}")))
+        self.expression = _parsed(word.name, text)
         names = self.expression.names
         self.options = tuple(sorted(names & word.options.keys()))
         given = dict(sizes) | {"width": width}
@@ -77,6 +82,10 @@ def unfit(model: Architecture) -> Breach | None:
             return found[0], name
     if model.head == "tied" and usual_head(model.embedding, model.sizes) != "tied":
         return f"head: tied is the matrix of the embedding 'token', here it is {model.embedding.word!r}; write head: free", "head"
+    outputs = dict(model.sizes).get("outputs")
+    if model.head == "none" and outputs != model.width:
+        asked = f"{outputs} outputs" if outputs else "logits"
+        return f"head: none makes the stream the output, where the task asks for {asked} and the width is {model.width}", "head"
     if "image" in dict(model.sizes) and model.pooling.absent:
         return "pooling: none leaves a vector per token, where an image has one class; write pooling: mean", "pooling"
     if "image" not in dict(model.sizes) and not model.pooling.absent:

@@ -5,6 +5,7 @@ read("runs/redundancy") -> Material;  results("runs/redundancy") -> DataFrame
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -110,9 +111,20 @@ class Material:
             wanted += list(found.get(name, {}).values())
         return wanted
 
+    @functools.cached_property
+    def headline(self) -> Analysis:
+        """The analysis without what is said twice, for readers; the family of its intervals is still the whole one."""
+        twice = set(self.arms) - set(self.trained)
+        return dataclasses.replace(
+            self.analysis,
+            contrasts=tuple(self.distinct),
+            outcomes=tuple(o for o in self.analysis.outcomes if o.arm not in twice),
+            rates={arm: rate for arm, rate in self.analysis.rates.items() if arm not in twice},
+        )
+
     def summary(self) -> str:
         """The verdicts as the plain text that a terminal shows."""
-        return summary(self.analysis, self.data, search_table(self.records, self.study) if self.search else None)
+        return summary(self.headline, self.data, search_table(self.records, self.study) if self.search else None)
 
 
 def read(folder: str | Path) -> Material:

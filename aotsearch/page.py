@@ -9,11 +9,11 @@ from typing import Any
 import jinja2
 import markupsafe
 import pandas as pd
-from matplotlib.figure import Figure
 
 from aotsearch import exhibits, figures
 from aotsearch.analysis import Contrast, answer
 from aotsearch.design import spell
+from aotsearch.figures import Figure
 from aotsearch.layers import Knocked, Profile
 from aotsearch.material import Material
 from aotsearch.summary import Component, against_baselines, bounds, components, groups, number, title, view
@@ -47,7 +47,7 @@ def page(m: Material, profiles: Sequence[Profile], knocked: Sequence[Knocked], p
         a=a,
         study=m.study,
         data=m.data,
-        answer=answer(a),
+        answer=answer(m.headline),
         notes=[*a.notes, *_edges(tuned)],
         components=components(a),
         tally=words.items(),

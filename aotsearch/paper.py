@@ -29,7 +29,7 @@ def markdown(m: Material, profiles: Sequence[Profile], knocked: Sequence[Knocked
     parts = [
         f"# {_md(a.name)}",
         _md(a.question),
-        f"**{_md(answer(a))}**",
+        f"**{_md(answer(m.headline))}**",
         *(f"> {_md(note)}" for note in a.notes),
         "## What each part is worth",
         "![effects with intervals](forest.png)",
@@ -245,15 +245,17 @@ def _latex_effects(m: Material) -> list[str]:
         for c in contrasts:
             span = "--" if c.low is None else f"${bounds(c.low, c.high, digits)}$"
             mean = "--" if c.difference is None else f"${number(c.difference, digits, True)}$"
-            rows.append(f"{escape(named(c))} & {mean} & {span} & {c.seeds} & {escape(c.verdict)} \\\\")
+            rows.append(f"{escape(title(c))} & {mean} & {span} & {c.seeds} & {escape(c.verdict)} \\\\")
     value = f"Reference {number(a.value, digits)} {escape(a.unit)}. " if a.value is not None else ""
     preview = f"Partial: {a.finished} of {a.expected} trials. " if a.partial else ""
     adaptive = m.study.settings.adaptive
     method = "Student $t$" if adaptive is None else f"repeated looks from {adaptive.min} to {adaptive.max} seeds"
+    names = {title(c): c.change for c in a.contrasts if title(c) != named(c)}
+    where = "".join(f" {escape(name)} is {escape(change)}." for name, change in names.items())
     caption = (
         f"{preview}Difference in {escape(a.unit)} (lower is better), paired by seed, "
         f"with {100 * a.confidence:g}\\,\\% intervals ({method}, simultaneous over {a.family} contrasts by Bonferroni). "
-        f"{value}Margin {a.margin:g}."
+        f"{value}Margin {a.margin:g}.{where}"
     )
     return _latex_table("lrrrl", "Change & Difference & Interval & Seeds & Verdict", rows, caption, _label(m))
 
@@ -269,21 +271,27 @@ def _latex_given(m: Material) -> list[str]:
     return _latex_table("lrrrrrr", head, rows, caption, f"{_label(m)}-arms")
 
 
+ROWS = 40  # of a table that fits on a page
+
+
 def _latex_table(columns: str, head: str, rows: Sequence[str], caption: str, label: str) -> list[str]:
-    return [
-        "\\begin{table}",
-        "\\centering",
-        f"\\caption{{{caption}}}",
-        f"\\label{{tab:{label}}}",
-        f"\\begin{{tabular}}{{{columns}}}",
-        "\\toprule",
-        f"{head} \\\\",
-        "\\midrule",
-        *rows,
-        "\\bottomrule",
-        "\\end{tabular}",
-        "\\end{table}",
-    ]
+    lines = []
+    for start in range(0, max(1, len(rows)), ROWS):
+        lines += [
+            "\\begin{table}",
+            "\\centering\\small\\setlength{\\tabcolsep}{4pt}",
+            f"\\caption{{{caption}}}" if not start else "\\caption{Continued.}",
+            f"\\label{{tab:{label}{f'-{start // ROWS + 1}' if start else ''}}}",
+            f"\\begin{{tabular}}{{{columns}}}",
+            "\\toprule",
+            f"{head} \\\\",
+            "\\midrule",
+            *rows[start : start + ROWS],
+            "\\bottomrule",
+            "\\end{tabular}",
+            "\\end{table}",
+        ]
+    return lines
 
 
 def _label(m: Material) -> str:

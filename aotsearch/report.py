@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from aotsearch import figures, paper
 from aotsearch.errors import InputError, RunError, suggest
+from aotsearch.figures import Figure
 from aotsearch.layers import MEAN, Knocked, Profile, knocked, profiles
 from aotsearch.material import Material, read, results
 from aotsearch.page import page

@@ -85,7 +85,7 @@ def check(path: Path) -> bool:
         lambda s: s.space.bound(),
         lambda s: s.space.sample(0),
         lambda s: [a.digest for a in itertools.islice(s.space.enumerate(patience=60_000), 5)],
-        lambda s: s.arms(),
+        lambda s: s.base_design,
         lambda s: s.settings.seed_list,
         lambda s: s.digest,
     ]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import html.parser
 import io
+import math
 import re
+import shutil
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +17,13 @@ from typing import Any
 
 import pytest
 
-from aotsearch import analysis, figures, report
+from aotsearch import analysis, exhibits, figures, inference, layers, paper, report, tables
 from aotsearch.errors import InputError
 from aotsearch.ledger import Ledger
 from aotsearch.study import load
+
+sys.path.insert(0, str(Path(__file__).parent))
+import fabricated
 
 TEXT = """
 name: small_study
@@ -119,7 +126,8 @@ class Page(html.parser.HTMLParser):
 
 
 def test_every_format_is_written(done: Path) -> None:
-    names = {"report.html", "report.md", "report.tex", "contrasts.csv", "trials.csv", "forest.png"}
+    images = {"forest.png", "curves.png", "loss-against-parameters.png", "loss-against-flops.png"}
+    names = {"report.html", "report.md", "report.tex", "contrasts.csv", "trials.csv"} | images
     assert {p.name for p in done.iterdir()} == names
     assert (done / "forest.png").read_bytes().startswith(b"\x89PNG")
 
@@ -164,14 +172,24 @@ def test_text_of_users_is_escaped(done: Path) -> None:
 
 def test_latex_is_escaped_and_balanced(done: Path) -> None:
     text = (done / "report.tex").read_text()
-    assert r"plain\_100\% (norm: layernorm $\to$ none, channel: mlp $\to$ none) &" in text
+    assert r"plain\_100\% is norm: layernorm $\to$ none, channel: mlp $\to$ none." in text and r"plain\_100\% &" in text
     assert re.search(r"^channel: mlp \$\\to\$ none & \$\+0\.\d{3}\$ & \$\[\+0\.\d{3}, \+0\.\d{3}\]\$ & 4 & necessary", text, re.MULTILINE)
     assert text.count("\\begin") == text.count("\\end") and "\\toprule" in text
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert all(len(re.findall(r"(?<!\\)&", row)) == 4 for row in rows)
-    assert report.escape("a_b & 50% #1 $x$ {y} ~ ^ \\ < > |") == (
+    widths = [len(re.findall(r"(?<!\\)&", row)) for row in rows]
+    assert set(widths) == {4, 6} and widths == sorted(widths), "effects, then what each arm was given"
+    assert paper.escape("a_b & 50% #1 $x$ {y} ~ ^ \\ < > |") == (
         r"a\_b \& 50\% \#1 \$x\$ \{y\} \textasciitilde{} \textasciicircum{} \textbackslash{} \textless{} \textgreater{} \textbar{}"
     )
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX here")
+def test_latex_compiles(done: Path, tmp_path: Path) -> None:
+    head = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}"
+    (tmp_path / "page.tex").write_text(f"{head}\\input{{{done / 'report.tex'}}}\\end{{document}}")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stdout[-2000:]
 
 
 def test_csv_holds_the_contrasts_and_the_trials(done: Path) -> None:
@@ -188,7 +206,7 @@ def test_csv_holds_the_contrasts_and_the_trials(done: Path) -> None:
 def test_markdown_tables_have_equal_columns(done: Path) -> None:
     lines = (done / "report.md").read_text().splitlines()
     widths = [len(re.findall(r"(?<!\\)\|", line)) for line in lines if line.startswith("|")]
-    assert set(widths) == {3, 5, 7}
+    assert set(widths) == {3, 5, 6, 7, 10}
     assert "![effects with intervals](forest.png)" in lines
 
 
@@ -218,6 +236,11 @@ def test_a_search_shows_what_it_tried(tmp_path: Path) -> None:
     report.write(folder, ["html"])
     text = Page((folder / "report" / "report.html").read_text()).text
     assert "What the search tried" in text and "heads=1" in text
+    assert "Which decisions mattered" not in text
+    ledger.append("importance", shares={"heads": 0.75, "norm": 0.25})
+    report.write(folder, ["html"])
+    described = Page((folder / "report" / "report.html").read_text()).text
+    assert "Which decisions mattered to the search" in described and "75%" in described and "is no evidence" in described
     assert text.index("search-1") < text.index("search-0")
 
 
@@ -237,16 +260,178 @@ def test_an_unknown_format_names_the_known_ones(tmp_path: Path) -> None:
 
 
 def test_figures_survive_large_effects_and_odd_names(done: Path) -> None:
-    material = report.read(done.parent)
+    m = report.read(done.parent)
     large = [{**r, "measures": {"bits_per_byte": r["measures"]["bits_per_byte"] + 9 * ("channel" in r["arm"])}} if r["measures"] else r
-             for r in material.records]  # fmt: skip
-    found = analysis.analyse(large, material.study)
-    svg = figures.to_svg(figures.forest(found))
-    assert "logarithmic beyond" in svg and "mathdefault" not in svg and svg == figures.to_svg(figures.forest(found))
-    table = analysis.tabulate(large, material.study)
-    assert "plain_100%" in figures.to_svg(figures.front(found, table))
+             for r in m.records]  # fmt: skip
+    found = dataclasses.replace(m, records=large, analysis=analysis.analyse(large, m.study), table=tables.tabulate(large, m.study))
+    svg = figures.to_svg(figures.forest(found.analysis))
+    assert "logarithmic beyond" in svg and "mathdefault" not in svg and svg == figures.to_svg(figures.forest(found.analysis))
+    assert "plain_100%" in figures.to_svg(figures.front(found))
 
 
 def test_a_report_needs_no_torch() -> None:
     code = "import sys, aotsearch.report; print(sorted({'torch', 'ray', 'mlflow', 'matplotlib.pyplot'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+# ---- a report with everything in it
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> report.Material:
+    made = fabricated.Run(tmp_path_factory.mktemp("runs") / "everything")
+    made.train()
+    report.write(made.folder)
+    return report.read(made.folder)
+
+
+@pytest.fixture(scope="module")
+def written(everything: report.Material, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return next(tmp_path_factory.getbasetemp().glob("**/everything/report"))
+
+
+@pytest.fixture(scope="module")
+def page(written: Path) -> Page:
+    return Page((written / "report.html").read_text())
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(path.read_text())))
+
+
+def test_every_section_is_there_where_there_is_something_to_show(page: Page) -> None:
+    assert not page.open and len(page.ids) == len(set(page.ids))
+    for section in (
+        "Each at its own learning rate",
+        "On the test split",
+        "Inside the models, by depth",
+        "Removed after training, or trained without",
+        "What each arm was given",
+        "How the trials ended",
+        "How large is the noise",
+    ):
+        assert section in page.text
+    for absent in ("Which changes act together", "can not tell apart", "What the search tried", "Which decisions mattered"):
+        assert absent not in page.text
+
+
+def test_sections_without_content_are_left_out(done: Path) -> None:
+    text = Page((done / "report.html").read_text()).text
+    for absent in ("own learning rate", "On the test split", "by depth", "Removed after training"):
+        assert absent not in text
+
+
+def test_a_verdict_that_depends_on_the_learning_rate_is_said_to_and_marked(page: Page, written: Path) -> None:
+    assert re.search(r"depends\s*qkv free.*?redundant at own learning rate", page.text, re.DOTALL)
+    assert (written / "report.html").read_text().count('<tr class="changed">') == 1
+    assert "1 of 1 verdicts change" in page.text
+    assert "The best learning rate lies at the end of those tried for qkv=tied" in page.text
+
+
+def test_arms_that_are_the_same_model_are_shown_once(everything: report.Material, page: Page) -> None:
+    shown = [(c.arm, c.rate) for c in everything.distinct]
+    assert ("channel=none@parameters", "shared") in shown and ("qkv=tied", "tuned") in shown
+    assert ("norm=rmsnorm@parameters", "shared") not in shown and ("channel=none", "tuned") not in shown
+    assert len(everything.headline.contrasts) == len(shown) and everything.headline.family == len(everything.analysis.contrasts)
+    assert "norm=rmsnorm@parameters" not in everything.summary()
+    assert "norm=rmsnorm@parameters" not in everything.trained and "also norm=rmsnorm@parameters" in page.text
+
+
+def test_equal_arms_show_how_they_were_resized_and_by_how_much_they_miss(everything: report.Material) -> None:
+    given = {(g.arm, g.rate): g for g in exhibits.fairness(everything)}
+    equal = given["channel=none@parameters", "shared"]
+    assert equal.resized and equal.share is not None and abs(equal.share) <= 0.2 and not equal.beyond
+    plain = given["channel=none", "shared"]
+    assert plain.share is not None and plain.share < -0.2 and not plain.resized
+    assert given["qkv=tied", "tuned"].learning_rate == 1.2e-2
+    reference = given["reference", "shared"]
+    assert (reference.share, reference.flops_share) == (0, 0)
+
+
+def test_outcomes_are_counted_with_rates_and_never_dropped(everything: report.Material, page: Page) -> None:
+    assert exhibits.bad(everything.analysis.outcomes) == ["diverged", "failed", "out-of-memory"]
+    ends = {e.arm: e for e in exhibits.endings(everything)}
+    diverged = ends["norm=none"].rates["diverged"]
+    assert diverged is not None and (diverged.count, diverged.rate) == (1, 0.25) and diverged.low < 0.25 < diverged.high
+    memory = ends["heads=1"].rates["out-of-memory"]
+    assert memory is not None and memory.count == 1
+    told = ends["heads=1"].rates["diverged"]
+    assert told is not None and told.low == 0 and ends["heads=1"].done == 3
+    assert "out-of-memory </td><script>" in page.text
+
+
+def test_the_test_split_stands_beside_validation(everything: report.Material) -> None:
+    found = exhibits.sealed(everything)
+    assert len(found) == len(everything.distinct)
+    assert all(s.difference == pytest.approx(s.contrast.difference) for s in found)  # each trial's test loss is 0.03 above validation
+    assert exhibits.reference_test(everything) == pytest.approx(everything.analysis.value + 0.03)  # type: ignore[operator]
+
+
+def test_every_number_can_be_followed_to_the_ledger(everything: report.Material, written: Path) -> None:
+    trials = {row["key"]: row for row in rows(written / "trials.csv")}
+    assert trials.keys() == Ledger(written.parent).records().keys()
+    for row in rows(written / "contrasts.csv"):
+        mine = [trials[key] for key in row["trials"].split()]
+        plain = row["arm"].split("@")[0]
+        pairs: dict[str, dict[str, float]] = {}
+        for t in mine:
+            assert plain in (t["arm"].split("@")[0], "reference") or t["arm"] == "reference"
+            if t["outcome"] == "done":
+                pairs.setdefault(t["seed"], {})["reference" if t["arm"] == "reference" else "arm"] = float(t["bits_per_byte"])
+        d = [p["arm"] - p["reference"] for p in pairs.values() if len(p) == 2]
+        assert len(d) == int(row["seeds"])
+        assert statistics.fmean(d) == pytest.approx(float(row["difference"]))
+
+
+def test_diagnostics_by_depth_are_paired_and_simultaneous(everything: report.Material, written: Path) -> None:
+    rms, cosine, entropy = layers.profiles(everything.shown(), 0.95)
+    assert [p.name for p in (rms, cosine, entropy)] == list(fabricated.MEASURED)
+    assert [p.place for p in entropy.arms["reference"]] == [0, 2]  # of mixers alone
+    assert len(rms.arms["reference"]) == 5 and len(rms.arms["channel=none"]) == 3
+    assert rms.arms["channel=none"][0].difference is None and rms.whole["channel=none"].difference is not None  # of another depth
+    tied = rms.arms["qkv=tied"][-1]
+    cells = everything.shown()
+    d = [cells["qkv=tied"][s]["diagnostics"]["hidden-rms"][-1] - cells["reference"][s]["diagnostics"]["hidden-rms"][-1] for s in range(4)]
+    assert tied.difference == pytest.approx(statistics.fmean(d)) and tied.differs
+    half = inference.quantile(4, 0.95, rms.family) * statistics.stdev(d) / math.sqrt(4)
+    assert (tied.below, tied.above) == pytest.approx((tied.difference - half, tied.difference + half))
+    assert "qkv=tied" in {arm for arm, *_ in rms.differing}
+    table = rows(written / "diagnostics.csv")
+    assert {row["layer"] for row in table} == {"0", "1", "2", "3", "4", "mean"} and {row["arm"] for row in table} == set(everything.trained)
+
+
+def test_a_knock_out_finds_the_arm_that_was_trained_without_the_same_part(everything: report.Material, page: Page) -> None:
+    found = {(k.part, k.way): k for k in layers.knocked(everything.cells(), 0.95)}
+    assert len(found) == 6 * 3
+    assert found["channels", "zero"].retrained == "channel=none" and found["mixers", "zero"].retrained == ""
+    assert found["mixers", "identity"].increase == pytest.approx(3.2, abs=0.1)
+    assert found["attention_0", "zero"].seeds == 4
+
+
+def test_interactions_of_a_factorial_design_are_drawn(tmp_path: Path) -> None:
+    made = fabricated.Run(tmp_path / "factorial", "seeds: 3, margin: 0.05, design: factorial, factors: [channel, norm]")
+    made.train(broken=False)
+    report.write(made.folder, ["html", "md", "latex"])
+    text = Page((made.folder / "report" / "report.html").read_text()).text
+    assert "Which changes act together" in text and re.search(
+        r"present\s*channel=none x norm=none|present\s*norm=none x channel=none", text
+    )
+    assert (made.folder / "report" / "interactions.png").exists()
+    tex = (made.folder / "report" / "report.tex").read_text()
+    assert r"\multicolumn{5}{l}{\emph{main effects}}" in tex and tex.count("\\begin") == tex.count("\\end")
+
+
+def test_a_fraction_names_its_aliases_and_resolution(tmp_path: Path) -> None:
+    made = fabricated.Run(tmp_path / "fraction", "seeds: 2, design: fractional, factors: [channel, norm, qkv, positions], runs: 8")
+    made.train(broken=False)
+    report.write(made.folder, ["html", "md"])
+    text = Page((made.folder / "report" / "report.html").read_text()).text
+    assert "A fraction of resolution IV" in text
+    assert "What this fraction can not tell apart" in (made.folder / "report" / "report.md").read_text()
+
+
+def test_a_partial_run_of_everything_is_still_a_report(tmp_path: Path) -> None:
+    for seeds in (0, 1):
+        made = fabricated.Run(tmp_path / f"seeds{seeds}", fabricated.EVERYTHING)
+        made.train(seeds)
+        assert all(p.stat().st_size for p in report.write(made.folder))

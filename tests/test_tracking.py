@@ -13,10 +13,14 @@ from typing import Any
 
 import pytest
 
+from aotsearch.description import keys, note
 from aotsearch.errors import InputError, RunError
 from aotsearch.ledger import Ledger
 from aotsearch.study import Study, load
-from aotsearch.tracking import ENVIRONMENT, Tracker, keys, note, rebuild, ui_address, ui_command
+from aotsearch.tracking import ENVIRONMENT, Tracker, rebuild, ui_address, ui_command
+
+sys.path.insert(0, str(Path(__file__).parent))
+from conftest import STUDY
 
 pytest.importorskip("mlflow")
 
@@ -330,3 +334,73 @@ def test_a_folder_without_a_run_has_no_ui_and_no_view(tmp_path: Path) -> None:
     for function in (rebuild, lambda folder: ui_command(folder, 5000)):
         with pytest.raises(InputError, match="holds no run"):
             function(tmp_path)
+
+
+TUNED = STUDY.replace("learning_rate: 1e-2", "learning_rate: {tune: [3e-3, 1e-2]}").replace(
+    "study: {", "study: {equalise: [none, parameters], "
+)
+
+
+def test_diagnostics_are_one_metric_each_with_the_layer_as_step_and_the_test_split_is_kept_back(folder: Path, study: Study) -> None:
+    rows = [{"part": "attention_0", "sublayers": [0], "way": "zero", "loss": 4.0, "increase": 1.0}]
+    rows += [{"part": "mixers", "sublayers": [0, 2], "way": "zero", "loss": 5.0, "increase": 2.0}]
+    more = {"diagnostics": {"token-cosine": [0.1, None, 0.3]}, "test": {"bits_per_byte": 3.3}, "knock_out": rows}
+    tracker = Tracker(folder, study, "")
+    tracker.finished(record("reference", 0, **more))
+    tracker.close()
+    view = View(folder)
+    assert view.points("reference seed 0", "layer/token-cosine") == [(0, 0.1), (2, 0.3)]
+    assert view.points("reference seed 0", "knock_out/zero") == [(0, 1.0)]
+    assert view.points("reference seed 0", "knock_out/zero mixers") == [(0, 2.0)]
+    assert not any("test" in name for name in view.children["reference seed 0"].data.metrics)
+
+
+def test_trials_that_only_found_learning_rates_are_told_apart(study_file: Path, folder: Path) -> None:
+    study_file.write_text(TUNED)
+    rates = {"reference": {"chosen": 0.003}, "positions=rope": {"chosen": 0.01}}
+    trials = [
+        record("positions=rope", 20_000, phase="tune", key="a" * 16, finished="2026-11-22T05:00:00+00:00"),
+        record("reference", 0, learning_rate=0.003, key="b" * 16),
+        record("positions=rope", 0, learning_rate=0.003, key="c" * 16),
+        record("positions=rope", 0, learning_rate=0.01, key="d" * 16),
+    ]
+    fill(folder, trials)
+    (folder / "study.yaml").write_text("name: small\n")
+    tracker = Tracker(folder, load(study_file), "")
+    both = [contrast("positions=rope"), contrast("positions=rope", learning_rate="tuned", verdict="redundant", difference=0.01)]
+    equal = [contrast("positions=rope@parameters", equalise="parameters", learning_rate="tuned")]
+    found = analysis(*both, *equal) | {"learning_rates": rates, "answer": "It depends.", "notes": ["be careful"]}
+    tracker.publish(found, "", [], folder / "study.yaml")
+    tracker.close()
+    view = View(folder)
+    names = {"tuning: positions=rope rate 0.01 seed 20000", "reference rate 0.003 seed 0"}
+    assert set(view.children) == names | {"positions=rope rate 0.003 seed 0", "positions=rope rate 0.01 seed 0"}
+    tags = {name: run.data.tags for name, run in view.children.items()}
+    assert tags["tuning: positions=rope rate 0.01 seed 20000"]["aot.phase"] == "tune"
+    shared, own = (tags[f"positions=rope rate {rate} seed 0"] for rate in ("0.003", "0.01"))
+    assert (shared["aot.rate"], shared["aot.verdict"], own["aot.rate"], own["aot.verdict"]) == ("shared", "necessary", "tuned", "redundant")
+    data = view.parent.data
+    assert data.tags["verdict/positions rope own learning rate"] == "redundant"
+    assert data.metrics["effect/positions rope equal parameters own learning rate"] == 0.142
+    assert data.metrics["verdicts/necessary"] == 2 and data.tags["aot.answer"] == "It depends."
+    text = data.tags["mlflow.note.content"]
+    assert "| positions=rope (equal parameters, own learning rate) |" in text and "> be careful" in text and "tuning: ..." in text
+
+
+def test_effects_on_the_test_split_and_interactions_are_on_the_parent_and_pictures_in_a_folder(
+    folder: Path, study: Study, tmp_path: Path
+) -> None:
+    (folder / "study.yaml").write_text("name: small\n")
+    for name in ("report.html", "forest.png"):
+        (tmp_path / name).write_bytes(b"x")
+    test = {"difference": 0.15, "low": 0.14, "high": 0.16}
+    two = contrast("a=1 x b=2", kind="interaction", verdict="present", test=test, decision="a, b")
+    tracker = Tracker(folder, study, "")
+    tracker.publish(analysis(two), "", [tmp_path / "report.html", tmp_path / "forest.png"], folder / "study.yaml")
+    tracker.close()
+    view = View(folder)
+    data, run = view.parent.data, view.parent.info.run_id
+    assert (data.metrics["test_effect/a 1 x b 2"], data.metrics["test_effect_high/a 1 x b 2"]) == (0.15, 0.16)
+    assert data.tags["verdict/a 1 x b 2"] == "present" and "act" in data.tags["mlflow.note.content"]
+    assert {a.path for a in view.client.list_artifacts(run)} == {"report.html", "study.yaml", "figures"}
+    assert {a.path for a in view.client.list_artifacts(run, "figures")} == {"figures/forest.png"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import inspect
+import json
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from aotsearch.ejection.dataflow import loads
 from aotsearch.ejection.form import Form, word_of
 from aotsearch.ejection.program import Program
 from aotsearch.ejection.source import WIDTH, docstring, wrapped
+from aotsearch.errors import one_line
 from aotsearch.glossary import plain
 from aotsearch.model import Step
 from aotsearch.parts.site import Flow
@@ -277,15 +279,15 @@ def header(architecture: Architecture, title: str, weights: str, parameters: int
     kind = (
         "An image classifier" if "image" in sizes else "A model of sequences of vectors" if "inputs" in sizes else "A causal language model"
     )
-    lines = _summary(f"{kind}: {title + ', ' if title else ''}architecture {architecture.digest}.", 0)
+    lines = _summary(f"{kind}: {one_line(title) + ', ' if title else ''}architecture {architecture.digest}.", 0)
     said = (
         f"Written by aotsearch {aotsearch.__version__} from the source of its parts. It needs PyTorch alone, has {parameters:,} "
         "parameters, and with the same weights it gives the same numbers as the model it was written from, to the last bit."
     )
-    lines += ["", *_wrapped(said, 0), "", f"    model = {f'load({weights!r})' if weights else 'Model()'}".replace("'", '"')]
+    lines += ["", *_wrapped(said, 0), "", f"    model = {f'load({json.dumps(weights)})' if weights else 'Model()'}"]
     lines += [f"    {_use(sizes)}"]
     if architecture.decisions:
-        lines += ["", "Decisions:", *(f"    {address}: {plain(value)}" for address, value in architecture.decisions.items())]
+        lines += ["", "Decisions:", *(f"    {one_line(f'{address}: {plain(value)}')}" for address, value in architecture.decisions.items())]
     letters = f"Shape letters: B batch, L tokens, D = {architecture.width} width, H heads, P width of one head, M keys, F inner width"
     ends = [f"{letter} = {sizes[name]} {name}" for letter, name in (("V", "vocabulary"), ("C", "channels")) if name in sizes]
     return [*lines, "", *_wrapped(", ".join([letters, *ends]) + ".", 0)]
@@ -333,7 +335,7 @@ def initialise(scheme: str, layers: int, own: Sequence[str], architecture: Archi
 def load(weights: str, keys: Sequence[tuple[str, tuple[int, ...]]]) -> str:
     """The function that loads the weights beside the file."""
     lines = ["Keys and shapes of the file:", *(f"    {line}" for line in _keys(keys))]
-    body = [f'def load(path: str = "{weights}") -> Model:', '    """The trained model, its weights from a safetensors file.', ""]
+    body = [f"def load(path: str = {json.dumps(weights)}) -> Model:", '    """The trained model, its weights from a safetensors file.', ""]
     body += [f"    {line}" for line in lines]
     body += [
         '    """',

@@ -204,9 +204,9 @@ def _generators(line: str) -> str:
 def docstring(content: str, depth: int) -> list[str]:
     """A docstring's lines."""
     indent = INDENT * depth
-    first, *rest = inspect.cleandoc(content).split("\n")
+    first, *rest = inspect.cleandoc(content.replace('"""', "'''")).split("\n")
     prefix = 'r"""' if "\\" in content else '"""'
-    if not rest:
+    if not rest and not first.endswith(('"', "\\")):
         return [f'{indent}{prefix}{first}"""']
     return [f"{indent}{prefix}{first}", *((indent + line).rstrip() for line in rest), f'{indent}"""']
 

@@ -28,11 +28,11 @@ from aotsearch.ejection.dataflow import Bound, inlined, loads, straight, tidied
 from aotsearch.ejection.form import Code, Form, Unsupported, needed, recorded, stateful, word_of
 from aotsearch.ejection.program import Program
 from aotsearch.ejection.source import INDENT, bindings, clone, definition, docstring, expression, text, wrapped
-from aotsearch.errors import InputError, RunError
-from aotsearch.model import INITIAL_STD, Model, Step, build
+from aotsearch.errors import InputError, RunError, one_line
+from aotsearch.model import INITIAL_STD, Model, Step
 
 STREAM, BESIDE, FLOW = "x_BLD", "z_BLD", "flow"  # as Model.forward calls them
-Item = tuple[str, ...]
+TOKENS = 24  # of the inputs that a text is proved on
 
 
 @dataclass(frozen=True)
@@ -74,40 +74,45 @@ def eject(architecture: Architecture, origin: Origin | None = None) -> str:
     return found
 
 
-def _prove(found: str, architecture: Architecture) -> None:
+def _prove(text: str, architecture: Architecture) -> None:
     """Run a text and compare its outputs with those of the model it was written from.
 
     Raises:
         RunError: they differ.
     """
-    ours, inputs = build(architecture), example(architecture)
+    inputs = example(architecture)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        space: dict[str, Any] = {"__name__": "ejected"}
-        exec(compile(found, "ejected", "exec"), space)
         torch.manual_seed(0)
-        theirs = space["Model"]()
+        ours = Model(architecture).eval()
         for parameter in ours.parameters():  # away from starts at which a term says nothing
-            parameter.add_(0.02 * torch.randn(parameter.shape))
-        strangers = {type(m).__module__ for m in ours.modules()} - {__name__, "aotsearch.model"}
-        strangers = {m for m in strangers if m.partition(".")[0] not in ("torch", "aotsearch")}
-        blame = f"; look at the words of {', '.join(sorted(strangers))}" if strangers else ""
+            parameter.add_(torch.randn(parameter.shape), alpha=0.02)
+        kinds = {type(m).__module__ for m in ours.modules()}
+        strangers = sorted(k for k in kinds if k.partition(".")[0] not in ("torch", "aotsearch"))
+        blame = f"; look at the words of {', '.join(strangers)}" if strangers else ""
         try:
-            theirs.load_state_dict(ours.state_dict())
-            same = torch.equal(theirs.eval()(inputs), ours.eval()(inputs))
+            space: dict[str, Any] = {"__name__": "ejected"}
+            exec(compile(text, "ejected", "exec"), space)
+            state = ours.state_dict()
+            held = {name for name, _ in [*ours.named_parameters(remove_duplicate=False), *ours.named_buffers(remove_duplicate=False)]}
+            with torch.device("meta" if held == state.keys() else "cpu"):  # without memory, where it takes all it holds from ours
+                theirs = space["Model"]().eval()
+            theirs.load_state_dict(state, assign=True)
+            same = torch.equal(theirs(inputs), ours(inputs))
         except Exception as e:  # noqa: BLE001 (whatever an installed part does)
-            raise RunError(f"the ejected file of {architecture.digest} does not run: {e}{blame}".replace("\n", " ")) from None
+            raise RunError(f"the ejected file of {architecture.digest} does not run: {one_line(str(e))}{blame}") from None
     if not same:
         raise RunError(f"the ejected file of {architecture.digest} does not give the numbers of the model{blame}")
 
 
 def example(architecture: Architecture) -> torch.Tensor:
-    """Two inputs of the shape that a model takes, always the same."""
+    """Two short inputs of the kind that a model takes, always the same."""
     sizes, generator = dict(architecture.sizes), torch.Generator().manual_seed(0)
     if "image" in sizes:
         return torch.randn(2, sizes["channels"], sizes["image"], sizes["image"], generator=generator)
+    tokens = min(sizes["context"], TOKENS)
     if "inputs" in sizes:
-        return torch.randn(2, sizes["context"], sizes["inputs"], generator=generator)
-    return torch.randint(sizes["vocabulary"], (2, sizes["context"]), generator=generator)
+        return torch.randn(2, tokens, sizes["inputs"], generator=generator)
+    return torch.randint(sizes["vocabulary"], (2, tokens), generator=generator)
 
 
 class _File:

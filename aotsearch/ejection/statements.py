@@ -134,26 +134,34 @@ class Scope(Calls):
     def _For(self, s: ast.For) -> Block:
         items = items_of(self.value(s.iter))
         leaves = any(isinstance(n, ast.Break | ast.Continue | ast.Return) for n in ast.walk(s))
+        turns = None
         if items is not None and not leaves and not s.orelse and (self.initial or len(items) <= 1):
-            unrolled = self._unrolled(s, items)
-            if unrolled is not None:
-                return unrolled
-        s.iter = self.fold(s.iter)[0]
-        return self._loop(s)
+            turns = self._turns_of(s, items)
+            if turns is not None and (len(items) <= 1 or turns[1] <= len(s.body)):
+                self.names = turns[2]
+                return turns[0]
+        whole = clone(s)
+        try:
+            s.iter = self.fold(s.iter)[0]
+            return self._loop(s)
+        except Unsupported:
+            turns = self._turns_of(whole, items or [])
+            if turns is None or not items:
+                raise
+            self.names = turns[2]
+            return turns[0]
 
-    def _unrolled(self, s: ast.For, items: list[Any]) -> Block | None:
-        """A loop's turns one by one, where that is not longer."""
+    def _turns_of(self, s: ast.For, items: list[Any]) -> tuple[Block, int, dict[str, Any]] | None:
+        """A loop's turns one by one, how many statements they are, and what names stand for after them."""
         trial = self.copy()
         found: Block = []
         for item in items:
             trial.bind(s.target, Known(item))
             found += trial.block(clone(s.body))
-        told = [f for f in found if not (isinstance(f, ast.Assign) and isinstance(f.targets[0], ast.Name) and trial._told(f.targets[0].id))]
-        bare = stores(s.target) & {n for n in loads(*told) if n in trial.names and trial.names[n][1] is None}
-        if bare or (len(items) > 1 and len(told) > len(s.body)):
+        left = [f for f in found if not (isinstance(f, ast.Assign) and isinstance(f.targets[0], ast.Name) and trial._told(f.targets[0].id))]
+        if stores(s.target) & {n for n in loads(*left) if n in trial.names and trial.names[n][1] is None}:
             return None
-        self.names = trial.names
-        return found
+        return found, len(left), trial.names
 
     def _told(self, name: str) -> bool:
         return self.names.get(name, (None, None))[0] is not None

@@ -17,7 +17,7 @@ from aotsearch.figures.size import front
 from aotsearch.layers import Knocked, Profile
 from aotsearch.material import Material
 
-__all__ = ["curves", "depths", "forest", "front", "interactions", "knock_outs", "pictures", "to_png", "to_svg"]
+__all__ = ["Figure", "curves", "depths", "forest", "front", "interactions", "knock_outs", "pictures", "to_png", "to_svg"]
 
 
 def pictures(m: Material, profiles: Sequence[Profile], knocked: Sequence[Knocked]) -> dict[str, Figure]:

@@ -22,9 +22,9 @@ def front(m: Material, cost: str = "parameters") -> Figure:
     """
     with style():
         arms, searched = _points(m, cost), m.table[(m.table["phase"] == "search") & m.table[m.analysis.measure].notna()]
-        labelled = arms.nsmallest(12 if m.search and len(arms) == len(searched) else MOST, "y", keep="all").head(MOST)
         if not len(arms):
             return empty(f"front-{cost}", "no finished trial yet")
+        labelled = arms.sort_values("y", kind="stable").head(12 if len(arms) == len(searched) else MOST)
         figure = blank(f"front-{cost}", WIDTH, max(3.4, 0.6 + 0.24 * len(labelled)))
         axes = figure.add_subplot()
         if len(searched):
