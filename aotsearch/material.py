@@ -79,9 +79,12 @@ class Material:
 
     @functools.cached_property
     def trained(self) -> list[str]:
-        """The arms with trials of their own, in order; the others are the same models as some of these."""
-        own = {r["arm"] for r in self.judged}
-        return [arm for arm in self.arms if arm in own]
+        """The arms in order without those that are the same models as earlier ones, and so share their trials."""
+        first: dict[frozenset[str], str] = {}
+        for arm in self.arms:
+            keys = frozenset(r["key"] for mode in self.modes for r in self.cells(mode)[arm].values())
+            first.setdefault(keys or frozenset({arm}), arm)
+        return list(first.values())
 
     def cells(self, mode: str = "shared") -> Cells:
         """Arm -> seed -> trial, at the `shared` learning rate or, `tuned`, at each arm's own; arms in the study's order."""
@@ -100,16 +103,18 @@ class Material:
     def modes(self) -> list[str]:
         return ["shared", "tuned"] if self.analysis.rates else ["shared"]
 
-    def trials_of(self, c: Contrast) -> list[Record]:
-        """The trials that a contrast was made from, whatever became of them."""
+    def cells_of(self, c: Contrast) -> Cells:
+        """The arms that a contrast sums, with their trials, whatever became of them."""
         declared = {} if self.search else {k.name: k.weights for k in self.study.base_design.comparisons}
-        suffix = f"@{c.equalise}"
-        weights = declared.get(c.arm.removesuffix(suffix), {c.arm: 1.0, self.analysis.reference: -1.0})
-        found, wanted = self.cells(c.rate), []
-        for arm in weights:
-            name = arm if c.equalise == "none" or arm == self.analysis.reference else arm.removesuffix(suffix) + suffix
-            wanted += list(found.get(name, {}).values())
-        return wanted
+        suffix = "" if c.equalise == "none" else f"@{c.equalise}"
+        reference = self.analysis.reference
+        weights = declared.get(c.arm.removesuffix(suffix), {c.arm: 1.0, reference: -1.0})
+        names = [arm if arm == reference else arm.removesuffix(suffix) + suffix for arm in weights]
+        return {name: self.cells(c.rate).get(name, {}) for name in names}
+
+    def trials_of(self, c: Contrast) -> list[Record]:
+        """The same trials in one list."""
+        return [r for by_seed in self.cells_of(c).values() for r in by_seed.values()]
 
     @functools.cached_property
     def headline(self) -> Analysis:

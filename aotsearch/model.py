@@ -106,7 +106,7 @@ class Model(nn.Module):
             step.norm = self.steps[self.order[-1]].get_submodule("norm")
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        x_BLD = self.embedding(inputs)
+        x_BLD: torch.Tensor = self.embedding(inputs)
         if self.pooling is not None:
             x_BLD = self.pooling.open(x_BLD)
         x_BLD = self.positions.embed(x_BLD)
@@ -119,8 +119,10 @@ class Model(nn.Module):
             x_BLD = self.pooling(x_BLD)
         x_BLD = self.final_norm(x_BLD)
         if self.head is not None:
-            return self.head(x_BLD)
-        return F.linear(x_BLD, self.embedding.weight) if self.tied else x_BLD
+            x_BLD = self.head(x_BLD)
+        elif self.tied:
+            x_BLD = F.linear(x_BLD, self.embedding.weight)
+        return x_BLD
 
 
 def build(architecture: Architecture, seed: int = 0) -> Model:

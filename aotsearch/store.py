@@ -22,6 +22,7 @@ from aotsearch.design import REFERENCE
 from aotsearch.errors import RunError
 from aotsearch.ledger import Ledger
 from aotsearch.study import Study
+from aotsearch.tables import arms_of
 
 FILE = "mlflow.db"
 ARTIFACTS = "artifacts"
@@ -224,7 +225,7 @@ class Store:
             if record is None:
                 continue
             rate = description.rate_of(record, analysis)
-            said = {"aot.verdict": verdicts.get((record["arm"], rate))}
+            said = {"aot.verdict": next((v for arm in arms_of(record) if (v := verdicts.get((arm, rate)))), None)}
             said |= {"aot.rate": rate} if analysis.get("learning_rates") else {}
             pair = base.get((record["phase"], record["seed"]))
             if key in done and pair is not None:

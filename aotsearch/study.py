@@ -405,7 +405,8 @@ def _settings(node: Node) -> StudySettings:
     try:
         return StudySettings.model_validate(node.plain(), strict=None)
     except pydantic.ValidationError as e:
-        problems = [_problem(node, error) for error in e.errors() if _speaks_of(node, error["loc"])]
+        meant = [error for error in e.errors() if _speaks_of(node, error["loc"])] or e.errors()
+        problems = [_problem(node, error) for error in meant]
         first = {(p.mark, "no option" in p.message and p.message): p for p in reversed(problems)}  # a union complains once per member
         raise InputError(reversed(first.values())) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def test_in_the_regime_of_the_theorem_every_layer_raises_the_ratio_by_the_same_f
     task = Denoise(Path(), noise=0.02)
     found = ratios(task, unrolled(task, 0.1, 40), seed)
     assert found[0] == pytest.approx(1 / 0.02, rel=0.02)  # 1 / (delta sqrt(K - 1))
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in itertools.pairwise(found):
         assert after / before == pytest.approx(1 + 0.1 * 0.501, abs=1e-11)
 
 
@@ -62,7 +63,7 @@ def test_softmax_itself_does_not_denoise_and_its_diagonal_alone_does() -> None:
     task = Denoise(Path(), noise=0.2, dimension=64)
     softmax, diagonal = (ratios(task, unrolled(task, 0.5, 13, score)) for score in ("softmax", "diagonal"))
     assert softmax[-1] < softmax[0]
-    gains = [b / a for a, b in zip(diagonal, diagonal[1:], strict=False)]
+    gains = [b / a for a, b in itertools.pairwise(diagonal)]
     assert all(1.49 < gain < 1.5001 for gain in gains)
 
 

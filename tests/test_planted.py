@@ -84,7 +84,8 @@ def test_the_test_split_is_sealed_in_the_record_and_read_by_the_report_alone(pla
 
 
 def test_rates_are_tuned_under_seeds_of_their_own_and_both_verdicts_are_told(planted: Any) -> None:
-    folder = planted((WORKS, DOES_NOTHING, EXPLODES), "study.learning_rate={tune: [1e-3, 1e-2], extend: 1}", "study.seeds=2", "study.budget.steps=20")
+    few = ("study.seeds=2", "study.budget.steps=20")
+    folder = planted((WORKS, DOES_NOTHING, EXPLODES), "study.learning_rate={tune: [1e-3, 1e-2], extend: 1}", *few)
     records = list(Ledger.open(folder).records().values())
     tuned = [r for r in records if r["phase"] == "tune"]
     assert {r["seed"] for r in tuned}.isdisjoint(r["seed"] for r in records if r["phase"] == "design")
@@ -114,7 +115,8 @@ def test_seeds_are_added_where_a_verdict_is_open_and_nowhere_else(planted: Any) 
 
 
 def test_arms_made_equal_are_compared_beside_the_unequal_ones(planted: Any) -> None:
-    folder = planted((WORKS, DOES_NOTHING, EXPLODES), "study.equalise=[none, parameters]", "study.seeds=2", "study.budget.steps=10", "study.factors=[eps]")
+    few = ("study.seeds=2", "study.budget.steps=10", "study.factors=[eps]")
+    folder = planted((WORKS, DOES_NOTHING, EXPLODES), "study.equalise=[none, parameters]", *few)
     contrasts = report.read(folder).analysis.contrasts
     assert [(c.arm, c.equalise) for c in contrasts] == [("eps=1.00001e-05", "none"), ("eps=1.00001e-05@parameters", "parameters")]
     assert contrasts[0].difference == contrasts[1].difference  # one model, trained once for both

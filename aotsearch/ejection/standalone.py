@@ -90,6 +90,10 @@ def _prove(text: str, architecture: Architecture) -> None:
         strangers = sorted(k for k in kinds if k.partition(".")[0] not in ("torch", "aotsearch"))
         blame = f"; look at the words of {', '.join(strangers)}" if strangers else ""
         try:
+            wanted = ours(inputs)
+        except Exception as e:  # noqa: BLE001 (whatever an installed part does)
+            raise RunError(f"the model {architecture.digest} itself does not run: {one_line(str(e))}{blame}") from None
+        try:
             space: dict[str, Any] = {"__name__": "ejected"}
             exec(compile(text, "ejected", "exec"), space)
             state = ours.state_dict()
@@ -97,7 +101,7 @@ def _prove(text: str, architecture: Architecture) -> None:
             with torch.device("meta" if held == state.keys() else "cpu"):  # without memory, where it takes all it holds from ours
                 theirs = space["Model"]().eval()
             theirs.load_state_dict(state, assign=True)
-            same = torch.equal(theirs(inputs), ours(inputs))
+            same = torch.equal(theirs(inputs), wanted)
         except Exception as e:  # noqa: BLE001 (whatever an installed part does)
             raise RunError(f"the ejected file of {architecture.digest} does not run: {one_line(str(e))}{blame}") from None
     if not same:

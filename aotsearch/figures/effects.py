@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -111,11 +110,11 @@ Square = Mapping[tuple[bool, bool], float]  # (whether one is changed, whether t
 def _square(m: Material, c: Contrast) -> Square | None:
     """The four means of an interaction over the seeds that all its arms have."""
     (a, here, _), (b, there, _) = c.changes
+    trials = m.cells_of(c)
+    seeds = set.intersection(*(set(by_seed) for by_seed in trials.values()))
+    if not seeds:
+        return None
     cells: dict[tuple[bool, bool], list[list[float | None]]] = {}
-    trials: dict[str, dict[int, Any]] = {}
-    for r in m.trials_of(c):
-        trials.setdefault(r["arm"], {})[r["seed"]] = r
-    seeds = set.intersection(*(set(by_seed) for by_seed in trials.values())) if trials else set()
     for by_seed in trials.values():
         first = next(iter(by_seed.values()))["decisions"]
         key = (spell(first.get(a)) != spell(here), spell(first.get(b)) != spell(there))

@@ -163,7 +163,9 @@ class Attention(nn.Module):
         self.score = None if self.fused or not self.attends else score
         self.features = isinstance(score, Linear)
         if self.features and site.biases:
-            raise InputError("score: linear has no scores to which positions such as alibi could add; take another score, or other positions")
+            raise InputError(
+                "score: linear has no scores to which positions such as alibi could add; take another score or other positions"
+            )
         self.softcap = softcap
         self.qk_norm = qk_norm if self.attends else "none"
         if self.qk_norm == "rms":

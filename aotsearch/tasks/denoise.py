@@ -1,4 +1,7 @@
-"""Denoising of tokens from a mixture of noisy low-rank Gaussians. Shape letters: B sets, L tokens, D = K P width, K subspaces, P their size."""
+"""Denoising of tokens from a mixture of noisy low-rank Gaussians.
+
+Shape letters: B sets, L tokens, D = K P width, K subspaces, P their dimension.
+"""
 
 from __future__ import annotations
 

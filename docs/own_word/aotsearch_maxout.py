@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
+
 from aotsearch.parts.site import Site
 from aotsearch.registry import Count, Flag, word
-from torch import nn
 
 
 @word("channel", "maxout")
