@@ -137,7 +137,7 @@ def build(architecture: Architecture, seed: int = 0) -> Model:
 def initialise(model: Model, seed: int, scheme: str = "gpt2") -> None:
     r"""Draw the initial values of matrices; vectors and scalars keep the part's own start, and so does what a part draws itself.
 
-    gpt2: N(0, 0.02^2), those that write to the residual stream (`output.weight`) divided by sqrt(2 N)
+    gpt2: N(0, 0.02^2), those that write to the residual stream (`output.weight`) divided by sqrt(2 N); their biases 0
     torch: U(-1, 1) / sqrt(inputs) for matrices and their biases, N(0, 1) for token embeddings
     zero-output: gpt2, but `output.weight` is 0, so that every sublayer starts as the identity
     shaped: gpt2, but `query.weight` is 0, so that attention starts uniform
@@ -152,7 +152,10 @@ def initialise(model: Model, seed: int, scheme: str = "gpt2") -> None:
     parameters = dict(model.named_parameters())
     for name, parameter in parameters.items():
         own = getattr(parameter, "initial_std", None)
-        if own is None and parameter.ndim < 2 and not (scheme == "torch" and _weight_of(name, parameters) is not None):
+        weight = _weight_of(name, parameters)
+        if own is None and parameter.ndim < 2 and (weight is None or scheme != "torch"):
+            if weight is not None:  # torch.nn.Linear has drawn it in passing
+                parameter.zero_()
             continue
         generator = _generator(seed, name)
         if own is not None:
@@ -162,7 +165,6 @@ def initialise(model: Model, seed: int, scheme: str = "gpt2") -> None:
         elif scheme == "torch" and name == "embedding.weight":
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
         elif scheme == "torch":
-            weight = _weight_of(name, parameters)
             inputs = (parameter if weight is None else weight)[0].numel()
             parameter.copy_((2 * torch.rand(parameter.shape, generator=generator) - 1) / math.sqrt(inputs))
         else:

@@ -149,7 +149,7 @@ class Space:
         self._discrete()
         census = self._census
         if census is None:
-            number = self._listed()
+            number = self._listed(WORK // 4)  # what was too much to count is seldom few to list
             if number is None:
                 raise InputError("the space is too large and too entangled to be counted") from None
             return number, True
@@ -158,11 +158,11 @@ class Space:
         number = self._listed() if census.number <= ENUMERABLE else None
         return (number, True) if number is not None else (census.number, False)
 
-    def _listed(self) -> int | None:
-        """The number of architectures by listing them; None where there are too many derivations."""
+    def _listed(self, most: int = WORK) -> int | None:
+        """The number of architectures by listing them in so many steps; None where there are too many derivations."""
         seen: set[str] = set()
         try:
-            for number, architecture in enumerate(self._walk({}, work=Work())):
+            for number, architecture in enumerate(self._walk({}, work=Work(), most=most)):
                 seen.add(architecture.digest)
                 if number > ENUMERABLE:
                     return None

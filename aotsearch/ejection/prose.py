@@ -304,8 +304,17 @@ def _use(sizes: Mapping[str, int]) -> str:
 # ---- functions that every file has
 
 
-def initialise(scheme: str, layers: int, own: Sequence[str], architecture: Architecture) -> str:
-    """The function that draws the initial values of matrices."""
+def initialise(scheme: str, layers: int, own: Sequence[str], biases: bool, architecture: Architecture) -> str:
+    """The function that draws the initial values of matrices.
+
+    Args:
+        scheme: As the model's `initialisation`.
+        layers: The N of the scheme.
+        own: Ends of the names of matrices that it leaves as they are.
+        biases: Whether some matrix has a bias.
+        architecture: The model.
+    """
+    zero = "; their biases 0" if biases else ""
     spared = " Those that their class draws itself stay." if own else ""
     after: list[str] = []
     if scheme == "torch":
@@ -315,7 +324,7 @@ def initialise(scheme: str, layers: int, own: Sequence[str], architecture: Archi
         if architecture.embedding.word == "token":
             after = ["    model.embedding.weight.normal_()"]
     else:
-        told = f"Draw the initial values of matrices: N(0, 0.02^2), those that write to the stream over sqrt(2 * {layers}).{spared}"
+        told = f"Draw the initial values of matrices: N(0, 0.02^2), those that write to the stream over sqrt(2 * {layers}){zero}.{spared}"
         source = "Source: Radford et al. 2019 (GPT-2), as in nanoGPT."
         body = [f'std = 0.02 / math.sqrt(2 * {layers}) if name.endswith("output.weight") else 0.02', "parameter.normal_(0.0, std)"]
     if scheme == "zero-output":
@@ -323,12 +332,17 @@ def initialise(scheme: str, layers: int, own: Sequence[str], architecture: Archi
     elif scheme == "shaped":
         body += ['if name.endswith("query.weight"):  # attention starts uniform', "    parameter.zero_()"]
         source = "Source: Radford et al. 2019 (GPT-2); He and Hofmann 2023, arXiv:2311.01906."
-    named = bool(own) or any("name." in line for line in body)
+    elif scheme == "identity":
+        body.append('if name.startswith("steps.") and parameter.shape == parameter.T.shape:  # subspaces are blocks of coordinates')
+        body.append("    parameter.copy_(torch.eye(len(parameter)))")
+    named = bool(own) or any("name." in line for line in body)  # else by the parameters alone
     ends = ", ".join(f'"{end}"' for end in own)
     lines = ["@torch.no_grad()", "def initialise(model: nn.Module) -> None:", *docstring("\n".join([*_summary(told, 1), "", source]), 1)]
     lines += wrapped(f"    own = ({ends}{',' if len(own) == 1 else ''})") if own else []
     lines.append(f"    for {'name, parameter in model.named_parameters' if named else 'parameter in model.parameters'}():")
     lines.append(f"        if parameter.ndim > 1{' and not name.endswith(own)' if own else ''}:")
+    if biases and scheme != "torch":
+        after = ['        elif name.endswith("bias"):', "            parameter.zero_()"]
     return "\n".join([*lines, *(" " * 12 + line for line in body), *after])
 
 

@@ -123,7 +123,7 @@ def _lines(node: ast.stmt, depth: int) -> Iterator[str]:
             yield from wrapped(indent + title)
         before: ast.stmt | None = None
         for inner in body:
-            if isinstance(inner, ast.FunctionDef) and before is not None:
+            if before is not None and (isinstance(inner, ast.FunctionDef) or isinstance(before, ast.FunctionDef)):
                 yield ""
             yield from _lines(inner, depth + 1)
             before = inner

@@ -357,8 +357,7 @@ class _File:
                 lines.append(f"        self.{name} = {self._made(module)}")
         if len(model.steps):
             lines.append("        self.steps = nn.ModuleDict()")
-        lines += [INDENT * 2 + line for line in self._steps()]
-        lines += [INDENT * 2 + line for line in self._ties()]
+        lines += [part for line in [*self._steps(), *self._ties()] for part in wrapped(INDENT * 2 + line)]
         if stateful(model.final_norm):
             lines.append(f"        self.final_norm = {self._made(model.final_norm)}")
         if model.head is not None:
@@ -387,7 +386,7 @@ class _File:
                 places.setdefault(id(module), f"self.steps[{_mark(name)}].{child}")
             kind = self.names[id(self.twins[id(self.program.form(self.steps[name]))])]
             items.append(f"self.steps[{_mark(name)}] = {kind}({', '.join(arguments)})")
-        return [part for line in _regular(items) for part in wrapped(line)]
+        return list(_regular(items))
 
     def _ties(self) -> list[str]:
         """The lines that let parameters be one, beyond modules that are."""
@@ -422,7 +421,8 @@ class _File:
         scheme = self.architecture.initialisation
         order = self.model.order
         mixers = sum(bool(self.model.steps[name].mixes) for name in order)
-        return prose.initialise(scheme, max(mixers, len(order) - mixers, 1), self._own_values(scheme), self.architecture)
+        biases = any(getattr(m, "bias", None) is not None and m.weight.ndim > 1 for m in self.model.modules() if hasattr(m, "weight"))
+        return prose.initialise(scheme, max(mixers, len(order) - mixers, 1), self._own_values(scheme), biases, self.architecture)
 
     def _own_values(self, scheme: str) -> list[str]:
         """Ends of the names of matrices that their class draws in a way of its own."""
