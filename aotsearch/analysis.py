@@ -226,7 +226,7 @@ def analyse(records: Iterable[Record], study: Study) -> Analysis:
     everything, settings = list(records), study.settings
     search = settings.design == "search"
     phase = [r for r in everything if r["phase"] == ("confirm" if search else "design")]
-    declared = _candidates(everything, phase, study) if search else study.design.comparisons
+    declared = _candidates(everything, phase, study) if search else study.comparisons
     met = {REFERENCE, *(arm for c in declared for arm in c.weights)}
     rates = {arm: chosen(everything, arm, study.task.measure) for arm in sorted(met)} if settings.tuning else {}
     views = [_view(phase, met, rates, mode) for mode in (("shared", "tuned") if rates else ("shared",))]
@@ -259,7 +259,7 @@ def analyse(records: Iterable[Record], study: Study) -> Analysis:
         seeds=tuple(seeds),
         family=family,
         rates=rates,
-        aliases=() if search else study.design.aliases,
+        aliases=() if search else study.base_design.aliases,
     )
     return dataclasses.replace(analysis, notes=_notes(analysis, len(values), search))
 
@@ -286,20 +286,21 @@ def expected(records: Sequence[Record], study: Study) -> int:
 
     An arm whose own rate is the shared one, or which is the same model at equal size, is trained once for both.
     """
-    s, arms, measure = study.settings, study.arms(), study.task.measure
-    digests = {arm.architecture.digest for arm in arms}
+    s, measure = study.settings, study.task.measure
+    models = {arm: r["digest"] for r in records for arm in arms_of(r)}  # an arm that has not run yet counts as a model of its own
+    names = {name: models.get(name, name) for name in study.arm_names}
     if s.tuning is None:
-        return max(len(digests) * len(s.first_seeds), len([r for r in records if r["phase"] == "design"]))
+        return max(len(set(names.values())) * len(s.first_seeds), len([r for r in records if r["phase"] == "design"]))
     tuned = len([r for r in records if r["phase"] == "tune"])
-    rates = {arm.name: chosen(records, arm.name, measure) for arm in arms}
-    models = {(arm.architecture.digest, used(rates, arm.name, REFERENCE, mode)) for arm in arms for mode in ("shared", "tuned")}
-    return max(tuned, len(digests) * len(s.tuning.tune) * s.tuning.seeds) + len(models) * len(s.first_seeds)
+    rates = {name: chosen(records, name, measure) for name in names}
+    trained = {(model, used(rates, name, REFERENCE, mode)) for name, model in names.items() for mode in ("shared", "tuned")}
+    return max(tuned, len(set(names.values())) * len(s.tuning.tune) * s.tuning.seeds) + len(trained) * len(s.first_seeds)
 
 
 def unsettled(records: Sequence[Record], study: Study) -> set[str]:
     """The arms of every comparison that is still undecided and may have more seeds."""
     found = analyse(records, study)
-    by_name = {c.name: c for c in study.design.comparisons} if study.settings.design != "search" else {}
+    by_name = {c.name: c for c in study.comparisons} if study.settings.design != "search" else {}
     names: set[str] = set()
     for c in found.contrasts:
         if c.verdict == "undecided" and "diverged" not in c.remark:

@@ -179,6 +179,7 @@ class _Run:
         s = self.study.settings
         if s.design == "search":
             self._search()
+            self.ledger.append("importance", shares=self._importance())
         arms = self._candidates() if s.design == "search" else self.study.arms()
         phase = "confirm" if s.design == "search" else "design"
         rates = self._tune(arms) if s.tuning else {}
@@ -262,6 +263,11 @@ class _Run:
             )
         )
 
+    def _importance(self) -> dict[str, float]:
+        from aotsearch.search import importance
+
+        return importance(self.records.values(), self.study.space)
+
     def _candidates(self) -> list[design.Arm]:
         """The reference and the best architectures of the search, to be trained again under fresh seeds."""
         reference = design.Arm(design.REFERENCE, self.study.reference, {})
@@ -330,7 +336,7 @@ class _Run:
             files = []
             notes.append(f"the report could not be written: {e}; `aotsearch report {self.folder}` makes it later")
         if self.tracker is not None:
-            self.tracker.publish(found.analysis.to_dict(), found.summary(), files, self.folder / STUDY_FILE)
+            self.tracker.publish(found.headline.to_dict(), found.summary(), files, self.folder / STUDY_FILE)
         self.status = "FINISHED"
         outcomes = Counter(r["outcome"] for r in self.records.values())
         return Outcome(self.folder, outcomes, trained, seconds, found.analysis, found.summary(), notes)

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from aotsearch import design, diagnostics, grammar, registry, yamlfile
 from aotsearch.architecture import Architecture
-from aotsearch.design import Arm, Design
+from aotsearch.design import Arm, Comparison, Design
 from aotsearch.errors import InputError, Mark, Problem, suggest
 from aotsearch.registry import Count, Flag, Natural, Positive
 from aotsearch.space import Space
@@ -219,6 +219,21 @@ class Study:
     def arms(self) -> list[Arm]:
         """The arms of the design, the reference first."""
         return list(self.design.arms)
+
+    @functools.cached_property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """What is compared under every mode, by name: nothing has to be re-sized to know it."""
+        found: list[Comparison] = []
+        for mode in self.settings.modes:
+            names = {} if mode == "none" else {a.name: f"{a.name}@{mode}" for a in self.base_design.arms[1:]}
+            found += [design.renamed(c, names, mode) for c in self.base_design.comparisons]
+        return tuple(found)
+
+    @property
+    def arm_names(self) -> list[str]:
+        """The names of `arms()`."""
+        others = [a.name for a in self.base_design.arms[1:]]
+        return [design.REFERENCE, *(name if mode == "none" else f"{name}@{mode}" for mode in self.settings.modes for name in others)]
 
     def arm(self, name: str) -> Arm:
         """One arm by name."""

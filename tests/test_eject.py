@@ -27,6 +27,7 @@ from aotsearch.space import Space
 LANGUAGE = {"vocabulary": 11, "context": 8}
 IMAGES = {"image": 16, "channels": 3, "classes": 10}
 VECTORS = {"inputs": 5, "outputs": 1, "context": 8}
+SETS = {"inputs": 16, "outputs": 16, "context": 8, "subspaces": 2}
 
 
 def learned(**options: Any) -> dict[str, Any]:
@@ -110,6 +111,7 @@ MODELS: list[tuple[dict[str, Any], dict[str, int]]] = [
     ({"embedding": {"stem": {"size": 4}}, "positions": "fourier", "pooling": "class-attention", "block": ["tssa", "mlp"]}, IMAGES),
     ({"pooling": "mean", "positions": "alibi", "block": [{"attention": {"uniform": 1, "score": "sigmoid", "diagonal": False}}]}, IMAGES),
     ({"block": ["attention", "mlp"]}, VECTORS),
+    ({"block": [{"attention": {"score": "threshold", "qkv": "tied"}}]}, SETS),
 ]
 
 
@@ -238,10 +240,8 @@ def test_tied_attention_has_one_projection() -> None:
 
 def test_values_of_the_first_layer_are_carried_and_nothing_else_is() -> None:
     found = source({"positions": "rope", "depth": 4, "block": [{"attention": {"identity": -0.6, "first": 0.6}}, "mlp"]})
-    assert (
-        "class Flow:" in found and "self.first_BLD = None" in found 
+    assert "class Flow:" in found and "self.first_BLD = None" in found
     assert "positions" not in found.split("class Flow")[1].split("class ")[0]
-    )
     assert "0.6 * self.heads_of(flow.first_BLD)" in found and "rope_rotate(q_BHLP)" in found
 
 
@@ -363,7 +363,7 @@ def test_a_trained_trial_is_ejected_with_its_weights(study_file: Path, tmp_path:
     exec(compile(out.read_text(), "ejected", "exec"), space)
     theirs = space["load"](tmp_path / "trained.safetensors")
     study.task.prepare()
-    inputs, targets = study.task.validation()
+    inputs, targets = map(torch.as_tensor, study.task.validation())
     logits = theirs(inputs)
     assert torch.equal(logits, ours.eval()(inputs))
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()).item()

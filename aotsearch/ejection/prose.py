@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import collections
+import importlib.metadata
 import inspect
 import json
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-import aotsearch
 from aotsearch.architecture import Architecture
 from aotsearch.ejection.dataflow import loads
 from aotsearch.ejection.form import Form, word_of
@@ -263,42 +264,60 @@ def flow(carried: Sequence[str]) -> list[str]:
     return [paragraphs[0], *([""] if kept else []), *(line.strip() for line in kept)]
 
 
-def model(architecture: Architecture) -> list[str]:
-    """The docstring of the model's class."""
+@dataclass(frozen=True)
+class Usage:
+    """What a model takes and gives, in words and as code."""
+
+    kind: str
+    inputs: str  # the name of what it takes
+    taken: str
+    given: str
+    sample: str  # an expression that makes one
+    causal: bool = True
+
+
+def usage(architecture: Architecture) -> Usage:
+    """How a model is used, by what its task gives."""
     sizes = dict(architecture.sizes)
     if "image" in sizes:
-        return [f"Images (B, {sizes['channels']}, {sizes['image']}, {sizes['image']}) -> logits (B, {sizes['classes']})."]
+        shape = f"{sizes['channels']}, {sizes['image']}, {sizes['image']}"
+        return Usage("An image classifier", "images", f"(B, {shape})", f"logits (B, {sizes['classes']})", f"torch.randn(1, {shape})", False)
+    limit = f"L <= {sizes['context']}"
     if "inputs" in sizes:
-        return [f"Vectors (B, L, {sizes['inputs']}), L <= {sizes['context']}, -> (B, L, {sizes['outputs']}); causal."]
-    return [f"Tokens (B, L), L <= {sizes['context']}, -> logits (B, L, {sizes['vocabulary']}); causal."]
+        sample = f"torch.randn(1, {sizes['context']}, {sizes['inputs']})"
+        taken, given = f"(B, L, {sizes['inputs']}), {limit}", f"(B, L, {sizes['outputs']})"
+        if "subspaces" in sizes:
+            return Usage("A model of sets of vectors", "vectors", taken, given, sample, False)
+        return Usage("A causal model of sequences of vectors", "vectors", taken, given, sample)
+    sample = f"torch.randint({sizes['vocabulary']}, (1, {sizes['context']}))"
+    given = f"logits (B, L, {sizes['vocabulary']})"
+    return Usage("A causal language model", "tokens", f"(B, L) below {sizes['vocabulary']}, {limit}", given, sample)
+
+
+def model(architecture: Architecture) -> list[str]:
+    """The docstring of the model's class."""
+    u = usage(architecture)
+    return [f"{u.inputs.capitalize()} {u.taken} -> {u.given}{'; causal' if u.causal else ''}."]
 
 
 def header(architecture: Architecture, title: str, weights: str, parameters: int) -> list[str]:
     """The docstring of the file."""
     sizes = dict(architecture.sizes)
-    kind = (
-        "An image classifier" if "image" in sizes else "A model of sequences of vectors" if "inputs" in sizes else "A causal language model"
-    )
-    lines = _summary(f"{kind}: {one_line(title) + ', ' if title else ''}architecture {architecture.digest}.", 0)
+    u = usage(architecture)
+    lines = _summary(f"{u.kind}: {one_line(title) + ', ' if title else ''}architecture {architecture.digest}.", 0)
+    version = importlib.metadata.version("aotsearch")
     said = (
-        f"Written by aotsearch {aotsearch.__version__} from the source of its parts. It needs PyTorch alone, has {parameters:,} "
-        "parameters, and with the same weights it gives the same numbers as the model it was written from, to the last bit."
+        f"Written by aotsearch {version} from the source of its parts. It needs PyTorch alone, has {parameters:,} parameters, "
+        "and with the same weights it gives the same numbers as the model it was written from, to the last bit."
     )
     lines += ["", *_wrapped(said, 0), "", f"    model = {f'load({json.dumps(weights)})' if weights else 'Model()'}"]
-    lines += [f"    {_use(sizes)}"]
+    result = u.given.partition(" (")[0] if u.given.startswith("logits") else "outputs"
+    lines += [f"    {result} = model({u.inputs})  # {u.taken} -> {u.given.removeprefix('logits ')}"]
     if architecture.decisions:
         lines += ["", "Decisions:", *(f"    {one_line(f'{address}: {plain(value)}')}" for address, value in architecture.decisions.items())]
     letters = f"Shape letters: B batch, L tokens, D = {architecture.width} width, H heads, P width of one head, M keys, F inner width"
     ends = [f"{letter} = {sizes[name]} {name}" for letter, name in (("V", "vocabulary"), ("C", "channels")) if name in sizes]
     return [*lines, "", *_wrapped(", ".join([letters, *ends]) + ".", 0)]
-
-
-def _use(sizes: Mapping[str, int]) -> str:
-    if "image" in sizes:
-        return f"logits = model(images)  # (B, {sizes['channels']}, {sizes['image']}, {sizes['image']}) -> (B, {sizes['classes']})"
-    if "inputs" in sizes:
-        return f"outputs = model(vectors)  # (B, L, {sizes['inputs']}), L <= {sizes['context']} -> (B, L, {sizes['outputs']})"
-    return f"logits = model(tokens)  # (B, L) below {sizes['vocabulary']}, L <= {sizes['context']} -> (B, L, {sizes['vocabulary']})"
 
 
 # ---- functions that every file has
@@ -333,8 +352,8 @@ def initialise(scheme: str, layers: int, own: Sequence[str], biases: bool, archi
         body += ['if name.endswith("query.weight"):  # attention starts uniform', "    parameter.zero_()"]
         source = "Source: Radford et al. 2019 (GPT-2); He and Hofmann 2023, arXiv:2311.01906."
     elif scheme == "identity":
-        body.append('if name.startswith("steps.") and parameter.shape == parameter.T.shape:  # subspaces are blocks of coordinates')
-        body.append("    parameter.copy_(torch.eye(len(parameter)))")
+        body.append('if name.startswith("steps.") and parameter.shape == parameter.T.shape:')
+        body.append("    parameter.copy_(torch.eye(len(parameter)))  # subspaces are blocks of coordinates")
     named = bool(own) or any("name." in line for line in body)  # else by the parameters alone
     ends = ", ".join(f'"{end}"' for end in own)
     lines = ["@torch.no_grad()", "def initialise(model: nn.Module) -> None:", *docstring("\n".join([*_summary(told, 1), "", source]), 1)]
@@ -379,13 +398,6 @@ def _keys(keys: Sequence[tuple[str, tuple[int, ...]]]) -> list[str]:
 
 def main(architecture: Architecture, weights: str) -> str:
     """What happens when the file is run."""
-    sizes = dict(architecture.sizes)
-    if "image" in sizes:
-        given = f"torch.randn(1, {sizes['channels']}, {sizes['image']}, {sizes['image']})"
-    elif "inputs" in sizes:
-        given = f"torch.randn(1, {sizes['context']}, {sizes['inputs']})"
-    else:
-        given = f"torch.randint({sizes['vocabulary']}, (1, {sizes['context']}))"
     lines = ['if __name__ == "__main__":', f"    model = {'load()' if weights else 'Model()'}"]
-    lines += [f"    outputs = model({given})"]
+    lines += [f"    outputs = model({usage(architecture).sample})"]
     return "\n".join([*lines, '    print(sum(p.numel() for p in model.parameters()), "parameters; outputs", tuple(outputs.shape))'])

@@ -2,7 +2,7 @@
 
     print(eject(study.reference))
 
-The text is not a template: it is what is left of the source of the parts (`partial`) once the options are known. So a word of another
+The text is not a template: it is what is left of the source of the parts (`program`) once the options are known. So a word of another
 package is written out as well. Names in the model's state are those of the built model. Before a text is given away, it is run: its
 outputs are compared with the model's on random weights.
 """
@@ -70,8 +70,19 @@ def eject(architecture: Architecture, origin: Origin | None = None) -> str:
         found = file.text()
     except Unsupported as e:
         raise InputError(f"this architecture can not be ejected: {e}") from None
+    except Exception as e:
+        if not _strangers(model):
+            raise
+        raise InputError(f"this architecture can not be ejected: {type(e).__name__}: {one_line(str(e))}{_strangers(model)}") from e
     _prove(found, architecture)
     return found
+
+
+def _strangers(model: nn.Module) -> str:
+    """Whose words to look at where something goes wrong; "" where all are ours."""
+    packages = sorted({type(m).__module__ for m in model.modules()})
+    found = [p for p in packages if p.partition(".")[0] not in ("torch", "aotsearch")]
+    return f"; look at the words of {', '.join(found)}" if found else ""
 
 
 def _prove(text: str, architecture: Architecture) -> None:
@@ -86,9 +97,7 @@ def _prove(text: str, architecture: Architecture) -> None:
         ours = Model(architecture).eval()
         for parameter in ours.parameters():  # away from starts at which a term says nothing
             parameter.add_(torch.randn(parameter.shape), alpha=0.02)
-        kinds = {type(m).__module__ for m in ours.modules()}
-        strangers = sorted(k for k in kinds if k.partition(".")[0] not in ("torch", "aotsearch"))
-        blame = f"; look at the words of {', '.join(strangers)}" if strangers else ""
+        blame = _strangers(ours)
         try:
             wanted = ours(inputs)
         except Exception as e:  # noqa: BLE001 (whatever an installed part does)
@@ -421,7 +430,8 @@ class _File:
         scheme = self.architecture.initialisation
         order = self.model.order
         mixers = sum(bool(self.model.steps[name].mixes) for name in order)
-        biases = any(getattr(m, "bias", None) is not None and m.weight.ndim > 1 for m in self.model.modules() if hasattr(m, "weight"))
+        plain = (nn.Linear, nn.Conv1d, nn.Conv2d)
+        biases = any(isinstance(m, plain) and m.bias is not None for m in self.model.modules())
         return prose.initialise(scheme, max(mixers, len(order) - mixers, 1), self._own_values(scheme), biases, self.architecture)
 
     def _own_values(self, scheme: str) -> list[str]:
