@@ -357,7 +357,7 @@ def spell(value: Any) -> str:
 def _limit(made: Sequence[Arm]) -> None:
     if len(made) > MAX_ARMS:
         raise InputError(f"a study has at most {MAX_ARMS} arms; use design: search, or fewer alternatives")
-    if len(made) > 100 and sum(len(a.architecture.sublayers) for a in made) > MAX_SUBLAYERS:
+    if len(made) > 20 and sum(len(a.architecture.sublayers) for a in made) > MAX_SUBLAYERS:
         raise InputError(f"the arms of a study have at most {MAX_SUBLAYERS} sublayers, all together")
 
 
