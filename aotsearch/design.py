@@ -21,7 +21,7 @@ from aotsearch.space import Space
 REFERENCE = "reference"
 STRIPPED = "stripped"
 MAX_ARMS = 1000
-MAX_SUBLAYERS = 20_000  # of all arms
+MAX_SUBLAYERS = 10_000  # of all arms
 MAX_FACTORS = 10  # of a fraction
 
 Changes = tuple[tuple[str, Any, Any], ...]
