@@ -232,6 +232,12 @@ def test_attention_minus_identity_is_a_difference_and_says_so() -> None:
     assert "2507.21040" in found and "2306.01129" not in found
 
 
+def test_a_score_that_is_written_into_attention_leaves_its_formula() -> None:
+    found = source({"block": [{"attention": {"score": {"threshold": {"tau": 0.3}}, "qkv": "tied"}}]})
+    assert "Its score, threshold: A_ij = tau 1{softmax(s_i)_j > tau}" in found and "class Threshold" not in found
+    assert "0.3 * (" in found and "Theorem 3.1" in found
+
+
 def test_tied_attention_has_one_projection() -> None:
     found = source({"block": [{"attention": {"qkv": "tied"}}]})
     assert 'nn.ModuleDict({"subspace": nn.Linear(16, 16, bias=False)})' in found and "Q_h = K_h = V_h = x U_h" in found

@@ -14,9 +14,10 @@ from typing import Any
 
 from torch import nn
 
+from aotsearch import registry
 from aotsearch.architecture import Architecture
 from aotsearch.ejection.dataflow import loads
-from aotsearch.ejection.form import Form, word_of
+from aotsearch.ejection.form import Form, stateful, word_of
 from aotsearch.ejection.program import Program
 from aotsearch.ejection.source import WIDTH, docstring, wrapped
 from aotsearch.errors import one_line
@@ -149,11 +150,23 @@ def description(module: nn.Module, depth: int = 1) -> list[str]:
     active = _active(module)
     sources = [re.sub(r"^([\w -]+): (?=[A-Z])", "", s) for s in word.source.split("; ") if _applies(s, active)]
     differs = [s for s in _sentences(word.differs) if all(name in active for name in re.findall(r"`(\w[\w-]*)`", s)[:1])]
+    for name, inner in _melted(module):
+        lines += ["", *_wrapped(f"Its {name}, {inner.name}: {inner.formula}", depth)]
+        sources += inner.source.split("; ")
     if sources:
         lines += ["", *_wrapped(f"Source: {'; '.join(sources).rstrip('.')}.", depth)]
     if differs:
         lines += _wrapped(f"Differs: {' '.join(differs)}", depth)
     return lines
+
+
+def _melted(module: nn.Module) -> list[tuple[str, registry.Word]]:
+    """The options of a part that are parts without a state, of which no class is left."""
+    word = word_of(module)
+    assert word is not None
+    values = {name: _given.get(id(module), {}).get(name) for name in word.options if name in _options(module)}
+    inner = {name: word_of(value) for name, value in values.items() if isinstance(value, nn.Module) and not stateful(value)}
+    return [(name, found) for name, found in inner.items() if found is not None]
 
 
 def _summary(text: str, depth: int) -> list[str]:

@@ -102,7 +102,7 @@ class Attention(nn.Module):
         score != 'linear' or softcap == 'none'
         score != 'diagonal' or diagonal
         score != 'diagonal' or memory == 0
-        memory == 0 or square == 0
+        memory == 0 or (square == 0 and second == 0)
         second == 0 or width / heads % 2 == 0
         values == 'own' or qkv == 'free'
     """
