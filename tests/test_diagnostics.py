@@ -471,10 +471,12 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+PLACED = [(o, p) for p in ("rope", "alibi") for o in OPTIONS if (o.get("score"), p) != ("linear", "alibi")]  # it has no scores to add to
+
+
+@pytest.mark.parametrize(("options", "positions"), PLACED, ids=str)
 @pytest.mark.parametrize("sizes", [SIZES, IMAGE], ids=["causal", "image"])
-@pytest.mark.parametrize("positions", ["rope", "alibi"])
-def test_the_map_is_what_attention_applies_to_values(options: dict[str, Any], sizes: dict[str, int], positions: str) -> None:
+def test_the_map_is_what_attention_applies_to_values(options: dict[str, Any], positions: str, sizes: dict[str, int]) -> None:
     model = trained(sizes, positions=positions, block=[{"attention": {"heads": 2, **options}}])
     inputs = tokens() if sizes is SIZES else normal(2, 2, 8, 8)
     seen: list[tuple[Attention, torch.Tensor, Flow]] = []

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 
 from aotsearch import yamlfile
@@ -46,6 +47,23 @@ def test_initial_values_depend_on_the_seed_and_not_on_torchs_generator() -> None
     for (name, a), b, c in zip(first.named_parameters(), again.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)
         assert a.ndim < 2 or not torch.equal(a, c), name
+
+
+@pytest.mark.parametrize("scheme", ["gpt2", "torch", "zero-output", "shaped", "identity"])
+def test_every_initialisation_is_drawn_from_the_seed_alone(scheme: str) -> None:
+    a = architecture(initialisation=scheme, head="free", block=[{"attention": {"bias": True}}, {"mlp": {"bias": True}}])
+    torch.manual_seed(1)
+    first = dict(build(a, seed=0).named_parameters())
+    torch.manual_seed(2)
+    again, other = (dict(build(a, seed=seed).named_parameters()) for seed in (0, 1))
+    assert all(torch.equal(first[n], again[n]) for n in first)
+    assert any(not torch.equal(first[n], other[n]) for n in first)
+    writes = first["steps.attention_0.operation.output.weight"]
+    assert bool(writes.any()) != (scheme == "zero-output")
+    assert bool(first["steps.attention_0.operation.projections.query.weight"].any()) != (scheme == "shaped")
+    assert torch.equal(writes, torch.eye(16)) == (scheme == "identity")
+    bias = first["steps.mlp_0.operation.up.bias"]
+    assert bool(bias.any()) == (scheme == "torch") and bias.abs().max() <= 1 / 16**0.5
 
 
 def test_matrices_start_at_gpt2s_scale() -> None:

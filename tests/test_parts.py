@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from aotsearch import registry, yamlfile
 from aotsearch.architecture import Architecture, part_from_plain
+from aotsearch.errors import InputError
 from aotsearch.model import Model, build, module_of
 from aotsearch.parts.attention import Attention, present
 from aotsearch.parts.channel import Mlp
@@ -502,6 +503,16 @@ def test_coefficients_are_what_they_say() -> None:
     attention = made("mixer", {"attention": {"heads": 2, **tied}})
     close(attention.uniform().flatten(), 1 - attention.map.raw.detach())
     assert [n for n, _ in attention.named_parameters() if "uniform" in n] == []
+
+
+def test_what_linear_attention_and_followers_can_not_do_is_refused_in_words() -> None:
+    with pytest.raises(InputError, match="score: linear has no scores to which positions such as alibi could add"):
+        build(architecture({"depth": 1, "positions": "alibi", "block": [{"attention": {"score": "linear"}}]}))
+    circle = {"map": {"follows": {"of": "identity"}}, "identity": {"follows": {"of": "map"}}}
+    with pytest.raises(InputError, match="map follows identity, which follows another itself"):
+        build(architecture({"depth": 1, "block": [{"attention": circle}]}))
+    with pytest.raises(InputError, match="attention requires memory == 0 or"):
+        architecture({"depth": 1, "block": [{"attention": {"memory": 2, "second": 0.5, "heads": 2}}]})
 
 
 def test_a_coefficient_learned_per_model_is_one_parameter() -> None:
