@@ -177,7 +177,7 @@ class Store:
             return
         if child is None or child.record or "aot.outcome" in child.published:
             child = self.start(record, start)
-        last = max((p["step"] for p in record["curve"]), default=1)
+        last = max((p["step"] for p in record["curve"]), default=1) or 1  # an untrained model has its only point at step 0
         points: list[Values] = [{**p, "time": start + round((end - start) * p["step"] / last)} for p in record["curve"]]
         points += self._points.pop(record["key"], [])
         finals = {f"final/{name}": value for name, value in record["measures"].items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 from pathlib import Path
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from aotsearch import yamlfile
+from aotsearch import runner, yamlfile
 from aotsearch.model import build
 from aotsearch.parts.site import Flow
 from aotsearch.probe import measure
+from aotsearch.progress import Progress
 from aotsearch.space import Space
+from aotsearch.study import load
 from aotsearch.tasks.denoise import Denoise
 
 GRAMMAR = """
@@ -107,3 +110,16 @@ def test_rotating_the_subspaces_and_the_projections_alike_changes_nothing() -> N
 def test_options_that_do_not_fit_are_refused(options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Denoise(Path(), **options)
+
+
+def test_an_untrained_study_runs_to_its_report_and_its_mlflow_view(tmp_path: Path) -> None:
+    text = GRAMMAR.replace("ETA", "0.1").replace("LAYERS", "5").replace("SCORE", "score").replace("128", "16")
+    body = "\n".join("  " + line for line in [*text.strip().splitlines(), "score: {any: [{threshold: {tau: 0.501}}, diagonal]}"])
+    task = "{denoise: {dimension: 8, tokens: 40, noise: 0.01}}"
+    settings = "{seeds: 2, budget: {steps: 0, evaluations: 1}, diagnostics: [snr-gain], margin: 0.02}"
+    (tmp_path / "study.yaml").write_text(f"name: untrained\ntask: {task}\ngrammar:\n{body}\nstudy: {settings}\n")
+    said = io.StringIO()
+    outcome = runner.run(load(tmp_path / "study.yaml"), tmp_path / "run", runner.Options(local=True), Progress("log_noise", "", said))
+    assert outcome.trained == 4 and not outcome.failed
+    assert "incomplete" not in said.getvalue()
+    assert (tmp_path / "run" / "report" / "diagnostics.csv").exists()
