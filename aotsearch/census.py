@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aotsearch import grammar, registry
+from aotsearch import grammar
 from aotsearch.architecture import ADD, NORM, Architecture, Part, Sizes, Sublayer, Tied, canonical, defaults, frame
 from aotsearch.grammar import Choice, Component, Fixed, Form, ModelForm, Parallel, Range, Recurse, Repeat, Sequence
 from aotsearch.laws import broken, laws, unfit
@@ -393,7 +393,7 @@ class Census:
 
     def _parts(self, form: Component, scope: Scope, width: int) -> list[Part]:
         found = self._lawful(form, scope, width) if form.options else [{}]
-        self._spend(len(found) * (10 + 5 * len(registry.find(form.slot, form.word).requires) if form.options else 2))
+        self._spend(20 * len(found) if form.options else 2)
         made = (canonical(form.slot, form.word, options) for options in found)
         return [p for p in made if broken(form.slot, p, width, self.sizes) is None]
 
@@ -407,7 +407,7 @@ class Census:
                 raise TooLarge
             left.discard(name)
             ready = [law for law in laws(form.slot, form.word, width, self.sizes) if name in law.options and left.isdisjoint(law.options)]
-            self._spend(len(found) * len(values) * (5 + 5 * len(ready)))
+            self._spend(len(found) * len(values) * (3 + 2 * len(ready)))
             made = ({**options, name: value} for options in found for value in values)
             found = [options for options in made if all(law.holds(options) for law in ready)]
         return found

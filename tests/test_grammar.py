@@ -245,14 +245,14 @@ def test_what_a_word_requires_is_filtered_from_the_count() -> None:
     assert all(s.explain(a) == a for a in s.enumerate())
 
 
-def test_a_hundred_thousand_combinations_of_options_are_sifted_at_once() -> None:
+def test_thirty_thousand_combinations_of_options_are_sifted_at_once() -> None:
     options = {"heads": "{int: [1, 16]}", "kv_heads": "{any: [all, 1, 2, 4]}", "qkv": "{any: [free, tied, shared-kv, shared-qk]}"}
-    options |= {"scale": "{any: [sqrt, 1, 2, 3]}", "softcap": "{any: [none, 10, 20, 30]}", "gate": "{any: [none, head, element]}"}
+    options |= {"softcap": "{any: [none, 10, 20, 30]}", "gate": "{any: [none, head, element]}"}
     options |= {"score": "{any: [softmax, sigmoid, relu, linear]}", "identity": "{any: [0, learned, {learned: {per: head}}]}"}
     written = ", ".join(f"{name}: {value}" for name, value in options.items())
     s = space(f"model: {{width: 64, depth: 1, block: [{{attention: {{{written}}}}}]}}")
     heads = sum(4 + 2 * kv_heads for kv_heads in (1, 2, 3, 3, 3))  # of 1, 2, 4, 8, 16: all with any qkv; those that divide with two
-    assert s.bound() == (heads * 4 * (4 * 3 + 1) * 3 * 3, True) and s.derivations() == s.count()  # linear takes no softcap
+    assert s.bound() == (heads * (4 * 3 + 1) * 3 * 3, True) and s.derivations() == s.count()  # linear takes no softcap
 
 
 LAWFUL = '''
