@@ -112,7 +112,7 @@ def around(word: registry.Word, setting: Any) -> tuple[dict[str, Any], dict[str,
             options = {"heads": 2, "second": setting, "head_norm": "rms"}
         return {"depth": 2, "block": [{"attention": options}, "mlp"]}, SIZES
     if word.slot in ("embedding", "pooling") or word.name == "fourier":
-        sizes = {"token": SIZES, "vector": VECTORS}.get(word.name, IMAGE)
+        sizes = {"token": SIZES, "vector": VECTORS, "identity": {**VECTORS, "inputs": WIDTH}}.get(word.name, IMAGE)
         return {"depth": 2, word.slot: setting, "block": ["attention", "mlp"]}, sizes
     return {"depth": 2, word.slot: setting, "block": [{"attention": {"heads": 2}}, "mlp"]}, SIZES
 
@@ -162,7 +162,8 @@ def inputs(model: Model) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     if "image" in model.site.sizes:
         return torch.randn(3, 2, 8, 8, generator=generator)
-    return torch.randn(3, 8, 3, generator=generator) if "inputs" in model.site.sizes else TOKENS
+    vectors = model.site.sizes.get("inputs")
+    return TOKENS if vectors is None else torch.randn(3, 8, vectors, generator=generator)
 
 
 @torch.no_grad()
