@@ -32,7 +32,7 @@ EXPAND = 2_000  # words of a repeated body that are written out; more are kept a
 LETTERS = 100_000  # different sublayers at one place
 LEAVES = 20_000  # assignments of what must agree
 PLACES = 2_000  # sublayers of a model
-WORK = 600_000  # steps of building, so that every count ends (within a second)
+WORK = 450_000  # steps of building, so that every count ends (within a second)
 
 
 class TooLarge(Exception):
