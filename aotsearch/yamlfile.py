@@ -10,7 +10,7 @@ import re
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -85,8 +85,7 @@ def parse(text: str, file: str) -> Node:
     """Parse YAML text; `file` is the name that messages show."""
     lines = text.splitlines()
     try:
-        _refuse_bombs(text, file, lines)
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = _Loader(text, file, lines).get_single_node()
     except yaml.MarkedYAMLError as e:
         mark = _mark(e.problem_mark, file, lines) if e.problem_mark else Mark(file)
         raise InputError(f"not valid YAML: {e.problem or e.context}", mark) from None
@@ -148,28 +147,41 @@ def replace(node: Node, path: list[str], value: Node, origin: Mark) -> Node:
     raise InputError(f"{head!r} can not be set inside {node.kind}", origin)
 
 
-def _refuse_bombs(text: str, file: str, lines: list[str]) -> None:
-    """Refuse what makes YAML unsafe, from the event stream, before any tree is built."""
-    depth = documents = values = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        mark = _mark(event.start_mark, file, lines)
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise InputError("anchors and aliases (&, *) are not part of this language; use a named rule", mark)
-        if getattr(event, "tag", None) not in (None, "!"):
-            raise InputError(f"tags such as {getattr(event, 'tag', None)!r} are not part of this language", mark)
-        values += isinstance(event, yaml.NodeEvent)
-        if values > MAX_VALUES:
-            raise InputError(f"a file holds at most {MAX_VALUES} values", mark)
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise InputError(f"values may be nested {MAX_DEPTH} deep at most", mark)
+class _Loader(yaml.SafeLoader):
+    """Refuses what makes YAML unsafe at the event where it stands, so that no large tree is built and the text is read once."""
+
+    def __init__(self, text: str, file: str, lines: list[str]) -> None:
+        super().__init__(text)
+        self.file, self.lines = file, lines
+        self.depth = self.documents = self.values = 0
+
+    def get_event(self) -> Any:
+        event = super().get_event()
+        if isinstance(event, yaml.DocumentStartEvent):
+            self.documents += 1
+            if self.documents > 1:
+                self._refuse("a file holds one YAML document; remove the second '---'", event)
         elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        elif isinstance(event, yaml.DocumentStartEvent):
-            documents += 1
-            if documents > 1:
-                raise InputError("a file holds one YAML document; remove the second '---'", mark)
+            self.depth -= 1
+        elif isinstance(event, yaml.NodeEvent):
+            self._node(event)
+        return event
+
+    def _node(self, event: Any) -> None:
+        if isinstance(event, yaml.AliasEvent) or event.anchor:
+            self._refuse("anchors and aliases (&, *) are not part of this language; use a named rule", event)
+        if event.tag not in (None, "!"):
+            self._refuse(f"tags such as {event.tag!r} are not part of this language", event)
+        self.values += 1
+        if self.values > MAX_VALUES:
+            self._refuse(f"a file holds at most {MAX_VALUES} values", event)
+        if isinstance(event, yaml.CollectionStartEvent):
+            self.depth += 1
+            if self.depth > MAX_DEPTH:
+                self._refuse(f"values may be nested {MAX_DEPTH} deep at most", event)
+
+    def _refuse(self, law: str, event: Any) -> NoReturn:
+        raise InputError(law, _mark(event.start_mark, self.file, self.lines))
 
 
 def _mark(mark: Any, file: str, lines: list[str], end: Any = None) -> Mark:

@@ -106,7 +106,7 @@ def _one_line_each(error: AotsearchError) -> None:
             raise Violation(f"a problem has {len(line)} characters: {line[:200]!r} ...")
 
 
-def attempt(path: Path, figures: Figures) -> None:
+def attempt(path: Path, figures: Figures, limit: float) -> None:
     """One input, timed. Raises whatever came out that must not."""
 
     def late(signum: int, frame: FrameType | None) -> None:
@@ -115,7 +115,7 @@ def attempt(path: Path, figures: Figures) -> None:
     before = [(s, signal.signal(s, late)) for s in (signal.SIGALRM, signal.SIGPROF)]
     start, used = time.perf_counter(), time.process_time()
     signal.setitimer(signal.ITIMER_REAL, PATIENCE)
-    signal.setitimer(signal.ITIMER_PROF, LIMIT)
+    signal.setitimer(signal.ITIMER_PROF, limit)
     try:
         figures.accepted += check(path)
     finally:
@@ -134,7 +134,7 @@ def attempt(path: Path, figures: Figures) -> None:
         raise Violation(f"the process held {peak / 2**20:.0f} MiB")
 
 
-def campaign(inputs: int, seed: int, folder: Path, keep_going: bool = False) -> tuple[Figures, list[str]]:
+def campaign(inputs: int, seed: int, folder: Path, keep_going: bool = False, limit: float = LIMIT) -> tuple[Figures, list[str]]:
     """Run so many inputs: the hostile ones first, then mutations. Returns the figures and the violations, each with its input."""
     furnish(folder)
     aotsearch.cost.cost(load(ROOT / "spaces" / "redundancy.yaml").reference)  # torch registers its operators on the first use
@@ -145,9 +145,9 @@ def campaign(inputs: int, seed: int, folder: Path, keep_going: bool = False) -> 
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
-                attempt(path, figures)
+                attempt(path, figures, limit)
         except (Exception, Late) as e:  # noqa: BLE001 (what must not come out is what is looked for)
-            what = f"longer than {LIMIT} s" if isinstance(e, Late) else f"{type(e).__name__}: {str(e)[:500]}"
+            what = f"longer than {limit} s" if isinstance(e, Late) else f"{type(e).__name__}: {str(e)[:500]}"
             trace = "".join(traceback.format_exception(e)[-14:])
             violations.append(f"VIOLATION at input {figures.inputs}: {what}\n{trace[-4000:]}\n--- the input\n{_shown(text)}\n---")
             sys.stderr.write(f"{violations[-1]}\n")
