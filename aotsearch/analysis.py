@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from aotsearch.design import REFERENCE, STRIPPED, Changes, Comparison, spell
+from aotsearch.design import REFERENCE, STRIPPED, Changes, Comparison, plain_name, spell
 from aotsearch.errors import InputError
 from aotsearch.inference import (
     MOST_SEEDS,
@@ -93,7 +93,7 @@ class Contrast:
     @property
     def label(self) -> str:
         """The change where there is one, else the arm's name."""
-        name = self.change if len(self.changes) == 1 and self.kind == "change" else self.arm.removesuffix(f"@{self.equalise}")
+        name = self.change if len(self.changes) == 1 and self.kind == "change" else plain_name(self.arm, self.equalise)
         said = ["stripped model"] * self.arm.startswith(f"{STRIPPED} of ") + [f"equal {self.equalise}"] * (self.equalise != "none")
         said += ["own learning rate"] * (self.rate == "tuned")
         return f"{name} ({', '.join(said)})" if said else name
@@ -299,12 +299,12 @@ def expected(records: Sequence[Record], study: Study) -> int:
 
 def unsettled(records: Sequence[Record], study: Study) -> set[str]:
     """The arms of every comparison that is still undecided and may have more seeds."""
-    found = analyse(records, study)
-    by_name = {c.name: c for c in study.comparisons} if study.settings.design != "search" else {}
+    declared = {(c.name, c.equalise): c for c in study.comparisons} if study.settings.design != "search" else {}
     names: set[str] = set()
-    for c in found.contrasts:
+    for c in analyse(records, study).contrasts:
         if c.verdict == "undecided" and "diverged" not in c.remark:
-            names |= set(by_name[c.arm].weights) if c.arm in by_name else {c.arm, REFERENCE}
+            found = declared.get((c.arm, c.equalise))
+            names |= set(found.weights) if found else {c.arm, REFERENCE}
     return names
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from aotsearch.design import REFERENCE
+from aotsearch.design import REFERENCE, plain_name
 from aotsearch.study import Study
 
 LONGEST = {"param": 6000, "tag": 8000, "note": 8000, "key": 200}  # MLflow's limits, with room for a prefix before a key
@@ -43,7 +43,7 @@ def keys(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
 def comparison(c: Values) -> str:
     """A contrast's name with the terms it was made under: `channel=none (equal parameters, own learning rate)`."""
     terms = _terms(c["arm"], c["equalise"]) + ["own learning rate"] * (c.get("learning_rate") == "tuned")
-    name = c["arm"].removesuffix(f"@{c['equalise']}")
+    name = plain_name(c["arm"], c["equalise"])
     return f"{name} ({', '.join(terms)})" if terms else name
 
 
@@ -51,7 +51,7 @@ def run_name(trial: Values, tuned: bool) -> str:
     """`channel=none (equal parameters) seed 3`; where learning rates are tuned with the rate, and trials for that told apart."""
     equalise = trial.get("equalise", "none")
     terms = _terms(trial["arm"], equalise)
-    name = trial["arm"].removesuffix(f"@{equalise}") + (f" ({', '.join(terms)})" if terms else "")
+    name = plain_name(trial["arm"], equalise) + (f" ({', '.join(terms)})" if terms else "")
     rate = trial.get("learning_rate") or trial.get("training", {}).get("learning_rate")
     at = f" rate {rate:g}" if tuned and rate is not None else ""
     return f"{'tuning: ' if trial.get('phase') == 'tune' else ''}{name}{at} seed {trial['seed']}"

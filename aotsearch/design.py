@@ -373,7 +373,22 @@ def _distinct(made: Sequence[Arm]) -> None:
             raise InputError(f"two arms are named {name!r}")
 
 
-def renamed(comparison: Comparison, names: Mapping[str, str], equalise: str) -> Comparison:
-    """The same comparison of other arms: those that were made equal in something."""
-    weights = {names.get(name, name): weight for name, weight in comparison.weights.items()}
-    return Comparison(names.get(comparison.name, comparison.name), comparison.kind, comparison.changes, weights, equalise)
+def equal_name(name: str, mode: str) -> str:
+    """The name of an arm, or of a comparison with one, that was made equal to the reference in `mode`: `channel=none@parameters`."""
+    return name if mode == "none" or name == REFERENCE else f"{name}@{mode}"
+
+
+def plain_name(name: str, mode: str) -> str:
+    """The name before the arm was made equal: the inverse of `equal_name`."""
+    return name.removesuffix(f"@{mode}")
+
+
+def compared(design: Design, modes: Sequence[str]) -> tuple[Comparison, ...]:
+    """The comparisons of a design under every mode, by name: nothing has to be re-sized to know them."""
+    arms = {a.name for a in design.arms}
+
+    def under(c: Comparison, mode: str) -> Comparison:
+        weights = {equal_name(name, mode): weight for name, weight in c.weights.items()}
+        return Comparison(equal_name(c.name, mode) if c.name in arms else c.name, c.kind, c.changes, weights, mode)
+
+    return tuple(under(c, mode) for mode in modes for c in design.comparisons)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from aotsearch.architecture import Architecture
 from aotsearch.cost import cost
-from aotsearch.design import REFERENCE, Arm, Design, renamed
+from aotsearch.design import Arm, Design, compared, equal_name
 from aotsearch.errors import InputError
 from aotsearch.grammar import Choice, Fixed, ModelForm, Range
 from aotsearch.space import Space
@@ -35,16 +35,11 @@ def equalised(space: Space, design: Design, modes: Sequence[str], resize: str, t
     Raises:
         InputError: an arm can not be brought within the tolerance.
     """
-    arms = [a for a in design.arms if "none" in modes or a.name == REFERENCE]
-    comparisons = list(design.comparisons) if "none" in modes else []
+    reference, *others = design.arms
+    arms = [reference]
     for mode in modes:
-        if mode == "none":
-            continue
-        made = [resized(space, a, mode, resize, tolerance) for a in design.arms if a.name != REFERENCE]
-        names = {a.name: b.name for a, b in zip((a for a in design.arms if a.name != REFERENCE), made, strict=True)}
-        arms += made
-        comparisons += [renamed(c, names, mode) for c in design.comparisons]
-    return dataclasses.replace(design, arms=tuple(arms), comparisons=tuple(comparisons))
+        arms += others if mode == "none" else [resized(space, a, mode, resize, tolerance) for a in others]
+    return dataclasses.replace(design, arms=tuple(arms), comparisons=compared(design, modes))
 
 
 def resized(space: Space, arm: Arm, mode: str, resize: str, tolerance: float) -> Arm:
@@ -55,7 +50,7 @@ def resized(space: Space, arm: Arm, mode: str, resize: str, tolerance: float) ->
     for architecture, change in _candidates(space, arm, decisions, mode, target, resize):
         miss = _miss(architecture, mode, target)
         if miss <= tolerance:
-            return dataclasses.replace(arm, name=f"{arm.name}@{mode}", architecture=architecture, equalise=mode, resized=change)
+            return dataclasses.replace(arm, name=equal_name(arm.name, mode), architecture=architecture, equalise=mode, resized=change)
         closest = min(closest, miss)
     remedy = "raise tolerance, or let resize be either" if resize != "either" else "raise tolerance"
     raise InputError(

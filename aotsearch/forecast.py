@@ -33,7 +33,8 @@ def forecast(study: Study, workers: int | None = None) -> dict[str, Any]:
     for arm in arms.values():
         if arm.architecture.digest not in seconds:
             seconds[arm.architecture.digest] = round(measure(build(arm.architecture), study.task, study.training(), grant), 2)
-    trials = [_trial(arms[name], seed, s.budget.batch, seconds) for name, seed in order(list(arms), s.first_seeds)]
+    costs = {name: _costs(arm, s.budget.batch) | {"seconds": seconds[arm.architecture.digest]} for name, arm in arms.items()}
+    trials = [{"arm": name, "seed": seed, **costs[name]} for name, seed in order(list(arms), s.first_seeds)]
     one_seed = sum(seconds.values())  # arms that are one model are trained once
     document: dict[str, Any] = {"trials": trials, "workers": at_once, "aliases": dict(study.design.aliases)}
     document |= {"arms": list(arms), "models": len(seconds)}
@@ -51,11 +52,10 @@ def forecast(study: Study, workers: int | None = None) -> dict[str, Any]:
     return document
 
 
-def _trial(arm: Arm, seed: int, batch: int, seconds: dict[str, float]) -> dict[str, Any]:
+def _costs(arm: Arm, batch: int) -> dict[str, Any]:
+    """What every trial of an arm costs, besides time."""
     counts, training = cost(arm.architecture), training_cost(arm.architecture)
     return {
-        "arm": arm.name,
-        "seed": seed,
         "parameters": counts.parameters,
         "parameters_without_embeddings": counts.parameters_without_embeddings,
         "flops_per_token": counts.flops_per_token,
@@ -64,7 +64,6 @@ def _trial(arm: Arm, seed: int, batch: int, seconds: dict[str, float]) -> dict[s
         "state_per_sequence": counts.state_per_sequence,
         "equalise": arm.equalise,
         "resized": [list(change) for change in arm.resized],
-        "seconds": seconds[arm.architecture.digest],
     }
 
 

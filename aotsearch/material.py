@@ -105,12 +105,9 @@ class Material:
 
     def cells_of(self, c: Contrast) -> Cells:
         """The arms that a contrast sums, with their trials, whatever became of them."""
-        declared = {} if self.search else {k.name: k.weights for k in self.study.base_design.comparisons}
-        suffix = "" if c.equalise == "none" else f"@{c.equalise}"
-        reference = self.analysis.reference
-        weights = declared.get(c.arm.removesuffix(suffix), {c.arm: 1.0, reference: -1.0})
-        names = [arm if arm == reference else arm.removesuffix(suffix) + suffix for arm in weights]
-        return {name: self.cells(c.rate).get(name, {}) for name in names}
+        declared = {} if self.search else {(k.name, k.equalise): k.weights for k in self.study.comparisons}
+        weights = declared.get((c.arm, c.equalise), {c.arm: 1.0, self.analysis.reference: -1.0})
+        return {name: self.cells(c.rate).get(name, {}) for name in weights}
 
     def trials_of(self, c: Contrast) -> list[Record]:
         """The same trials in one list."""

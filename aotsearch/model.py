@@ -190,7 +190,7 @@ def _ends(architecture: Architecture, sizes: dict[str, int]) -> tuple[Any, Any, 
     site = Site(architecture.width, sizes.get("context", 0), causal=not {"image", "subspaces"} & sizes.keys(), sizes=sizes)
     embedding = module_of("embedding", architecture.embedding, site)
     if "image" in sizes:
-        site = dataclasses.replace(site, tokens=embedding.tokens(sizes["image"], **dict(architecture.embedding.options)))
+        site = dataclasses.replace(site, tokens=embedding.tokens(sizes["image"]))
     if architecture.pooling.absent:
         return embedding, None, site
     pooling = module_of("pooling", architecture.pooling, site)

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from aotsearch import design, yamlfile
-from aotsearch.analysis import expected, unsettled
 from aotsearch.architecture import Architecture
 from aotsearch.errors import AotsearchError, InputError, RunError
 from aotsearch.ledger import FAILED, Ledger
@@ -226,6 +225,8 @@ class _Run:
         """One more seed for the arms of every comparison that is not settled, until all are or have the most seeds allowed."""
         adaptive = self.study.settings.adaptive
         assert adaptive is not None
+        from aotsearch.analysis import unsettled
+
         for seed in range(adaptive.min, adaptive.max):
             names = unsettled(list(self.records.values()), self.study)
             if not names:
@@ -407,6 +408,8 @@ def planned(study: Study, records: Iterable[Mapping[str, Any]]) -> int:
     """How many trials a study has in all; a search that found fewer architectures than asked for counts those it found."""
     s = study.settings
     if s.design != "search":
+        from aotsearch.analysis import expected
+
         return expected(list(records), study)
     candidates = {r["digest"] for r in records if r["phase"] == "confirm"}
     return s.search.trials + len(s.seed_list) * (len(candidates) or s.search.confirm + 1)

@@ -223,17 +223,13 @@ class Study:
     @functools.cached_property
     def comparisons(self) -> tuple[Comparison, ...]:
         """What is compared under every mode, by name: nothing has to be re-sized to know it."""
-        found: list[Comparison] = []
-        for mode in self.settings.modes:
-            names = {} if mode == "none" else {a.name: f"{a.name}@{mode}" for a in self.base_design.arms[1:]}
-            found += [design.renamed(c, names, mode) for c in self.base_design.comparisons]
-        return tuple(found)
+        return design.compared(self.base_design, self.settings.modes)
 
     @property
     def arm_names(self) -> list[str]:
         """The names of `arms()`."""
         others = [a.name for a in self.base_design.arms[1:]]
-        return [design.REFERENCE, *(name if mode == "none" else f"{name}@{mode}" for mode in self.settings.modes for name in others)]
+        return [design.REFERENCE, *(design.equal_name(name, mode) for mode in self.settings.modes for name in others)]
 
     def arm(self, name: str) -> Arm:
         """One arm by name."""

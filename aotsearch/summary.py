@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from aotsearch.analysis import Analysis, Contrast
-from aotsearch.design import STRIPPED, spell
+from aotsearch.design import STRIPPED, plain_name, spell
 
 NOT_BETTER = "not clearly better"
 
@@ -37,7 +37,7 @@ def title(c: Contrast) -> str:
     """What was compared, without its terms: the change where there is one alone, else the name."""
     if len(c.changes) == 1 and c.kind in ("change", "main"):
         return c.change + " (of the stripped model)" * c.arm.startswith(f"{STRIPPED} of ")
-    return c.arm.removesuffix(f"@{c.equalise}").removeprefix("main effect of ")
+    return plain_name(c.arm, c.equalise).removeprefix("main effect of ")
 
 
 KINDS = {"change": "", "main": "main effects", "interaction": "interactions"}

@@ -34,8 +34,7 @@ def arms_of(record: Record) -> list[str]:
 def arms_met(records: Iterable[Record], study: Study) -> list[str]:
     """The arms met in records: in the study's order, then the others by name."""
     met = {arm for r in records for arm in arms_of(r)}
-    plain = [arm.name for arm in study.base_design.arms]  # arms of equal size have these names and a suffix: no need to build them again
-    declared = plain + [f"{name}@{mode}" for mode in study.settings.modes for name in plain]
+    declared = list(dict.fromkeys([*(arm.name for arm in study.base_design.arms), *study.arm_names]))
     return [a for a in declared if a in met] + sorted(met - set(declared), key=_natural)
 
 

@@ -156,7 +156,7 @@ class _Loader(yaml.SafeLoader):
         self.depth = self.documents = self.values = 0
 
     def get_event(self) -> Any:
-        event = super().get_event()
+        event = super().get_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.DocumentStartEvent):
             self.documents += 1
             if self.documents > 1:

@@ -59,10 +59,9 @@ class Patch(nn.Module):
         self.map = nn.Linear(entries, site.width)
         self.after = nn.LayerNorm(site.width) if norms is not False else None
 
-    @staticmethod
-    def tokens(image: int, size: int = 2, norms: bool | str = False) -> int:
-        """How many tokens an image becomes."""
-        return (image // size) ** 2
+    def tokens(self, image: int) -> int:
+        """How many tokens an image of so many pixels a side becomes."""
+        return (image // self.size) ** 2
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         B, C, H, W = images_BCHW.shape
@@ -95,6 +94,7 @@ class Stem(nn.Module):
 
     def __init__(self, site: Site, *, size: Count = 16):
         super().__init__()
+        self.size = size
         halvings = size.bit_length() - 1
         widths = [site.sizes["channels"], *(site.width >> (halvings - 1 - i) for i in range(halvings))]
         layers: list[nn.Module] = []
@@ -103,10 +103,9 @@ class Stem(nn.Module):
             layers += [nn.Conv2d(widths[i], widths[i + 1], 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(widths[i + 1])]
         self.layers = nn.Sequential(*layers)
 
-    @staticmethod
-    def tokens(image: int, size: int = 16) -> int:
-        """How many tokens an image becomes."""
-        return (image // size) ** 2
+    def tokens(self, image: int) -> int:
+        """How many tokens an image of so many pixels a side becomes."""
+        return (image // self.size) ** 2
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         x_BDHW: torch.Tensor = self.layers(images_BCHW)
