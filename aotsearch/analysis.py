@@ -8,6 +8,7 @@ Symbols: y measure (lower is better), s seed, d_s = y(arm, s) - y(reference, s),
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -61,7 +62,8 @@ class Contrast:
         sd_paired: Standard deviation of d.
         sd_unpaired: What it would be without pairing: the root of the sum of w_a^2 var(a) over the arms.
         remark: What else the reader must know, in words.
-        kind: `change`, `main` (effect, averaged over the other factors) or `interaction`.
+        kind: `change`, `main` (effect, averaged over the other factors), `interaction`, or `simple` (effect, at one value of another
+            factor): shown where the two interact, because then the main effect is an average of effects that differ.
         rate: `shared` (one learning rate for all arms) or `tuned` (each arm at its own).
         p: Of the exact sign-flip test of no difference, adjusted by Holm's rule over all contrasts; described, not judged by.
         test: Mean of d on the test split, with its interval, where it was read.
@@ -232,6 +234,8 @@ def analyse(records: Iterable[Record], study: Study) -> Analysis:
     views = [_view(phase, met, rates, mode) for mode in (("shared", "tuned") if rates else ("shared",))]
     judged = list({r["key"]: r for view in views for r in view.records}.values())
     _refuse_mixtures(judged)
+    simple = [c for c in declared if c.kind == "simple"]
+    declared = tuple(c for c in declared if c.kind != "simple")
     family = max(1, len(declared), settings.search.confirm if search else 0) * len(views)
     seeds = sorted({r["seed"] for r in judged} | (set() if search else set(settings.first_seeds)))
     contrasts = [_contrast(c, view, study, family, seeds) for view in views for c in declared]
@@ -248,10 +252,10 @@ def analyse(records: Iterable[Record], study: Study) -> Analysis:
         value=mean,
         low=low,
         high=high,
-        contrasts=_with_p(contrasts, views, declared, study),
+        contrasts=_with_p(contrasts, views, declared, study) + _simple_effects(contrasts, simple, views, study, seeds),
         noise=noise_floor(values, settings.confidence),
         smallest_effect=_smallest_effect(contrasts, settings.confidence, family),
-        method=_method(study, family),
+        method=_method(study, family, len(simple) * len(views)),
         outcomes=_outcomes(judged, everything, study),
         notes=(),
         finished=len(judged) + sum(r["phase"] == "tune" for r in everything),
@@ -302,7 +306,7 @@ def unsettled(records: Sequence[Record], study: Study) -> set[str]:
     declared = {(c.name, c.equalise): c for c in study.comparisons} if study.settings.design != "search" else {}
     names: set[str] = set()
     for c in analyse(records, study).contrasts:
-        if c.verdict == "undecided" and "diverged" not in c.remark:
+        if c.verdict == "undecided" and c.kind != "simple" and "diverged" not in c.remark:
             found = declared.get((c.arm, c.equalise))
             names |= set(found.weights) if found else {c.arm, REFERENCE}
     return names
@@ -395,6 +399,27 @@ def _contrast(comparison: Comparison, view: _View, study: Study, family: int, se
         view.mode,
         test=interval(sealed, confidence, family) if len(sealed) > 1 else None,
     )
+
+
+def _simple_effects(
+    contrasts: Sequence[Contrast], declared: Sequence[Comparison], views: Sequence[_View], study: Study, seeds: Sequence[int]
+) -> tuple[Contrast, ...]:
+    """The effects at one value of another factor, for the changes that interact with it; at once over all that the design has.
+
+    A main effect is their mean, and says of none of them what it is where the two interact.
+    """
+    acting = set()
+    for c in contrasts:
+        if c.kind == "interaction" and c.verdict == "present":
+            for (a, _, v), (b, *values) in itertools.permutations(c.changes):
+                acting |= {(c.rate, c.equalise, a, spell(v), b, spell(x)) for x in values}
+    found = []
+    for view, comparison in itertools.product(views, declared):
+        assert comparison.held is not None, comparison
+        ((address, _, to),), (other, value) = comparison.changes, comparison.held
+        if (view.mode, comparison.equalise, address, spell(to), other, spell(value)) in acting:
+            found.append(_contrast(comparison, view, study, len(declared) * len(views), seeds))
+    return tuple(found)
 
 
 def _needed(mean: float, sd: float, n: int, study: Study, family: int) -> int | None:
@@ -523,14 +548,18 @@ def _outcome(arm: str, records: list[Record], study: Study) -> Outcome:
     return Outcome(arm, dict(sorted((k, v) for k, v in counts.items() if v)), counts["diverged"] / told, low, high)
 
 
-def _method(study: Study, family: int) -> str:
+def _method(study: Study, family: int, simple: int) -> str:
+    """How the verdicts were come to; `simple` is how many simple effects the design has."""
     s = study.settings
+    at_once = f"all {family} contrasts at once"
+    if simple:
+        at_once += f", and again for all {simple} simple effects, of which those are shown whose changes interact,"
     each = 100 * (1 - (1 - s.confidence) / family)
     return (
         "Every arm is trained under the same seeds as the reference: a seed fixes the initial values of all parameters that both have, the "
         "batches and their order. The whole validation split is evaluated. The unit of evidence is the difference within a seed. "
-        f"Intervals are paired Student t intervals of its mean, {100 * s.confidence:g} % for all {family} contrasts at once by "
-        f"Bonferroni's correction ({each:.4g} % each): exact where differences are normal, valid "
+        f"Intervals are paired Student t intervals of its mean, {100 * s.confidence:g} % for {at_once} by "
+        f"Bonferroni's correction ({each:.4g} % for each contrast): exact where differences are normal, valid "
         "under any dependence between arms. With the margin "
         f"{s.margin:g} {study.task.unit}, declared before the run, a part is redundant where the interval lies within the margin to both "
         "sides (equivalence, two one-sided tests), else necessary where it lies above zero, else harmful where it lies below zero, else "
@@ -560,5 +589,5 @@ def _choice(c: Contrast) -> str:
         return c.label
     ((address, here, there),) = c.changes
     said = c.label.removeprefix(c.change).strip().strip("()") if c.kind == "change" else ""
-    average = ", averaged over the other factors" if c.kind == "main" else ""
-    return f"{address} {spell(here)} (against {spell(there)}{average}{', ' if said else ''}{said})"
+    where = {"main": ", averaged over the other factors", "simple": f", {c.arm.removeprefix(f'{address}={spell(there)} ')}"}.get(c.kind, "")
+    return f"{address} {spell(here)} (against {spell(there)}{where}{', ' if said else ''}{said})"

@@ -163,9 +163,9 @@ def head(study: Study) -> str:
 
 
 def _rank(c: Values) -> int:
-    """What a description keeps longest: changes, main effects, interactions that are there."""
+    """What a description keeps longest: changes, main effects, interactions that are there, what these make of the changes."""
     kind = c.get("kind", "change")
-    return {"change": 0, "main": 1}.get(kind, 3 if c["verdict"] != "present" else 2)
+    return {"change": 0, "main": 1, "simple": 3}.get(kind, 4 if c["verdict"] != "present" else 2)
 
 
 def _row(c: Values) -> str:

@@ -6,6 +6,7 @@ interaction. So one analysis serves every design.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import random
@@ -52,18 +53,21 @@ class Comparison:
     """A sum of arms that a study declares before it runs.
 
     Attributes:
-        name: The arm's name; `main effect of ...`; `... x ...`.
-        kind: `change` (an arm against another), `main` (averaged over all other factors), or `interaction`.
+        name: The arm's name; `main effect of ...`; `... x ...`; `... at ...`.
+        kind: `change` (an arm against another), `main` (effect, averaged over all other factors), `interaction`, or `simple` (effect,
+            where another factor has one value).
         changes: (decision, from, to) for each decision that is changed.
         weights: Arm -> weight; they add up to 0.
         equalise: What its arms were made equal in.
+        held: Of a simple effect the other factor, with its value.
     """
 
     name: str
-    kind: Literal["change", "main", "interaction"]
+    kind: Literal["change", "main", "interaction", "simple"]
     changes: Changes
     weights: Mapping[str, float]
     equalise: str = "none"
+    held: tuple[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -207,7 +211,10 @@ def _pairs(space: Space, levels: Mapping[str, tuple[Any, ...]]) -> Design:
 
 
 def _factorial(space: Space, levels: Mapping[str, tuple[Any, ...]]) -> Design:
-    """Every combination. A main effect is the mean change over all combinations of the others, an interaction the mean difference of it."""
+    """Every combination. A main effect is the mean change over all combinations of the others, an interaction the mean difference of it.
+
+    A simple effect is the mean change where one other factor has one value: what a main effect is made of.
+    """
     if math.prod(1 + len(v) for v in levels.values()) > MAX_ARMS:
         raise InputError(f"a full factorial over {', '.join(levels)} has more than {MAX_ARMS} arms; name fewer factors, or take a fraction")
     reference = space.reference.decisions
@@ -236,6 +243,11 @@ def _factorial(space: Space, levels: Mapping[str, tuple[Any, ...]]) -> Design:
             r, s = reference[a], reference[b]
             signs: dict[Held, float] = {((a, v), (b, w)): 1.0, ((a, v), (b, s)): -1.0, ((a, r), (b, w)): -1.0, ((a, r), (b, s)): 1.0}
             comparisons.append(_interaction(space, (a, v), (b, w), total(signs)))
+    for (a, values), (b, others) in itertools.permutations(full.items(), 2):
+        for v, x in itertools.product(values[1:], others):
+            weights = total({((a, v), (b, x)): 1.0, ((a, reference[a]), (b, x)): -1.0})
+            name_of = f"{_label([(a, v)])} at {_label([(b, x)])}"
+            comparisons.append(Comparison(name_of, "simple", ((a, reference[a], v),), weights, held=(b, x)))
     return Design(tuple(arms), tuple(comparisons))
 
 
@@ -389,6 +401,7 @@ def compared(design: Design, modes: Sequence[str]) -> tuple[Comparison, ...]:
 
     def under(c: Comparison, mode: str) -> Comparison:
         weights = {equal_name(name, mode): weight for name, weight in c.weights.items()}
-        return Comparison(equal_name(c.name, mode) if c.name in arms else c.name, c.kind, c.changes, weights, mode)
+        name = equal_name(c.name, mode) if c.name in arms else c.name
+        return dataclasses.replace(c, name=name, weights=weights, equalise=mode)
 
     return tuple(under(c, mode) for mode in modes for c in design.comparisons)

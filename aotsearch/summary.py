@@ -40,7 +40,7 @@ def title(c: Contrast) -> str:
     return plain_name(c.arm, c.equalise).removeprefix("main effect of ")
 
 
-KINDS = {"change": "", "main": "main effects", "interaction": "interactions"}
+KINDS = {"change": "", "main": "main effects", "interaction": "interactions", "simple": "simple effects"}
 
 
 def groups(contrasts: Iterable[Contrast]) -> list[tuple[str, list[Contrast]]]:

@@ -88,6 +88,14 @@ def test_a_factorial_averages_effects_over_the_other_factors(space: Space) -> No
     assert estimate(made, "norm=none x channel=none", additive) == pytest.approx(0)
 
 
+def test_a_simple_effect_is_a_change_where_another_factor_has_one_value(space: Space) -> None:
+    made = design.make(space, "factorial", ["channel", "norm", "qkv"])
+    assert estimate(made, "channel=none at qkv=free", additive) == pytest.approx(1)
+    assert estimate(made, "channel=none at qkv=tied", additive) == pytest.approx(3)
+    assert estimate(made, "norm=none at channel=none", additive) == pytest.approx(3)
+    assert sum(c.kind == "simple" for c in made.comparisons) == 1 * (3 + 2) + 2 * (2 + 2) + 1 * (2 + 3)  # changes x values of the others
+
+
 def test_add_one_in_asks_what_a_choice_gives_to_a_stripped_model(space: Space) -> None:
     made = design.make(space, "add-one-in", stripped={"channel": "none", "qkv": "tied"})
     assert [a.name for a in made.arms] == [REFERENCE, STRIPPED, "stripped,channel=mlp", "stripped,qkv=free"]

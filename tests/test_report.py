@@ -421,6 +421,21 @@ def test_interactions_of_a_factorial_design_are_drawn(tmp_path: Path) -> None:
     assert r"\multicolumn{5}{l}{\emph{main effects}}" in tex and tex.count("\\begin") == tex.count("\\end")
 
 
+def test_a_change_that_interacts_is_told_at_each_value_of_the_other(tmp_path: Path) -> None:
+    made = fabricated.Run(tmp_path / "factorial", "seeds: 3, margin: 0.05, design: factorial, factors: [channel, norm]")
+    made.train(broken=False)
+    found = analysis.analyse(made.ledger.records().values(), made.study)
+    simple = {c.arm: c for c in found.contrasts if c.kind == "simple"}
+    # no norm and no channel operation together are 0.12 worse than the sum; rmsnorm acts alone
+    assert set(simple) == {f"channel=none at norm={n}" for n in ("layernorm", "none")} | {
+        f"norm=none at channel={c}" for c in ("mlp", "none")
+    }
+    assert simple["channel=none at norm=layernorm"].difference == pytest.approx(0.35, abs=0.02)
+    assert simple["channel=none at norm=none"].difference == pytest.approx(0.47, abs=0.02)
+    assert found.family == 3 + 2 and "again for all 7 simple effects" in found.method
+    assert "channel mlp (against none, at norm=none)" in analysis.answer(found)
+
+
 def test_a_fraction_names_its_aliases_and_resolution(tmp_path: Path) -> None:
     made = fabricated.Run(tmp_path / "fraction", "seeds: 2, design: fractional, factors: [channel, norm, qkv, positions], runs: 8")
     made.train(broken=False)
