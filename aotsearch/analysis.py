@@ -101,6 +101,13 @@ class Contrast:
         return f"{name} ({', '.join(said)})" if said else name
 
     @property
+    def where(self) -> str:
+        """At which values of the other factors an effect is meant, in words."""
+        if self.kind == "main":
+            return "averaged over the other factors"
+        return f"at {self.arm.partition(' at ')[2]}" if self.kind == "simple" else ""
+
+    @property
     def gain(self) -> float | None:
         """How many times smaller pairing makes the standard deviation."""
         return self.sd_unpaired / self.sd_paired if self.sd_paired and self.sd_unpaired else None
@@ -589,5 +596,5 @@ def _choice(c: Contrast) -> str:
         return c.label
     ((address, here, there),) = c.changes
     said = c.label.removeprefix(c.change).strip().strip("()") if c.kind == "change" else ""
-    where = {"main": ", averaged over the other factors", "simple": f", {c.arm.removeprefix(f'{address}={spell(there)} ')}"}.get(c.kind, "")
-    return f"{address} {spell(here)} (against {spell(there)}{where}{', ' if said else ''}{said})"
+    against = ", ".join(filter(None, [f"against {spell(there)}", c.where, said]))
+    return f"{address} {spell(here)} ({against})"

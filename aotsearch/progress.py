@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
+from aotsearch.description import run_name
+
 Trial = Mapping[str, Any]
 
 
@@ -18,10 +20,11 @@ class Progress:
         measure: The measure that is shown, lower is better.
         unit: Its unit.
         stream: Where to write.
+        tuned: Whether the study tunes learning rates: then a trial is told with its own.
     """
 
-    def __init__(self, measure: str, unit: str, stream: TextIO | None = None):
-        self.measure, self.unit = measure, unit
+    def __init__(self, measure: str, unit: str, stream: TextIO | None = None, tuned: bool = False):
+        self.measure, self.unit, self.tuned = measure, unit, tuned
         self.stream = stream or sys.stderr
         self.total = self.done = 0
         self.outcomes: Counter[str] = Counter()
@@ -74,7 +77,7 @@ class Progress:
         )
         width = len(str(self.total))
         seconds = f"{record['seconds']:.1f} s" if record.get("seconds") is not None else ""
-        self.say(f"[{self.done:{width}}/{self.total}] {record['arm']} seed {record['seed']}: {said}  ({seconds}; {self._left()} left)")
+        self.say(f"[{self.done:{width}}/{self.total}] {run_name(record, self.tuned)}: {said}  ({seconds}; {self._left()} left)")
 
     def end(self) -> None:
         """Leave the terminal as it was."""
@@ -85,7 +88,7 @@ class Progress:
     def _rank(self, record: Trial) -> None:
         value = record["measures"].get(self.measure)
         if record["outcome"] == "done" and value is not None and (self.best is None or value < self.best[0]):
-            self.best = (value, f"{record['arm']} seed {record['seed']}")
+            self.best = (value, run_name(record, self.tuned))
 
     def _left(self) -> str:
         fresh = self.done - self.before
@@ -106,7 +109,7 @@ class Progress:
             steps = trial["training"]["steps"]
             loss = f"train loss {point['train_loss']:.3f}" if "train_loss" in point else "starting"
             bar = ProgressBar(total=steps, completed=point.get("step", 0), width=24)
-            grid.add_row(Text(f"{trial['arm']} seed {trial['seed']}"), bar, Text(loss))
+            grid.add_row(Text(run_name(trial, self.tuned)), bar, Text(loss))
         elapsed = clock(time.monotonic() - self.began)
         head = Text(f"{self.done}/{self.total} trials: {counts}   {elapsed} gone, {self._left()} left{best}", style="bold")
         return Group(head, grid)

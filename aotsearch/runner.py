@@ -82,7 +82,7 @@ def run(study: Study, out: str | Path | None = None, options: Options | None = N
     """
     options = options or Options()
     folder = Path(out or default_folder(study)).resolve()
-    progress = progress or Progress(study.task.measure, study.task.unit)
+    progress = progress or Progress(study.task.measure, study.task.unit, tuned=study.settings.tuning is not None)
     began = time.monotonic()
     _refuse_other(study, folder)
     facts = study.task.prepare()  # before the folder is made: missing data leaves nothing behind
@@ -211,13 +211,15 @@ class _Run:
         assert tuning is not None
         seeds = [TUNE_SEED + i for i in range(tuning.seeds)]
         wanted = {a.name: list(tuning.tune) for a in arms}
+        self.progress.say("finding each arm's learning rate ...")
         while True:
-            self.progress.say("finding each arm's learning rate ...")
             self._run([(a, seed, rate) for seed in seeds for a in arms for rate in wanted[a.name]], "tune")
             found = {a.name: chosen(self.records.values(), a.name, measure) for a in arms}
             further = {name: beyond(rate, tuning.tune, tuning.extend) for name, rate in found.items()}
             if not any(further.values()):
                 return found
+            at_end = sum(bool(rate) for rate in further.values())
+            self.progress.say(f"the best rate of {at_end} arm{'s' * (at_end > 1)} lies at the end of the list: trying the next ...")
             for name, rate in further.items():
                 wanted[name] += [rate] if rate else []
 

@@ -84,8 +84,9 @@ def bend(axes: Axes, values: Sequence[float], margin: float) -> bool:
         axes.set_xscale("symlog", linthresh=4 * margin, linscale=1)
         axes.set_xlim(low * 1.3, high * 1.3)
         knee = 4 * margin
-        powers = [sign * 10.0**k for k in range(-6, 7) for sign in (1, -1) if 10.0**k > 1.6 * knee]
-        axes.set_xticks([x for x in (0, knee, -knee, *powers) if low * 1.3 <= x <= high * 1.3])
+        steps = (1, 2, 5) if max(-low, high) < 100 * knee else (1,)
+        round_ones = [sign * n * 10.0**k for k in range(-6, 7) for n in steps for sign in (1, -1) if n * 10.0**k > 1.6 * knee]
+        axes.set_xticks([x for x in (0, knee, -knee, *round_ones) if low * 1.3 <= x <= high * 1.3])
         axes.set_xticks([], minor=True)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     else:

@@ -14,6 +14,7 @@ from aotsearch.layers import Point, Profile
 
 NAMED = len(LINES)  # arms in colour
 PLACES = 12  # a tick for each of at most so many layers
+WIDE = 100  # times the smallest value that the largest may be on a linear scale
 
 
 def depths(profiles: Sequence[Profile]) -> Figure | None:
@@ -52,6 +53,10 @@ def _panel(axes: Axes, profile: Profile) -> None:
     else:
         axes.set_xticks([0, 0.5, 1], ["first", "middle", "last"])
     axes.set_xlim(-0.04, 1.04)
+    sizes = [p.mean for points in profile.arms.values() for p in points]
+    if min(sizes) > 0 and max(sizes) > WIDE * min(sizes):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
     axes.margins(y=0.08)
     axes.tick_params(labelsize=8)
     unit = f", {profile.about.unit}" if profile.about is not None and profile.about.unit else ""
@@ -94,12 +99,12 @@ def _draw(axes: Axes, profile: Profile, arm: str, colour: str, dashes: object, w
 
 def _ends(axes: Axes, profile: Profile, arms: Sequence[str]) -> None:
     """Names at the right ends of their lines, moved apart where they would overlap."""
-    low, high = axes.get_ylim()
     colours = {REFERENCE: INK, **dict(zip([a for a in arms if a != REFERENCE], (c for c, _ in LINES), strict=False))}
     last = sorted((profile.arms[arm][-1].mean, arm) for arm in arms if profile.arms[arm])
     if not last:
         return
-    wanted = np.array([(y - low) / (high - low) for y, _ in last])
+    to_axes = axes.transData + axes.transAxes.inverted()
+    wanted = np.array([to_axes.transform((1, y))[1] for y, _ in last])
     for place, (y, arm) in zip(spread(wanted, 0.12), last, strict=True):
         axes.annotate(
             shorten(arm, 24),

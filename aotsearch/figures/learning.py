@@ -46,7 +46,7 @@ def curves(m: Material) -> Figure:
             before = _band(shared.get(arm, {}).values(), key) if len(m.modes) > 1 and arm != REFERENCE else None
             if before is not None and shared[arm] != own[arm]:
                 axes.plot(before[0], before[2], color=COLOURS["necessary"], lw=0.9, ls=(0, (3, 2)))
-            axes.set_title(shorten(arm, 30), fontsize=9, loc="left", pad=3)
+            axes.set_title("\n@".join(shorten(piece, 27) for piece in arm.split("@")), fontsize=9, loc="left", pad=3)
         for axes in grid[len(others) :]:
             axes.set_visible(False)
         figure.axes[0].set_ylim(*_sight(bands.values()))
