@@ -468,13 +468,14 @@ def _diverged(comparison: Comparison, view: _View, said: str, n: int) -> tuple[s
     plus = [arm for arm, w in comparison.weights.items() if w > 0]
     minus = [arm for arm, w in comparison.weights.items() if w < 0]
     if len(plus) == len(minus) == 1:
-        return _divergence(view.cells.get(plus[0], {}), view.cells.get(minus[0], {}), said, n)
+        other = "the reference" if minus[0] == REFERENCE else minus[0]
+        return _divergence(view.cells.get(plus[0], {}), view.cells.get(minus[0], {}), said, n, other)
     lost = {arm: sum(r["outcome"] == "diverged" for r in view.cells.get(arm, {}).values()) for arm in comparison.weights}
     remark = "; ".join(f"{arm} diverged in {k} seeds" for arm, k in lost.items() if k)
     return ("undecided" if remark else said), 0, remark
 
 
-def _divergence(here: Mapping[int, Record], there: Mapping[int, Record], said: str, n: int) -> tuple[str, int, str]:
+def _divergence(here: Mapping[int, Record], there: Mapping[int, Record], said: str, n: int, other: str) -> tuple[str, int, str]:
     """The verdict once divergence is counted, the seeds it rests on if these are not the pairs, and a remark.
 
     A diverged trial has no loss, so its pair is missing, and missing for a reason that bears on the answer. Therefore:
@@ -489,8 +490,8 @@ def _divergence(here: Mapping[int, Record], there: Mapping[int, Record], said: s
     if arm == count > 1 and not reference:
         return "necessary", count, f"diverged in every seed ({count})"
     if reference == count > 1 and not arm:
-        return "harmful", count, f"the reference diverged in every seed ({count})"
-    remarks = [f"{name} diverged in {k} of {count} seeds" for name, k in (("it", arm), ("the reference", reference)) if k]
+        return "harmful", count, f"{other} diverged in every seed ({count})"
+    remarks = [f"{name} diverged in {k} of {count} seeds" for name, k in (("it", arm), (other, reference)) if k]
     if arm > reference and said in ("redundant", "harmful"):
         said = "undecided"
     if reference > arm and said in ("redundant", "necessary"):

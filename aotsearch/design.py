@@ -87,6 +87,7 @@ def make(
     stripped: Mapping[str, Any] | None = None,
     runs: int | None = None,
     extra: Mapping[str, Mapping[str, Any]] | None = None,
+    compare: Sequence[tuple[str, str]] = (),
 ) -> Design:
     """The arms and comparisons of a design.
 
@@ -97,9 +98,10 @@ def make(
         stripped: For `add-one-in`: decision -> value of the model to which the reference's choices are added back one at a time.
         runs: For `fractional`: how many arms, a power of two.
         extra: Further arms by name, as decision -> value, each compared with the reference.
+        compare: Further comparisons: an arm, and the one that it is compared with.
 
     Raises:
-        InputError: an arm breaks a law of the grammar or equals another, or a factor does not fit the design.
+        InputError: an arm breaks a law of the grammar or equals another, a factor does not fit the design, or no arm has a name.
     """
     levels = _levels(space, factors)
     if design == "one-at-a-time":
@@ -123,6 +125,7 @@ def make(
         comparisons.append(_against(found, REFERENCE))
     _limit(arms)
     _distinct(arms)
+    comparisons += [_of_two(arms, one, other) for one, other in compare]
     return Design(tuple(arms), tuple(comparisons), made.aliases, made.resolution)
 
 
@@ -337,6 +340,20 @@ def _aliases(names: Sequence[str], words: Sequence[frozenset[int]]) -> tuple[tup
 def _against(a: Arm, other: str) -> Comparison:
     changes = tuple((address, here, there) for address, (here, there) in a.changes.items())
     return Comparison(a.name, "change", changes, {a.name: 1.0, other: -1.0}, a.equalise)
+
+
+def _of_two(arms: Sequence[Arm], one: str, other: str) -> Comparison:
+    """An arm against another that is not the reference."""
+    by_name = {a.name: a for a in arms}
+    for name in (one, other):
+        if name not in by_name:
+            raise InputError(f"compare: no arm {name!r}{suggest(name, by_name)}")
+    if one == other or REFERENCE in (one, other):
+        raise InputError(f"compare: {one!r} with {other!r}: name two different arms; each is compared with the reference anyway")
+    here, there = by_name[other].architecture, by_name[one].architecture
+    varied = by_name[one].changes.keys() | by_name[other].changes.keys()
+    changes = tuple((address, *pair) for address, pair in here.diff(there).items() if address in varied)
+    return Comparison(f"{one} against {other}", "change", changes, {one: 1.0, other: -1.0})
 
 
 def _interaction(space: Space, one: tuple[str, Any], two: tuple[str, Any], weights: Mapping[str, float]) -> Comparison:

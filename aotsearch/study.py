@@ -121,6 +121,9 @@ class StudySettings(Settings):
     margin: Positive = Field(0.02, description="differences within it do not matter; declared before the run")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of the intervals, over all comparisons at once")
     arms: dict[str, dict[str, Any]] = Field({}, description="further arms: name -> decision -> value")
+    compare: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = Field(
+        [], description="further comparisons: [arm, the arm it is compared with]; the reference is compared with every arm anyway"
+    )
     search: Search = Search()
     diagnostics: list[str] | Literal["cheap", "all", "none"] = Field("cheap", description="what is measured of every layer after training")
     knock_out: Flag = Field(False, description="whether each layer of the trained reference is also removed without training again")
@@ -203,7 +206,7 @@ class Study:
     def base_design(self) -> Design:
         """The arms and what they are compared for, before any is re-sized."""
         s = self.settings
-        return design.make(self.space, s.design, s.factors, s.stripped, s.runs, s.arms)
+        return design.make(self.space, s.design, s.factors, s.stripped, s.runs, s.arms, [(one, other) for one, other in s.compare])
 
     @functools.cached_property
     def design(self) -> Design:

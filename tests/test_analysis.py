@@ -152,6 +152,16 @@ def test_seeds_needed_is_the_first_number_that_settles() -> None:
     assert inference.seeds_needed(0.02, 5.0, 4, margin, 0.95, 10) is None
 
 
+def test_an_arm_is_compared_with_another_arm_within_a_seed(tmp_path: Path) -> None:
+    asked = study(tmp_path, "one-at-a-time, compare: [[channel=none, norm=rmsnorm]]")
+    found = analysis.analyse(records(reference=REFERENCE, channel=shifted(0.3, 0.4, 0.3, 0.4), norm=shifted(0.1, 0.1, 0.2, 0.2)), asked)
+    both = contrast(found, "channel=none against norm=rmsnorm")
+    assert both.difference == pytest.approx((0.2 + 0.3 + 0.1 + 0.2) / 4) and found.family == 3
+    gone = records(reference=REFERENCE, channel=shifted(0.3, 0.4, 0.3, 0.4), norm=[None] * 4)
+    both = contrast(analysis.analyse(gone, asked), "channel=none against norm=rmsnorm")
+    assert (both.verdict, both.remark) == ("harmful", "norm=rmsnorm diverged in every seed (4)")
+
+
 def test_one_seed_gives_no_interval(small: Study) -> None:
     found = analysis.analyse(records(reference=[3.0], channel=[3.5]), small)
     assert (contrast(found).verdict, contrast(found).low, contrast(found).difference) == ("undecided", None, 0.5)

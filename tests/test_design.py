@@ -79,6 +79,17 @@ def test_pairs_find_what_two_changes_do_beyond_their_sum(space: Space) -> None:
     assert estimate(made, "norm=rmsnorm x channel=none", additive) == 0
 
 
+def test_two_arms_are_compared_with_each_other_where_that_is_asked_for(space: Space) -> None:
+    made = design.make(space, "one-at-a-time", ["channel", "norm"], compare=[("norm=none", "norm=rmsnorm")])
+    assert estimate(made, "norm=none against norm=rmsnorm", additive) == 3 - 0.25
+    assert made.comparisons[-1].changes == (("norm", "rmsnorm", "none"),)
+    two = design.make(space, "one-at-a-time", ["channel", "norm"], compare=[("norm=none", "channel=none")]).comparisons[-1]
+    assert two.changes == (("norm", "layernorm", "none"), ("channel", "none", "mlp"))
+    for pair, said in ((("norm=nine", "norm=rmsnorm"), "did you mean 'norm=none'"), (("norm=none", REFERENCE), "anyway")):
+        with pytest.raises(InputError, match=said):
+            design.make(space, "one-at-a-time", ["norm"], compare=[pair])
+
+
 def test_a_factorial_averages_effects_over_the_other_factors(space: Space) -> None:
     made = design.make(space, "factorial", ["channel", "norm", "qkv"])
     assert len(made.arms) == 12
