@@ -192,7 +192,7 @@ def blocks(path: Path) -> list[str]:
 
 def starts() -> list[Any]:
     """Every shipped study and every block of the documentation, as plain data; fragments become whole studies."""
-    found = [p.read_text(encoding="utf-8") for p in sorted(ROOT.glob("spaces/**/*.yaml")) + sorted(ROOT.glob("studies/**/*.yaml"))]
+    found = [p.read_text(encoding="utf-8") for p in sorted(ROOT.glob("spaces/**/*.yaml")) + sorted(ROOT.glob("studies/*/*.yaml"))]
     found += [text for page in (ROOT / "README.md", ROOT / "docs" / "grammar.md") if page.exists() for text in blocks(page)]
     found += RICH
     trees = []

@@ -22,7 +22,7 @@ from aotsearch.registry import Option
 
 ROOT = Path(__file__).parent.parent
 COMMITTED = ROOT / "spaces" / "aotsearch.schema.json"
-FILES = sorted(itertools.chain((ROOT / "spaces").rglob("*.yaml"), (ROOT / "studies").rglob("*.yaml")))
+FILES = sorted(itertools.chain((ROOT / "spaces").rglob("*.yaml"), (ROOT / "studies").glob("*/*.yaml")))
 SHIPPED = (ROOT / "spaces" / "redundancy.yaml").read_text()
 HEAD = "name: a\ntask: language\ngrammar:\n"
 MODEL = HEAD + "  model: {width: 8, depth: 1, block: [x]}\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import runpy
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from aotsearch.model import Model, build
 from aotsearch.study import load
 
 ROOT = Path(__file__).parent.parent
-FILES = sorted(itertools.chain((ROOT / "spaces").rglob("*.yaml"), (ROOT / "studies").rglob("*.yaml")))
+CLAIMS = ROOT / "studies" / "claims.py"
+FILES = sorted(itertools.chain((ROOT / "spaces").rglob("*.yaml"), (ROOT / "studies").glob("*/*.yaml")))
 SMALL = 1_000_000  # parameters; a larger model is built and run without memory
 
 
@@ -41,3 +43,15 @@ def test_a_shipped_file_loads_and_every_arm_and_sample_is_a_model(path: Path) ->
             assert model(inputs).shape == shape
     for architecture in samples:
         assert study.space.at(architecture.decisions) == architecture
+
+
+def test_the_table_of_claims_is_what_the_records_say() -> None:
+    page = runpy.run_path(str(CLAIMS))["page"]
+    assert page() == (ROOT / "studies" / "README.md").read_text(encoding="utf-8"), "python studies/claims.py makes it again"
+
+
+def test_an_interval_supports_or_contradicts_a_claim_only_as_a_whole() -> None:
+    judged = runpy.run_path(str(CLAIMS))["judged"]
+    better = (float("-inf"), 0.0)
+    assert [judged(*ends, better) for ends in ((-2, -1), (-1, 1), (1, 2))] == ["supported", "open", "contradicted"]
+    assert [judged(*ends, (-0.02, 0.02)) for ends in ((-0.01, 0.02), (0.01, 0.03), (0.03, 0.04))] == ["supported", "open", "contradicted"]
