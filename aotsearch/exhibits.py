@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aotsearch.analysis import Contrast, Outcome
+from aotsearch.analysis import Outcome
+from aotsearch.contrast import Contrast
 from aotsearch.inference import NoiseFloor, noise_floor, verdict, wilson
 from aotsearch.material import Material
 from aotsearch.rates import TUNE_SEED

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from aotsearch.analysis import Analysis, Contrast, analyse
+from aotsearch.analysis import Analysis, analyse
+from aotsearch.contrast import Contrast
 from aotsearch.ledger import Ledger
 from aotsearch.study import Study, load
 from aotsearch.summary import summary, title

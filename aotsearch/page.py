@@ -11,7 +11,8 @@ import markupsafe
 import pandas as pd
 
 from aotsearch import exhibits, figures
-from aotsearch.analysis import Contrast, answer
+from aotsearch.analysis import answer
+from aotsearch.contrast import Contrast
 from aotsearch.design import spell
 from aotsearch.figures import Figure
 from aotsearch.layers import Knocked, Profile

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aotsearch import exhibits
-from aotsearch.analysis import Contrast, answer
+from aotsearch.analysis import answer
+from aotsearch.contrast import Contrast
 from aotsearch.design import spell
 from aotsearch.layers import Knocked, Profile
 from aotsearch.material import Material

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aotsearch.analysis import Analysis, Contrast
+from aotsearch.analysis import Analysis
+from aotsearch.contrast import Contrast
 from aotsearch.design import STRIPPED, plain_name, spell
 
 NOT_BETTER = "not clearly better"

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from aotsearch import analysis, inference, summary, tables
+from aotsearch.contrast import Contrast
 from aotsearch.errors import InputError
 from aotsearch.study import Study, load
 
@@ -78,7 +79,7 @@ def records(**losses: list[float | None]) -> list[dict[str, Any]]:
     return [record(names[arm], seed, loss) for arm, row in losses.items() for seed, loss in enumerate(row)]
 
 
-def contrast(found: analysis.Analysis, arm: str = "channel=none") -> analysis.Contrast:
+def contrast(found: analysis.Analysis, arm: str = "channel=none") -> Contrast:
     return next(c for c in found.contrasts if c.arm == arm)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from aotsearch import report, runner
-from aotsearch.analysis import Contrast
+from aotsearch.contrast import Contrast
 from aotsearch.ledger import Ledger
 from aotsearch.progress import Progress
 from aotsearch.runner import Options

@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from aotsearch.analysis import Analysis, Contrast
+from aotsearch.analysis import Analysis
+from aotsearch.contrast import Contrast
 from aotsearch.design import spell
 from aotsearch.figures.canvas import COLOURS, INK, QUIET, WIDTH, bend, blank, empty, margin_band, mark, shorten, style
 from aotsearch.layers import Knocked
