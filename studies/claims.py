@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ import yaml
 from aotsearch.study import Study, load
 
 HERE = Path(__file__).parent
-SIDES = {"better": (-math.inf, 0.0), "worse": (0.0, math.inf)}  # of a difference, where lower is better
 START, END = "<!-- claims -->\n", "<!-- end of claims -->\n"
 
 
@@ -44,7 +44,8 @@ def contrast(evidence: dict[str, Any], study: Study) -> tuple[str, str]:
     }
     (found,) = [r for r in rows(evidence["records"], "contrasts") if all(r[k] == v for k, v in wanted.items())]
     low, high, margin = float(found["low"]), float(found["high"]), study.settings.margin
-    claimed = SIDES.get(evidence["claimed"], (-margin, margin))
+    sides = {"better": (-math.inf, 0.0), "worse": (0.0, math.inf), "equal": (-margin, margin), "not better": (-margin, math.inf)}
+    claimed = sides[evidence["claimed"]]
     verdict = judged(low, high, claimed)
     numbers = f"{float(found['difference']):+.3f} [{low:+.3f}, {high:+.3f}] {study.task.unit}, {found['seeds']} seeds"
     needed = f" ({found['remark']})" if verdict == "open" and found["seeds_needed"] else ""
@@ -76,9 +77,9 @@ def row(claim: dict[str, Any], settings: dict[str, Any]) -> str:
         found.append(verdict)
         at = evidence.get("terms", "")
         shown.append(f"[{setting['short']}]({evidence['records']}){', ' + at if at else ''}: {numbers}: *{verdict}*")
-    decided = set(found) - {"open"}
-    word = decided.pop() if len(decided) == 1 else "depends" if decided else "open"
-    cells = [f"{claim['claim']} ({claim['source']})", "<br>".join(shown), f"**{word}**", claim["settles"]]
+    counts = Counter(found).most_common()
+    word = f"**{counts[0][0]}**" if len(counts) == 1 else ", ".join(f"**{verdict}** in {n} of {len(found)}" for verdict, n in counts)
+    cells = [f"{claim['claim']} ({claim['source']})", "<br>".join(shown), word, claim["settles"]]
     return f"| {' | '.join(cells)} |"
 
 
