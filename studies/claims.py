@@ -61,7 +61,7 @@ def layers(evidence: dict[str, Any]) -> tuple[str, str]:
     least, most = evidence.get("least", -math.inf), evidence.get("most", math.inf)
     verdicts = [judged(float(r[low]), float(r[high]), (least, most)) for r in points]
     means = [float(r[mean]) for r in points]
-    name = f"{evidence['diagnostic']} {'against the reference ' if against else ''}{min(means):.4g} to {max(means):.4g}"
+    name = f"{evidence['diagnostic']} {'against the reference ' if against else ''}{min(means):.5g} to {max(means):.5g}"
     held = verdicts.count("supported")
     verdict = "supported" if held == len(points) else "contradicted" if "contradicted" in verdicts else "open"
     return verdict, f"{name}, as claimed in {held} of {len(points)} layers, {points[0]['seeds']} seeds"
