@@ -196,12 +196,10 @@ def expected(records: Sequence[Record], study: Study) -> int:
 
 def unsettled(records: Sequence[Record], study: Study) -> set[str]:
     """The arms of every comparison that is still undecided and may have more seeds."""
-    declared = {(c.name, c.equalise): c for c in study.comparisons} if study.settings.design != "search" else {}
     names: set[str] = set()
     for c in analyse(records, study).contrasts:
         if c.verdict == "undecided" and c.kind != "simple" and "diverged" not in c.remark:
-            found = declared.get((c.arm, c.equalise))
-            names |= set(found.weights) if found else {c.arm, REFERENCE}
+            names |= study.weights(c.arm, c.equalise).keys()
     return names
 
 

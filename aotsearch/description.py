@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from aotsearch.design import REFERENCE, plain_name
+from aotsearch.design import REFERENCE, equal_terms, plain_name
 from aotsearch.study import Study
 
 LONGEST = {"param": 6000, "tag": 8000, "note": 8000, "key": 200}  # MLflow's limits, with room for a prefix before a key
@@ -58,7 +58,7 @@ def run_name(trial: Values, tuned: bool) -> str:
 
 
 def _terms(arm: str, equalise: str) -> list[str]:
-    return [] if equalise == "none" or arm == REFERENCE else [f"equal {'FLOPs' if equalise == 'flops' else equalise}"]
+    return [] if arm == REFERENCE else equal_terms(equalise)
 
 
 # ---- the parent run

@@ -407,6 +407,11 @@ def equal_name(name: str, mode: str) -> str:
     return name if mode == "none" or name == REFERENCE else f"{name}@{mode}"
 
 
+def equal_terms(mode: str) -> list[str]:
+    """What an arm was made equal in, in words: `equal parameters`, `equal FLOPs`; nothing where it is as it is."""
+    return [] if mode == "none" else [f"equal {'FLOPs' if mode == 'flops' else mode}"]
+
+
 def plain_name(name: str, mode: str) -> str:
     """The name before the arm was made equal: the inverse of `equal_name`."""
     return name.removesuffix(f"@{mode}")

@@ -106,9 +106,7 @@ class Material:
 
     def cells_of(self, c: Contrast) -> Cells:
         """The arms that a contrast sums, with their trials, whatever became of them."""
-        declared = {} if self.search else {(k.name, k.equalise): k.weights for k in self.study.comparisons}
-        weights = declared.get((c.arm, c.equalise), {c.arm: 1.0, self.analysis.reference: -1.0})
-        return {name: self.cells(c.rate).get(name, {}) for name in weights}
+        return {name: self.cells(c.rate).get(name, {}) for name in self.study.weights(c.arm, c.equalise)}
 
     def trials_of(self, c: Contrast) -> list[Record]:
         """The same trials in one list."""

@@ -228,6 +228,14 @@ class Study:
         """What is compared under every mode, by name: nothing has to be re-sized to know it."""
         return design.compared(self.base_design, self.settings.modes)
 
+    @functools.cached_property
+    def _weights(self) -> Mapping[tuple[str, str], Mapping[str, float]]:
+        return {(c.name, c.equalise): c.weights for c in self.comparisons}
+
+    def weights(self, name: str, equalise: str) -> Mapping[str, float]:
+        """Arm -> weight in a comparison; one that is not declared, such as of a search's candidate, is an arm minus the reference."""
+        return self._weights.get((name, equalise), {name: 1.0, design.REFERENCE: -1.0})
+
     @property
     def arm_names(self) -> list[str]:
         """The names of `arms()`."""

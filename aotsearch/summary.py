@@ -13,7 +13,7 @@ import pandas as pd
 
 from aotsearch.analysis import Analysis
 from aotsearch.contrast import Contrast
-from aotsearch.design import STRIPPED, plain_name, spell
+from aotsearch.design import STRIPPED, equal_terms, plain_name, spell
 
 NOT_BETTER = "not clearly better"
 
@@ -30,8 +30,7 @@ def bounds(low: float | None, high: float | None, digits: int, sign: bool = True
 
 def view(c: Contrast) -> str:
     """Under which terms an arm was compared, in words; empty for arms as they are at the shared learning rate."""
-    said = [f"equal {'FLOPs' if c.equalise == 'flops' else c.equalise}"] if c.equalise != "none" else []
-    return ", ".join(said + ["own learning rate"] * (c.rate == "tuned"))
+    return ", ".join(equal_terms(c.equalise) + ["own learning rate"] * (c.rate == "tuned"))
 
 
 def title(c: Contrast) -> str:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import math
 from collections import Counter
 from pathlib import Path
@@ -22,6 +23,7 @@ HERE = Path(__file__).parent
 START, END = "<!-- claims -->\n", "<!-- end of claims -->\n"
 
 
+@functools.cache
 def rows(folder: str, name: str) -> list[dict[str, str]]:
     """The records of one run."""
     with open(HERE / folder / f"{name}.csv", newline="") as file:
@@ -67,13 +69,13 @@ def layers(evidence: dict[str, Any]) -> tuple[str, str]:
     return verdict, f"{name}, as claimed in {held} of {len(points)} layers, {points[0]['seeds']} seeds"
 
 
-def row(claim: dict[str, Any], settings: dict[str, Any]) -> str:
+def row(claim: dict[str, Any], settings: dict[str, Any], studies: dict[str, Study]) -> str:
     """One line of the table."""
     found, shown = [], []
     for evidence in claim["evidence"]:
         setting = settings[evidence["records"]]
         by_layer = "diagnostic" in evidence
-        verdict, numbers = layers(evidence) if by_layer else contrast(evidence, load(HERE / setting["study"]))
+        verdict, numbers = layers(evidence) if by_layer else contrast(evidence, studies[setting["study"]])
         found.append(verdict)
         at = evidence.get("terms", "")
         shown.append(f"[{setting['short']}]({evidence['records']}){', ' + at if at else ''}: {numbers}: *{verdict}*")
@@ -86,7 +88,9 @@ def row(claim: dict[str, Any], settings: dict[str, Any]) -> str:
 def table(document: dict[str, Any]) -> str:
     """The settings and the claims, as Markdown."""
     lines = ["| what the paper says | our setting and what came out | verdict | what would settle it |", "|---|---|---|---|"]
-    lines += [row(claim, document["records"]) for claim in document["claims"]]
+    settings = document["records"]
+    studies = {name: load(HERE / name) for name in {s["study"] for s in settings.values()}}
+    lines += [row(claim, settings, studies) for claim in document["claims"]]
     lines += ["", "The settings:", ""]
     lines += [f"- **[{s['short']}]({folder})**: {s['setting']}" for folder, s in document["records"].items()]
     return "\n".join(lines) + "\n"
