@@ -13,6 +13,7 @@ import collections
 import dataclasses
 import hashlib
 import math
+import re
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 
 from aotsearch import registry
 from aotsearch.architecture import NONE, Architecture, Part, Sublayer, settings
+from aotsearch.laws import TRAITS, Around
 from aotsearch.parts.coefficient import Learned
 from aotsearch.parts.position import Positions
 from aotsearch.parts.site import Flow, Site
@@ -74,6 +76,8 @@ class Model(nn.Module):
         self.embedding, self.pooling, site = _ends(architecture, sizes)
         self.positions = Positions() if architecture.positions.absent else module_of("positions", architecture.positions, site)
         site = dataclasses.replace(site, rotates=self.positions.rotates, biases=self.positions.biases)
+        told = Around.of(architecture).given  # to the laws, which have read it from the source
+        assert all(told[name] == getattr(site, name) for name in TRAITS), f"a class of positions sets to True itself what holds of {TRAITS}"
         self.site = site
         self.order: list[str] = []
         self.parallel = [s.parallel for s in architecture.sublayers]
@@ -139,7 +143,8 @@ def initialise(model: Model, seed: int, scheme: str = "gpt2") -> None:
 
     gpt2: N(0, 0.02^2), those that write to the residual stream (`output.weight`) divided by sqrt(2 N); their biases 0
     torch: U(-1, 1) / sqrt(inputs) for matrices and their biases, N(0, 1) for token embeddings
-    zero-output: gpt2, but `output.weight` is 0, so that every sublayer starts as the identity
+    zero-output: gpt2, but `output.weight` is 0, so that every sublayer starts as the identity; not where its join keeps nothing of the
+        stream or starts at 0 itself
     shaped: gpt2, but `query.weight` is 0, so that attention starts uniform
     identity: square matrices of the sublayers are the identity, so that the subspaces of attention are blocks of coordinates; the rest gpt2
 
@@ -160,7 +165,7 @@ def initialise(model: Model, seed: int, scheme: str = "gpt2") -> None:
         generator = _generator(seed, name)
         if own is not None:
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * own)
-        elif scheme == "identity" and name.startswith("steps.") and parameter.shape == parameter.T.shape:
+        elif scheme == "identity" and name.startswith("steps.") and parameter.shape == (len(parameter),) * 2:
             parameter.copy_(torch.eye(len(parameter)))
         elif scheme == "torch" and name == "embedding.weight":
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
@@ -170,8 +175,18 @@ def initialise(model: Model, seed: int, scheme: str = "gpt2") -> None:
         else:
             writes, asks = name.endswith("output.weight"), name.endswith("query.weight")
             std = INITIAL_STD / math.sqrt(2 * layers) if writes else INITIAL_STD
-            silent = (scheme == "zero-output" and writes) or (scheme == "shaped" and asks)
+            silent = (scheme == "zero-output" and writes and _open(model, name)) or (scheme == "shaped" and asks)
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * (0.0 if silent else std))
+
+
+def _open(model: Model, name: str) -> bool:
+    """Whether the sublayer of a parameter may put out 0 at the start: its join keeps the stream, and lets a gradient pass to the output."""
+    found = re.match(r"steps\.(\w+)\.", name)
+    if found is None:
+        return False
+    nothing, something = torch.zeros(1, 1, model.site.width), torch.ones(1, 1, model.site.width)
+    join = model.steps[found[1]].get_submodule("join")
+    return bool(join(something, nothing).any() and join(nothing, something).any())
 
 
 def _weight_of(name: str, parameters: dict[str, nn.Parameter]) -> nn.Parameter | None:

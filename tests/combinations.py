@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aotsearch import grammar, registry
-from aotsearch.architecture import Architecture, Part, frame
+from aotsearch.architecture import NONE, Architecture, Part, canonical, frame
 from aotsearch.errors import Mark
-from aotsearch.laws import laws, unfit
+from aotsearch.laws import Around, laws, unfit
 from aotsearch.registry import Option
 from aotsearch.space import Space
 from aotsearch.yamlfile import Node
@@ -51,7 +51,7 @@ class Assembly:
 
     row: Row = field(default_factory=dict)
     levels: dict[str, tuple[Value, ...]] = field(default_factory=dict)
-    parts: dict[str, Any] = field(default_factory=dict)  # as a study file writes them
+    parts: dict[str, Part] = field(default_factory=dict)
     blamed: tuple[str, ...] = ()
 
 
@@ -65,7 +65,8 @@ def _levels(option: Option, few: bool) -> tuple[Value, ...]:
     found = [] if option.required or (option.slot and not option.takes(option.default)) else [option.default]
     found += option.literals
     found += [v for v in (False, True) if "true or false" in option.law]
-    found += [option.parse(n) for n in NUMBERS if "number" in option.law and option.takes(n)]
+    near = [k * option.default for k in (2, 0.5)] if isinstance(option.default, float) and option.default not in (0, 1) else []
+    found += [option.parse(n) for n in near or NUMBERS if "number" in option.law and option.takes(n)]
     told = tuple(v for i, v in enumerate(found) if all(type(v) is not type(w) or v != w for w in found[:i]))
     numbers = [v for v in told[1:] if isinstance(v, int | float) and not isinstance(v, bool)]
     scalars = tuple(v for v in told if not few or v not in numbers[FEW:])
@@ -87,31 +88,29 @@ def assemble(given: Mapping[str, Value], few: bool = False) -> Assembly:
         made.row[address] = value = given.get(address, values[0])
         return value
 
-    def part(slot: str, address: str, word: str) -> Any:
+    def part(slot: str, address: str, word: str) -> Part:
         if word == registry.NONE:
-            return registry.NONE
+            return NONE
         options: dict[str, Any] = {}
-        written: dict[str, Any] = {}
         for option, values in declared(slot, word, few):
             at = f"{address}.{word}.{option.name}"
             value = pick(at, values)
-            nested = isinstance(value, Word)
-            options[option.name] = Part(value) if nested else value
-            written[option.name] = part(option.slot, at, value) if nested else value
-            if option.divides_width and width % value:
+            options[option.name] = part(option.slot, at, value) if isinstance(value, Word) else value
+            if option.divides_width and around.width % value:
                 made.blamed = made.blamed or (at, "width")
-        for law in laws(slot, word, width, sizes):
+        for law in laws(slot, word, around, sizes):
             if not law.holds(options):
-                context = ("task", "width") if law.given or law.missing else ()
-                made.blamed = made.blamed or (*context, *(f"{address}.{word}.{name}" for name in law.options), address)
-        return {str(word): written}
+                context = ("task", "width", "positions", "initialisation") if law.given or law.missing else ()
+                nested = [a for a in made.levels if law.inner[0] and a.startswith(f"{address}.{word}.{law.inner[0]}.{law.inner[1]}.")]
+                made.blamed = made.blamed or (*context, *nested, *(f"{address}.{word}.{name}" for name in law.options), address)
+        return canonical(slot, str(word), options)
 
-    def slot(name: str, address: str = "") -> Any:
+    def slot(name: str, address: str = "") -> Part:
         made.parts[address or name] = found = part(name, address or name, pick(address or name, words(name)))
         return found
 
     sizes = tuple(sorted(TASKS[pick("task", tuple(TASKS))].items()))
-    width = pick("width", WIDTHS)
+    around = Around(pick("width", WIDTHS))
     pick("skeleton", SKELETONS)
     pick("before", (Word(registry.NONE), *words("mixer")[:-1]))
     for name in ("embedding", "positions", "pooling"):
@@ -119,15 +118,19 @@ def assemble(given: Mapping[str, Value], few: bool = False) -> Assembly:
     slot("norm", "final_norm")
     for name in ("head", "initialisation"):
         pick(name, grammar.MODEL[name].literals)  # type: ignore[union-attr]
-    there = [name for name in registry.SUBLAYERS if slot(name) != registry.NONE]
+    ends = {name: made.parts[name] for name in ("embedding", "positions", "pooling", "final_norm")}
+    model = frame({**ends, "width": around.width, "head": made.row["head"], "initialisation": made.row["initialisation"]}, sizes)
+    around = Around.of(model)
+    there = [name for name in registry.SUBLAYERS if not slot(name).absent]
     for name in there:
         pick(f"{name}.place", grammar.SUBLAYER["place"].literals)  # type: ignore[union-attr]
         slot("norm", f"{name}.norm")
         slot("join", f"{name}.join")
     if not there:
         made.blamed = made.blamed or registry.SUBLAYERS
-    ends = {name: Part(made.row[name]) for name in ("embedding", "pooling")}
-    law = unfit(frame({**ends, "width": width, "head": made.row["head"]}, sizes)) if not made.blamed else None
+    if len(there) == 2 and "parallel" in made.row["skeleton"] and made.parts["channel.join"].absent:
+        made.blamed = made.blamed or ("skeleton", "mixer", "channel.join")
+    law = unfit(model) if not made.blamed else None
     if law is not None:
         made.blamed = ("task", "width", "embedding", law[1])
     return made
@@ -138,10 +141,10 @@ def plain(row: Row) -> dict[str, Any]:
     parts = assemble(row).parts
 
     def sublayer(slot: str, **more: Any) -> list[Any]:
-        if parts[slot] == registry.NONE:
+        if parts[slot].absent:
             return []
-        ((word, options),) = parts[slot].items()
-        own = {"place": row[f"{slot}.place"], "norm": parts[f"{slot}.norm"], "join": parts[f"{slot}.join"]}
+        own = {"place": row[f"{slot}.place"], "norm": parts[f"{slot}.norm"].to_plain(), "join": parts[f"{slot}.join"].to_plain()}
+        word, options = parts[slot].word, {k: v.to_plain() if isinstance(v, Part) else v for k, v in parts[slot].options}
         return [{word: {**options, **own, **more}}]
 
     mixer, channel = sublayer("mixer"), sublayer("channel")
@@ -156,7 +159,7 @@ def plain(row: Row) -> dict[str, Any]:
         "channel first": {"repeat": 2, "of": [*channel, *mixer]},
     }
     model = {"width": row["width"], "head": row["head"], "initialisation": row["initialisation"]}
-    model |= {name: parts[name] for name in ("embedding", "positions", "pooling", "final_norm")}
+    model |= {name: parts[name].to_plain() for name in ("embedding", "positions", "pooling", "final_norm")}
     return {"model": {**model, "blocks": [*before, bodies[row["skeleton"]]]}}
 
 
@@ -273,6 +276,13 @@ class Array:
                 tries += [{**given, a: v} for a in free for v in made.levels[a] if v is not made.row[a]]
         return None
 
+    def _gain(self, item: int, met: set[int]) -> int:
+        """How much of what is left an item would cover beside those that are met."""
+        return len(self.left[item] & met) + (item in self.single)
+
+    def _shuffled(self, number: int) -> list[int]:
+        return self.rng.sample(range(number), number)
+
     def _explore(self) -> None:
         """Every item, with what it stands in."""
         seen: set[str] = set()
@@ -311,11 +321,11 @@ class Array:
             address = self.rng.choice(open_)
             done.add(address)
             met = {self.numbers[_item(a, v)] for a, v in made.row.items() if a != address}
-            values = list(made.levels[address])
-            self.rng.shuffle(values)
-            values.sort(key=lambda v, at=address, met=met: -len(self.left[self.numbers[_item(at, v)]] & met))  # type: ignore[misc]
-            for value in values:
-                tried = made if value is made.row[address] else assemble({**made.row, address: value}, self.few)
+            gains = [self._gain(self.numbers[_item(address, v)], met) for v in made.levels[address]]
+            for gain, _, value in sorted(zip(gains, self._shuffled(len(gains)), made.levels[address], strict=True), key=lambda t: (-t[0], t[1])):
+                if not gain or value is made.row[address]:
+                    break
+                tried = assemble({**made.row, address: value}, self.few)
                 if not tried.blamed:
                     made = tried
                     break

@@ -25,7 +25,7 @@ from aotsearch.parts.attention import Attention
 BATCH, STEPS, RATE = 4, 20, 3e-3
 SHIFT = 3  # tokens
 CLOSE = 1e-4  # of outputs in float64 with positions in float32, relative to their size
-EVEN, PEAKED = 0.96, 0.05  # of log n: the entropy of a map that says nothing, and of one that sees one token
+EVEN, PEAKED = 0.975, 0.05  # of log n: the entropy of a map that says nothing, and of one that sees one token
 ROUNDING = 2.0**-8  # of bfloat16
 
 
@@ -116,7 +116,9 @@ def causal(s: Subject) -> str | None:
     if not s.exact.site.causal:
         return None
     changed = s.exact_inputs.clone()
-    changed[:, 5:] = (changed[:, 5:] + 1) % s.sizes.get("vocabulary", math.inf)
+    changed[:, 5:] += 1
+    if "vocabulary" in s.sizes:
+        changed %= s.sizes["vocabulary"]
     far = apart(s.exact(changed)[:, :5], s.exact_outputs[:, :5])
     return None if far < 1e-9 else f"a later token changes earlier outputs by {far:.1g}"
 
@@ -132,9 +134,10 @@ def shifted(s: Subject) -> str | None:
         "rotate": lambda x: rotate(F.pad(x, (0, 0, SHIFT, 0)))[..., SHIFT:, :],
         "bias": lambda heads, tokens, device: bias(heads, tokens + SHIFT, device)[..., SHIFT:, SHIFT:],
     }
+    expected = s.exact_outputs
     vars(positions).update(moved)
     try:
-        far = apart(s.exact(s.exact_inputs), s.exact_outputs)
+        far = apart(s.exact(s.exact_inputs), expected)
     finally:
         for name in moved:
             vars(positions).pop(name)
@@ -157,22 +160,69 @@ def permuted(s: Subject) -> str | None:
     return None if far < 1e-9 else f"another order of the tokens changes the outputs by {far:.1g}"
 
 
-def moves(s: Subject) -> str | None:
-    """The loss of one batch falls, and every parameter hears of it within a few steps."""
+def learns(s: Subject) -> str | None:
+    """The loss of one batch falls."""
     model = s.model()
     adam = torch.optim.Adam(model.parameters(), lr=RATE)
-    losses, silent = [], {n for n, _ in model.named_parameters()}
+    losses = []
     for _ in range(STEPS):
-        loss = s.loss(model(s.inputs))
-        losses.append(loss.item())
+        losses.append(s.loss(model(s.inputs)))
         adam.zero_grad()
-        loss.backward()
+        losses[-1].backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         adam.step()
-        silent -= {n for n, p in model.named_parameters() if n in silent and p.grad is not None and p.grad.abs().sum() > 0}
-    if silent:
-        return f"no gradient reaches {', '.join(sorted(silent))}"
-    return None if math.isfinite(losses[-1]) and min(losses[-3:]) < losses[0] else f"the loss goes from {losses[0]:.4f} to {losses[-1]:.4f}"
+    first, last = losses[0].item(), min(loss.item() for loss in losses[-3:])
+    return None if last < first else f"the loss goes from {first:.4f} to {last:.4f}"
+
+
+def heard(s: Subject) -> str | None:
+    """A gradient reaches every parameter: away from the start at once, and from the start in a few steps.
+
+    What stays silent only near the start is one of two things. Where a little noise wakes it, the start is a saddle that training does not
+    leave, which is a fault. Where it does not, a threshold is not reached there, which is what thresholds are for.
+    """
+    away = copy.deepcopy(s.exact).train().float()
+    never = {n for n in silent(s, away, 1) if not n.startswith(tuple(f"steps.{name}." for name in mute(s, away)))}
+    if never:
+        return f"no gradient ever reaches {', '.join(sorted(never))}"
+    model = s.model()
+    still = silent(s, model, 4)
+    if still:
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(1e-3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+        still -= silent(s, model, 1)
+    return f"the start is a saddle for {', '.join(sorted(still))}" if still else None
+
+
+@torch.no_grad()
+def mute(s: Subject, model: Model) -> set[str]:
+    """The steps whose operation puts out 0 wherever its parameters are: every term has a number 0 before it, or no threshold is reached."""
+    found: set[str] = set()
+
+    def hear(name: str, y: torch.Tensor) -> None:
+        if not y.any():
+            found.add(name)
+
+    hooks = [step.operation.register_forward_hook(lambda _, __, y, name=name: hear(name, y)) for name, step in model.steps.items()]  # type: ignore[union-attr, operator]
+    model(s.inputs)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def silent(s: Subject, model: Model, steps: int) -> set[str]:
+    """The parameters that no gradient reaches within some steps."""
+    left = {n for n, _ in model.named_parameters()}
+    adam = torch.optim.Adam(model.parameters(), lr=RATE)
+    for _ in range(steps):
+        adam.zero_grad()
+        s.loss(model(s.inputs)).backward()
+        left -= {n for n, p in model.named_parameters() if n in left and p.grad is not None and p.grad.abs().sum() > 0}
+        if not left:
+            break
+        adam.step()
+    return left
 
 
 @torch.no_grad()
@@ -223,7 +273,7 @@ def watched(model: nn.Module) -> Iterator[list[tuple[Attention, torch.Tensor, to
 
 @torch.no_grad()
 def entropic(s: Subject) -> str | None:
-    """A map is neither even nor on one token, at weights of which plain attention makes scores of unit variance.
+    """A map is neither even nor on one token, where plain attention has scores of standard deviation 2.
 
     A map whose weights are not all above 0 is one by design (a threshold), and so is one whose scores a number in the study bounds.
     """
@@ -232,19 +282,15 @@ def entropic(s: Subject) -> str | None:
         if isinstance(module, Attention):
             for p in module.projections.parameters():
                 if p.ndim == 2:
-                    p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel()), dtype=p.dtype) / math.sqrt(p.shape[1]))
+                    p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel()), dtype=p.dtype) * math.sqrt(2 / p.shape[1]))
+            module.register_forward_pre_hook(lambda _, given: (given[0] / given[0].square().mean(-1, keepdim=True).sqrt(), *given[1:]))
     with watched(model) as maps:
         model(s.exact_inputs)
     for module, A, keep in maps:
-        keep = keep & (torch.arange(len(keep)) > 0).unsqueeze(-1)  # the first token of a causal model sees one
-        if isinstance(module.scale, float) and not bounded(module):
-            weights = A.masked_select(keep)
-            if weights.numel() == 0 or not (weights > 0).all():
-                continue
-            p = A.masked_fill(~keep, 0.0)
+        if not bounded(module) and (A.masked_select(keep) > 0).all():
+            p = A.masked_fill(~keep, 0.0)[..., 1:, :]  # the first token of a causal model sees one
             p = p / p.sum(-1, keepdim=True)
-            bits = -(p * p.clamp_min(1e-300).log()).sum(-1)[..., 1:] / keep.sum(-1).clamp_min(2).log()[1:]
-            share = float(bits.mean())
+            share = float((-(p * p.clamp_min(1e-300).log()).sum(-1) / keep.sum(-1)[1:].log()).mean())
             if not PEAKED < share < EVEN:
                 return f"the entropy of a map is {share:.3f} log n"
     return None
@@ -252,11 +298,12 @@ def entropic(s: Subject) -> str | None:
 
 def bounded(module: Attention) -> bool:
     """Whether a number in the study says how large scores may be."""
-    return module.softcap != "none"
+    written = module.learned_scale is None and module.scale**2 not in (module.size, module.size // 2)
+    return module.softcap != "none" or (module.qk_norm == "l2" and written)
 
 
 INVARIANTS: dict[str, Callable[[Subject], str | None]] = {
-    f.__name__: f for f in (finite, deterministic, causal, shifted, permuted, moves, rounded, entropic)
+    f.__name__: f for f in (finite, deterministic, causal, shifted, permuted, heard, learns, rounded, entropic)
 }
 
 

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from aotsearch.errors import InputError
 from aotsearch.parts.coefficient import Differential, Follows
 from aotsearch.parts.score import Linear, Softmax
 from aotsearch.parts.site import Flow, Site, drawn
@@ -103,12 +102,15 @@ class Attention(nn.Module):
         output != 'transposed' or qkv == 'tied'
         output == 'free' or bias != 'output'
         score != 'threshold' or qkv == 'tied'
+        score != 'threshold' or (scale != 'learned' and qk_norm != 'rms' and memory == 0)
+        initialisation != 'shaped' or qkv != 'shared-qk'
         score != 'linear' or softcap == 'none'
         score != 'diagonal' or diagonal
         score != 'diagonal' or memory == 0
         memory == 0 or (square == 0 and second == 0)
         second == 0 or width / heads % 2 == 0
         values == 'own' or qkv == 'free'
+        map != 0 or identity != 0 or uniform != 0 or square != 0 or second != 0 or first != 0
     """
 
     def __init__(
@@ -149,7 +151,7 @@ class Attention(nn.Module):
         for term in TERMS:
             follower = getattr(self, term)
             if isinstance(follower, Follows):
-                follower.follow(getattr(self, follower.of), term)
+                follower.follow(getattr(self, follower.of))
         self.attends = present(map) or present(square) or present(second)  # else no queries, keys and scores are needed
 
         self.qkv, self.value, self.values = qkv, value, values
@@ -166,10 +168,6 @@ class Attention(nn.Module):
         self.fused = isinstance(score, Softmax) and softcap == "none"
         self.score = None if self.fused or not self.attends else score
         self.features = isinstance(score, Linear)
-        if self.features and site.biases:
-            raise InputError(
-                "score: linear has no scores to which positions such as alibi could add; take another score or other positions"
-            )
         self.softcap = softcap
         self.qk_norm = qk_norm if self.attends else "none"
         scored = self.size // 2 if present(second) else self.size  # entries that a score sums over
@@ -277,7 +275,11 @@ class Attention(nn.Module):
             q_BHLP = F.rms_norm(q_BHLP, self.query_gain.shape, self.query_gain, 1e-5)
             k_BHLP = F.rms_norm(k_BHLP, self.key_gain.shape, self.key_gain, 1e-5)
         if self.rotates:  # after the norm, whose gain would else tell places apart
-            q_BHLP, k_BHLP = flow.positions.rotate(q_BHLP), flow.positions.rotate(k_BHLP)
+            turned_BHLP, k_BHLP = flow.positions.rotate(q_BHLP), flow.positions.rotate(k_BHLP)
+            if self.memory > 0:  # which stands at no place: a query meets it as it was before the turn, in entries of its own
+                q_BHLP, k_BHLP = torch.cat([turned_BHLP, q_BHLP], dim=-1), F.pad(k_BHLP, (0, self.size))
+            else:
+                q_BHLP = turned_BHLP
         if self.learned_scale is not None:
             q_BHLP = q_BHLP * self.learned_scale.view(-1, 1, 1)
         return q_BHLP, k_BHLP
@@ -286,7 +288,7 @@ class Attention(nn.Module):
         """A V, by the fused kernel where the score is plain softmax."""
         L = q_BHLP.shape[-2]
         if self.memory > 0:
-            k_BHMP = torch.cat([self.memory_key.to(k_BHMP.dtype).expand(len(k_BHMP), -1, -1, -1), k_BHMP], dim=-2)
+            k_BHMP = self.remembered(k_BHMP)
             v_BHMP = torch.cat([self.memory_value.to(v_BHMP.dtype).expand(len(v_BHMP), -1, -1, -1), v_BHMP], dim=-2)
         if self.fused and not self.masked:
             return F.scaled_dot_product_attention(q_BHLP, k_BHMP, v_BHMP, is_causal=self.causal, scale=self.scale)
@@ -309,6 +311,11 @@ class Attention(nn.Module):
         if self.causal and not self.diagonal and self.memory == 0:  # the first token sees none
             y_BHLP = torch.cat([torch.zeros_like(y_BHLP[..., :1, :]), y_BHLP[..., 1:, :]], dim=-2)
         return y_BHLP
+
+    def remembered(self, k_BHLP: torch.Tensor) -> torch.Tensor:
+        """The keys of the memory before those of the tokens; in the entries of what was not turned, where keys are turned."""
+        key_HMP = F.pad(self.memory_key, (k_BHLP.shape[-1] - self.size, 0))
+        return torch.cat([key_HMP.to(k_BHLP.dtype).expand(len(k_BHLP), -1, -1, -1), k_BHLP], dim=-2)
 
     def keep(self, L: int, device: torch.device) -> torch.Tensor:
         """Which keys a query may see, (L, M); at least one, since softmax over none is not a number."""
