@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,7 @@ class Assembly:
     levels: dict[str, tuple[Value, ...]] = field(default_factory=dict)
     parts: dict[str, Part] = field(default_factory=dict)
     blamed: tuple[str, ...] = ()
+    pieces: dict[str, tuple[Any, Assembly]] = field(default_factory=dict)  # what each slot has added, and where it stands
 
 
 @functools.cache
@@ -79,8 +80,8 @@ def words(slot: str) -> tuple[Word, ...]:
     return (*map(Word, registry.words_of(slot)), *(() if slot in registry.NEEDED else (Word(registry.NONE),)))
 
 
-def assemble(given: Mapping[str, Value], few: bool = False) -> Assembly:
-    """The row that has what is given, all else at its reference."""
+def assemble(given: Mapping[str, Value], few: bool = False, last: Assembly | None = None, changed: str = "") -> Assembly:
+    """The row that has what is given, all else at its reference; slots that one changed address does not touch are as in the last one."""
     made = Assembly()
 
     def pick(address: str, values: tuple[Value, ...]) -> Value:
@@ -106,8 +107,22 @@ def assemble(given: Mapping[str, Value], few: bool = False) -> Assembly:
         return canonical(slot, str(word), options)
 
     def slot(name: str, address: str = "") -> Part:
-        made.parts[address or name] = found = part(name, address or name, pick(address or name, words(name)))
-        return found
+        nonlocal made
+        address = address or name
+        stands = (around, sizes)
+        if last is None or changed == address or last.pieces.get(address, ("",))[0] != stands or changed.startswith(f"{address}.{last.row[address]}."):
+            whole, made = made, Assembly()
+            made.parts[address] = part(name, address, pick(address, words(name)))
+            whole.pieces[address] = (stands, made)
+            made = whole
+        else:
+            made.pieces[address] = last.pieces[address]
+        piece = made.pieces[address][1]
+        made.row.update(piece.row)
+        made.levels.update(piece.levels)
+        made.parts.update(piece.parts)
+        made.blamed = made.blamed or piece.blamed
+        return made.parts[address]
 
     sizes = tuple(sorted(TASKS[pick("task", tuple(TASKS))].items()))
     around = Around(pick("width", WIDTHS))
@@ -170,6 +185,20 @@ def space(row: Row) -> Space:
 
 def architecture(row: Row) -> Architecture:
     return space(row).reference
+
+
+def forced(items: dict[str, Value]) -> Row | None:
+    """The row with some items, all else at its reference, lawful or not; None where the items exclude each other."""
+    within = {a: Word(word) for address in items for a, word in _words_in(address)}
+    made = assemble({**within, **items})
+    return made.row if made.row.items() >= items.items() else None
+
+
+def _words_in(address: str) -> Iterator[tuple[str, str]]:
+    """The parts that an address stands in: (mixer, attention), (mixer.attention.map, learned) for mixer.attention.map.learned.per."""
+    steps = address.split(".")
+    for i in range(1, len(steps)):
+        yield ".".join(steps[:i]), steps[i]
 
 
 def _node(value: Any) -> Node:
@@ -263,25 +292,21 @@ class Array:
         pins = self._pins(items)
         if pins is None:
             return None
-        tries: list[dict[str, Value]] = [pins]
-        seen = 0
-        while seen < min(len(tries), PATIENCE):
-            given = tries[seen]
-            seen += 1
+        tries: list[tuple[dict[str, Value], tuple[str, ...]]] = [(pins, ())]
+        for given, before in tries:
             made = assemble(given, self.few)
             if not made.blamed:
                 return made.row if made.row.items() >= pins.items() else None
-            if len(given) - len(pins) < DEPTH and len(tries) < PATIENCE:
+            if made.blamed != before and len(given) - len(pins) < DEPTH:  # what leaves the same law broken is not followed
                 free = [a for a in made.blamed if a not in given and a in made.levels]
-                tries += [{**given, a: v} for a in free for v in made.levels[a] if v is not made.row[a]]
+                tries += [({**given, a: v}, made.blamed) for a in free for v in made.levels[a] if v is not made.row[a]]
+            if len(tries) > PATIENCE:
+                del tries[PATIENCE:]
         return None
 
     def _gain(self, item: int, met: set[int]) -> int:
         """How much of what is left an item would cover beside those that are met."""
         return len(self.left[item] & met) + (item in self.single)
-
-    def _shuffled(self, number: int) -> list[int]:
-        return self.rng.sample(range(number), number)
 
     def _explore(self) -> None:
         """Every item, with what it stands in."""
@@ -322,10 +347,11 @@ class Array:
             done.add(address)
             met = {self.numbers[_item(a, v)] for a, v in made.row.items() if a != address}
             gains = [self._gain(self.numbers[_item(address, v)], met) for v in made.levels[address]]
-            for gain, _, value in sorted(zip(gains, self._shuffled(len(gains)), made.levels[address], strict=True), key=lambda t: (-t[0], t[1])):
+            order = self.rng.sample(range(len(gains)), len(gains))
+            for gain, _, value in sorted(zip(gains, order, made.levels[address], strict=True), key=lambda t: (-t[0], t[1])):
                 if not gain or value is made.row[address]:
                     break
-                tried = assemble({**made.row, address: value}, self.few)
+                tried = assemble({**made.row, address: value}, self.few, made, address)
                 if not tried.blamed:
                     made = tried
                     break

@@ -87,7 +87,7 @@ class Attention(nn.Module):
         square: Coefficient d of the squared map.
         second: Coefficient l of the second map, which is subtracted.
         first: Coefficient e of the values of the first attention.
-        exclusive: How much of its own value's direction is taken out of the output of a token.
+        exclusive: How much of its own value's direction is taken out of the output of a token; 1 leaves nothing of what `identity` adds.
         diagonal: Whether a token may attend to itself; a token that then sees none gets 0 from A.
         values: The layer's `own`; those of the `first` attention; or the mean of `both`.
         head_norm: Whether the output of each head is brought to unit root mean square, times a learned gain; with `second:
@@ -110,6 +110,7 @@ class Attention(nn.Module):
         memory == 0 or (square == 0 and second == 0)
         second == 0 or width / heads % 2 == 0
         values == 'own' or qkv == 'free'
+        exclusive != 1 or identity == 0
         map != 0 or identity != 0 or uniform != 0 or square != 0 or second != 0 or first != 0
     """
 
