@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from aotsearch.errors import InputError
 from aotsearch.parts.coefficient import Differential, Follows
 from aotsearch.parts.score import Linear, Softmax
-from aotsearch.parts.site import Flow, Site, drawn
+from aotsearch.parts.site import Flow, Site, decayed, drawn
 from aotsearch.registry import Coefficient, Count, Divisor, Flag, Natural, Number, Positive, Score, word
 
 TERMS = ("map", "identity", "uniform", "square", "second", "first", "exclusive")
@@ -94,7 +94,8 @@ class Attention(nn.Module):
         head_norm: Whether the output of each head is brought to unit root mean square, times a learned gain; with `second:
             differential` also times 1 - start, as in its source.
         gate: Whether the output is multiplied by sigmoid(x W_g), one number per head or per element.
-        memory: How many learned keys and values stand beside those of the tokens, for each head.
+        memory: How many learned keys and values stand beside those of the tokens, for each head; they decay as the matrices of the
+            MLP whose place they take.
 
     Requires:
         kv_heads == 'all' or heads % kv_heads == 0
@@ -254,8 +255,8 @@ class Attention(nn.Module):
         return v_BHLP
 
     def queries_and_keys(self, x_BLD: torch.Tensor, v_BHLP: torch.Tensor, flow: Flow) -> tuple[torch.Tensor, torch.Tensor]:
-        """Queries and keys (B, H, L, P), normed, placed and, where the scale is learned, scaled. With a second map they are (2 B, H, L, P / 2):
-        those of the first halves, then those of the second."""
+        """Queries and keys (B, H, L, P), normed, placed and, where the scale is learned, scaled. With a second map they are
+        (2 B, H, L, P / 2): those of the first halves, then those of the second."""
         if self.qkv == "tied":
             q_BHLP, k_BHLP = v_BHLP, v_BHLP
         elif self.qkv == "shared-qk":
@@ -356,7 +357,7 @@ class TokenStatistics(nn.Module):
     the second moment (P,) of head h. In a causal model sums run over the tokens seen, and b_hl is added to each normalised square.
     Cost is linear in L.
 
-    Source: Wu et al. 2024, arXiv:2412.17810 (ToST), after its code for vision and for language.
+    Source: Wu et al. 2024, arXiv:2412.17810 (ToST), after its code for vision and for language, where weight decay spares t and b.
 
     Args:
         heads: Number of heads (subspaces) H; divides width.
@@ -371,7 +372,7 @@ class TokenStatistics(nn.Module):
         self.heads, self.causal = heads, site.causal
         self.subspace = nn.Linear(site.width, site.width, bias=bias)
         self.temperature = nn.Parameter(torch.ones(heads))
-        self.offset_HL = drawn(nn.Parameter(torch.zeros(heads, site.tokens)), 0.0) if site.causal else None
+        self.offset_HL = decayed(drawn(nn.Parameter(torch.zeros(heads, site.tokens)), 0.0), False) if site.causal else None
         self.output = nn.Linear(site.width, site.width, bias=bias)
 
     def forward(self, x_BLD: torch.Tensor, flow: Flow) -> torch.Tensor:
