@@ -66,8 +66,8 @@ class Attention(nn.Module):
     Differs: for `tied` the output W_h is free, as in the authors' code, unless `output: transposed` asks for U_h^T as in the equation;
     scores are scaled by 1 / sqrt(P), which the equation leaves out, unless `scale: 1`. The `second` map halves the queries and keys of
     each head, where the source halves the number of heads: {heads: H/2} is the same. As there each half is normed and turned by itself,
-    with one gain for both. The vectors of `memory` are not scaled, normed or turned. A scale learned under `l2` starts at sqrt(P), as
-    nGPT's, and is one per head; Henry et al. start one number at log2(L^2 - L).
+    with one gain for both. The vectors of `memory` are not scaled, normed or turned, and start as matrices do (source: unit variance).
+    Under `l2` the scale is nGPT's sqrt(P), without its gains per entry; Henry et al. learn one number from log2(L^2 - L).
 
     Args:
         heads: Number of heads (of subspaces, where tied) H; divides width.
