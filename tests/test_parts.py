@@ -142,7 +142,8 @@ def cases() -> list[Any]:
         "multi-query-identity": {"block": [{"attention": {"kv_heads": 1, "identity": -1}}]},
     }
     models |= {
-        f"initialisation-{name}": {"initialisation": name, "block": ["attention", "mlp"]} for name in ("torch", "zero-output", "shaped")
+        f"initialisation-{name}": {"initialisation": name, "block": ["attention", "mlp"]}
+        for name in ("torch", "zero-output", "shaped", "normal", "torch-ends", "simplified")
     }
     found += [pytest.param(({"depth": 2, **model}, SIZES), id=name) for name, model in models.items()]
     found.append(pytest.param(({"blocks": {"repeat": 2, "of": ["attention", "mlp"], "tied": True}}, SIZES), id="tied"))

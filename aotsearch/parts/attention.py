@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from aotsearch.parts.coefficient import Differential, Follows
 from aotsearch.parts.score import Linear, Softmax
-from aotsearch.parts.site import Flow, Site, drawn
+from aotsearch.parts.site import Flow, Site, decayed, drawn
 from aotsearch.registry import Coefficient, Count, Divisor, Flag, Natural, Number, Positive, Score, word
 
 TERMS = ("map", "identity", "uniform", "square", "second", "first", "exclusive")
@@ -65,8 +65,8 @@ class Attention(nn.Module):
     Differs: for `tied` the output W_h is free, as in the authors' code, unless `output: transposed` asks for U_h^T as in the equation;
     scores are scaled by 1 / sqrt(P), which the equation leaves out, unless `scale: 1`. The `second` map halves the queries and keys of
     each head, where the source halves the number of heads: {heads: H/2} is the same. As there each half is normed and turned by itself,
-    with one gain for both. The vectors of `memory` are not scaled, normed or turned. A scale learned under `l2` starts at sqrt(P), as
-    nGPT's, and is one per head; Henry et al. start one number at log2(L^2 - L).
+    with one gain for both. The vectors of `memory` are not scaled, normed or turned, and start as matrices do (source: unit variance).
+    Under `l2` the scale is nGPT's sqrt(P), without its gains per entry; Henry et al. learn one number from log2(L^2 - L).
 
     Args:
         heads: Number of heads (of subspaces, where tied) H; divides width.
@@ -93,7 +93,8 @@ class Attention(nn.Module):
         head_norm: Whether the output of each head is brought to unit root mean square, times a learned gain; with `second:
             differential` also times 1 - start, as in its source.
         gate: Whether the output is multiplied by sigmoid(x W_g), one number per head or per element.
-        memory: How many learned keys and values stand beside those of the tokens, for each head.
+        memory: How many learned keys and values stand beside those of the tokens, for each head; they decay as the matrices of the
+            MLP whose place they take.
 
     Requires:
         kv_heads == 'all' or heads % kv_heads == 0
@@ -103,7 +104,7 @@ class Attention(nn.Module):
         output == 'free' or bias != 'output'
         score != 'threshold' or qkv == 'tied'
         score != 'threshold' or (scale != 'learned' and qk_norm != 'rms' and memory == 0)
-        initialisation != 'shaped' or qkv != 'shared-qk'
+        initialisation not in ['shaped', 'simplified'] or qkv != 'shared-qk'
         score != 'linear' or softcap == 'none'
         score != 'diagonal' or diagonal
         score != 'diagonal' or memory == 0
@@ -253,8 +254,8 @@ class Attention(nn.Module):
         return v_BHLP
 
     def queries_and_keys(self, x_BLD: torch.Tensor, v_BHLP: torch.Tensor, flow: Flow) -> tuple[torch.Tensor, torch.Tensor]:
-        """Queries and keys (B, H, L, P), normed, placed and, where the scale is learned, scaled. With a second map they are (2 B, H, L, P / 2):
-        those of the first halves, then those of the second."""
+        """Queries and keys (B, H, L, P), normed, placed and, where the scale is learned, scaled. With a second map they are
+        (2 B, H, L, P / 2): those of the first halves, then those of the second."""
         if self.qkv == "tied":
             q_BHLP, k_BHLP = v_BHLP, v_BHLP
         elif self.qkv == "shared-qk":
@@ -364,7 +365,7 @@ class TokenStatistics(nn.Module):
     the second moment (P,) of head h. In a causal model sums run over the tokens seen, and b_hl is added to each normalised square.
     Cost is linear in L.
 
-    Source: Wu et al. 2024, arXiv:2412.17810 (ToST), after its code for vision and for language.
+    Source: Wu et al. 2024, arXiv:2412.17810 (ToST), after its code for vision and for language, where weight decay spares t and b.
 
     Args:
         heads: Number of heads (subspaces) H; divides width.
@@ -379,7 +380,7 @@ class TokenStatistics(nn.Module):
         self.heads, self.causal = heads, site.causal
         self.subspace = nn.Linear(site.width, site.width, bias=bias)
         self.temperature = nn.Parameter(torch.ones(heads))
-        self.offset_HL = drawn(nn.Parameter(torch.zeros(heads, site.tokens)), 0.0) if site.causal else None
+        self.offset_HL = decayed(drawn(nn.Parameter(torch.zeros(heads, site.tokens)), 0.0), False) if site.causal else None
         self.output = nn.Linear(site.width, site.width, bias=bias)
 
     def forward(self, x_BLD: torch.Tensor, flow: Flow) -> torch.Tensor:

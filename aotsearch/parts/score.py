@@ -134,7 +134,7 @@ class Relu(nn.Module):
     Source: Wortsman et al. 2023, arXiv:2309.08586.
 
     Requires:
-        initialisation != 'shaped' or beside.qkv == 'tied'
+        initialisation not in ['shaped', 'simplified'] or beside.qkv == 'tied'
     """
 
     def __init__(self, site: Site):
