@@ -53,7 +53,7 @@ class Step(nn.Module):
         self.operation = module_of(word.slot, sublayer.operation, site)
         self.norm = _optional("norm", sublayer.norm, site)
         self.after = _optional("norm", sublayer.norm, site) if sublayer.place == "sandwich" else None
-        self.join = Replace() if sublayer.join.absent else module_of("join", sublayer.join, site)
+        self.join = join_of(sublayer.join, site)
         self.place = sublayer.place
 
     def forward(self, x_BLD: torch.Tensor, flow: Flow, z_BLD: torch.Tensor) -> torch.Tensor:
@@ -199,12 +199,14 @@ def _starts_as_identity(scheme: str, name: str) -> bool:
 
 
 def _open(model: Model, name: str) -> bool:
-    """Whether the sublayer of a parameter may put out 0 at the start: its join keeps the stream, and lets a gradient pass to the output."""
+    """Whether a parameter belongs to a sublayer that may put out 0 at the start."""
     found = re.match(r"steps\.(\w+)\.", name)
-    if found is None:
-        return False
-    nothing, something = torch.zeros(1, 1, model.site.width), torch.ones(1, 1, model.site.width)
-    join = model.steps[found[1]].get_submodule("join")
+    return found is not None and may_rest(model.steps[found[1]].get_submodule("join"), model.site.width)
+
+
+def may_rest(join: nn.Module, width: int) -> bool:
+    """Whether a sublayer with this join may put out 0 at the start: the join keeps the stream, and a gradient passes to the output."""
+    nothing, something = torch.zeros(1, 1, width), torch.ones(1, 1, width)
     return bool(join(something, nothing).any() and join(nothing, something).any())
 
 
@@ -239,6 +241,12 @@ def module_of(slot: str, part: Part, site: Site) -> Any:
         if isinstance(value, Part):
             options[name] = module_of(word.options[name].slot, value, inner)
     return word.load()(site, **options)
+
+
+def join_of(part: Part, site: Site) -> nn.Module:
+    """The module of a join, which may be absent."""
+    found: nn.Module = Replace() if part.absent else module_of("join", part, site)
+    return found
 
 
 def _optional(slot: str, part: Part, site: Site) -> nn.Module:

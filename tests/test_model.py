@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from aotsearch import yamlfile
+from aotsearch import registry, yamlfile
 from aotsearch.architecture import Architecture
 from aotsearch.cost import cost
 from aotsearch.grammar import MODEL
+from aotsearch.laws import TRAITS
 from aotsearch.model import build
 from aotsearch.space import Space
 
@@ -105,3 +106,22 @@ def test_a_model_of_180_million_parameters_is_costed_without_its_memory() -> Non
     )
     found = cost(big.reference)
     assert abs(found.parameters_without_embeddings / 118.0e6 - 1) < 0.01  # Wang et al. 2025, Table 4: 182M with embeddings
+
+
+@pytest.mark.parametrize("join", ["none", {"step": {"size": 0, "learned": True}}, {"layerscale": {"start": 0}}, {"convex": {"start": 1}}])
+def test_a_sublayer_starts_at_0_only_where_its_join_keeps_the_stream_and_is_not_at_0_itself(join: Any) -> None:
+    model = build(architecture(initialisation="zero-output", block=["attention", {"mlp": {"join": join}}]))
+    outputs = {n: p.any() for n, p in model.named_parameters() if n.endswith("output.weight")}
+    assert all(bool(found) == ("mlp" in name) for name, found in outputs.items()), "else no gradient would ever reach the mlp"
+
+
+def test_the_identity_is_the_start_of_square_matrices_alone() -> None:
+    model = build(architecture(initialisation="identity", block=[{"attention": {"heads": 4, "memory": 4}}]))
+    parameters = dict(model.named_parameters())
+    assert torch.equal(parameters["steps.attention_0.operation.projections.query.weight"], torch.eye(16))
+    assert parameters["steps.attention_0.operation.memory_key"].abs().max() < 0.2
+
+
+def test_positions_say_in_their_own_class_what_laws_are_told_of_them() -> None:
+    for word in registry.words_of("positions").values():
+        assert word.traits & set(TRAITS) == {name for name in TRAITS if getattr(word.load(), name)}

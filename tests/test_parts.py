@@ -564,16 +564,14 @@ def test_coefficients_are_what_they_say() -> None:
     assert [n for n, _ in attention.named_parameters() if "uniform" in n] == []
 
 
-def test_what_linear_attention_and_followers_can_not_do_is_refused_in_words_before_a_model_is_built() -> None:
-    for positions, what in (("alibi", "biases = True, rotates = False"), ("rope", "biases = False, rotates = True")):
-        with pytest.raises(InputError, match=f"linear requires not .rotates or biases., which does not hold for {what}"):
-            architecture({"depth": 1, "positions": positions, "block": [{"attention": {"score": "linear"}}]})
+def test_what_a_law_does_not_hold_for_is_said() -> None:
+    with pytest.raises(
+        InputError, match=r"linear requires not .rotates or biases., which does not hold for biases = True, rotates = False"
+    ):
+        architecture({"depth": 1, "positions": "alibi", "block": [{"attention": {"score": "linear"}}]})
     circle = {"map": {"follows": {"of": "identity"}}, "identity": {"follows": {"of": "map"}}}
-    refused = "follows requires of != 'identity' or beside.identity != 'follows', which does not hold for"
-    with pytest.raises(InputError, match=refused):
+    with pytest.raises(InputError, match=r"which does not hold for beside\.identity = follows, of = identity"):
         architecture({"depth": 1, "block": [{"attention": circle}]})
-    with pytest.raises(InputError, match="of != 'map'"):
-        architecture({"depth": 1, "block": [{"attention": {"map": "follows"}}]})
     with pytest.raises(InputError, match="attention requires memory == 0 or"):
         architecture({"depth": 1, "block": [{"attention": {"memory": 2, "second": 0.5, "heads": 2}}]})
 
@@ -674,6 +672,46 @@ def test_positions_are_their_formulas() -> None:
     wave = lambda u: [math.sin(u), math.cos(u), math.sin(u / 10), math.cos(u / 10)]  # noqa: E731
     f = torch.tensor(wave(row) + wave(column), dtype=torch.float64)
     close(placed[0, 3], fourier.map.weight.detach() @ f + fourier.map.bias.detach(), atol=1e-6)
+
+
+def test_a_query_meets_the_memory_as_it_was_before_the_turn_and_the_tokens_as_it_is_after() -> None:
+    rope, site = Rotary(SITE, base=100.0), dataclasses.replace(SITE, rotates=True)
+    module = made("mixer", {"attention": {"heads": 2, "memory": 1}}, site)
+    q, k, v = ((X @ p.weight.detach().T).view(2, 5, 2, 4).transpose(1, 2) for p in module.projections.values())
+    tokens = (rope.rotate(q) @ rope.rotate(k).mT / 2).masked_fill(~C5.bool(), -math.inf)
+    A = torch.cat([q @ module.memory_key.detach().mT / 2, tokens], dim=-1).softmax(-1)
+    y = A[..., :1] * module.memory_value.detach() + A[..., 1:] @ v
+    close(module(X, Flow(rope)), y.transpose(1, 2).flatten(2) @ module.output.weight.detach().T, atol=1e-6)
+
+
+REFUSED = [
+    ({"block": [{"attention": {"score": "linear"}}], "positions": "rope"}, "linear requires not .rotates or biases."),
+    ({"block": [{"attention": {"score": "linear"}}], "positions": "alibi"}, "linear requires not .rotates or biases."),
+    ({"block": [{"attention": {"map": "follows"}}]}, "follows requires of != 'map' or beside.map != 'follows'"),
+    ({"block": [{"attention": {"heads": 8, "map": "differential"}}]}, "differential requires width / beside.heads >= 2"),
+    ({"block": [{"attention": {"heads": 2, "map": {"split": {"heads": 2, "inside": 0, "rest": 1}}}}]}, "split requires inside != 0 or"),
+    ({"block": [{"attention": {"qkv": "tied", "score": {"threshold": {"tau": 1}}}}]}, "threshold requires tau < 1"),
+    ({"block": [{"attention": {"qkv": "tied", "score": "threshold", "qk_norm": "rms"}}]}, "score != 'threshold' or .scale != 'learned'"),
+    ({"block": [{"attention": {"qkv": "shared-qk"}}], "initialisation": "shaped"}, "initialisation not in .'shaped', 'simplified'."),
+    ({"block": [{"attention": {"score": "relu"}}], "initialisation": "shaped"}, "relu requires initialisation not in"),
+    ({"block": [{"attention": {"exclusive": 1, "identity": -1}}]}, "exclusive != 1 or identity == 0"),
+    ({"block": [{"attention": {"map": 0}}]}, "map != 0 or identity != 0"),
+    ({"block": [{"attention": {"map": 0, "first": 1}}]}, "map != 0 or identity != 0"),
+    ({"block": [{"attention": {"map": 0, "identity": 1, "values": "first"}}]}, "values != 'first' or map != 0"),
+    ({"block": [{"attention": {"score": "linear", "qk_norm": "l2"}}]}, "linear requires beside.qk_norm != 'l2'"),
+    ({"block": [{"attention": {"score": "linear", "scale": 2}}]}, "linear requires beside.scale == 'sqrt'"),
+    ({"block": [{"mlp": {"join": {"step": {"size": 0}}}}]}, "step requires learned or size != 0"),
+    ({"block": [{"parallel": ["attention", {"mlp": {"join": "none"}}]}]}, "join: none replaces the stream, and with it"),
+]
+
+
+@pytest.mark.parametrize(("model", "law"), REFUSED, ids=[law for _, law in REFUSED])
+def test_what_can_not_be_combined_is_a_law_that_is_known_when_a_study_is_read(model: dict[str, Any], law: str) -> None:
+    with pytest.raises(InputError, match=law):
+        architecture({"depth": 1, **model})
+    other = {"block": [{"any": ["mlp", *model["block"]]}]} if "parallel" not in model["block"][0] else {"block": ["mlp"]}
+    space = Space.parse(yamlfile.parse(yamlfile.dump({"model": {"width": WIDTH, "depth": 1, **model, **other}}), "f"), SIZES)
+    assert space.bound() == (1, True) and space.derivations() == 1, "it is neither counted nor drawn"
 
 
 def test_patches_are_cut_row_by_row_and_mapped() -> None:

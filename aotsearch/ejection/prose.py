@@ -336,7 +336,9 @@ def header(architecture: Architecture, title: str, weights: str, parameters: int
 # ---- functions that every file has
 
 
-def initialise(scheme: str, layers: int, own: Sequence[str], biases: bool, left: Sequence[str], architecture: Architecture) -> str:
+def initialise(
+    scheme: str, layers: int, own: Sequence[str], biases: bool, left: Sequence[str], restless: Sequence[str], architecture: Architecture
+) -> str:
     """The function that draws the initial values of matrices.
 
     Args:
@@ -345,6 +347,7 @@ def initialise(scheme: str, layers: int, own: Sequence[str], biases: bool, left:
         own: Ends of the names of matrices that it leaves as they are.
         biases: Whether some matrix has a bias.
         left: Beginnings of the names of what stays as torch's own modules start it.
+        restless: Beginnings of the names in sublayers that can not start at 0.
         architecture: The model.
     """
     zero = "; their biases 0" if biases else ""
@@ -367,19 +370,21 @@ def initialise(scheme: str, layers: int, own: Sequence[str], biases: bool, left:
         source = "Source: Radford et al. 2019 (GPT-2), as in nanoGPT."
         body = [f'std = 0.02 / math.sqrt(2 * {layers}) if name.endswith("output.weight") else 0.02', "parameter.normal_(0.0, std)"]
     if scheme == "zero-output":
-        body += ['if name.endswith("output.weight"):  # every sublayer starts as the identity', "    parameter.zero_()"]
+        starts = ", ".join(json.dumps(start) for start in restless)
+        others = f" and not name.startswith(({starts},))" if restless else ""
+        body += [f'if name.endswith("output.weight"){others}:  # every sublayer starts as the identity', "    parameter.zero_()"]
     elif scheme == "shaped":
         body += ['if name.endswith("query.weight"):  # attention starts uniform', "    parameter.zero_()"]
         source = "Source: Radford et al. 2019 (GPT-2); He and Hofmann 2023, arXiv:2311.01906."
     elif scheme == "simplified":
         body += ['if name.endswith("query.weight"):  # attention starts uniform', "    parameter.zero_()"]
         body += [
-            'if name.endswith("value.weight") and parameter.shape == parameter.T.shape:',
+            'if name.endswith("value.weight") and parameter.shape == (len(parameter),) * 2:',
             "    parameter.copy_(torch.eye(len(parameter)))",
         ]
         source = "Source: He and Hofmann 2023, arXiv:2311.01906, and its code."
     elif scheme == "identity":
-        body.append('if name.startswith("steps.") and parameter.shape == parameter.T.shape:')
+        body.append('if name.startswith("steps.") and parameter.shape == (len(parameter),) * 2:')
         body.append("    parameter.copy_(torch.eye(len(parameter)))  # subspaces are blocks of coordinates")
     if biases and scheme != "torch":
         after = ['        elif name.endswith("bias"):', "            parameter.zero_()"]

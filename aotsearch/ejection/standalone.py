@@ -29,7 +29,7 @@ from aotsearch.ejection.form import Code, Form, Unsupported, needed, recorded, s
 from aotsearch.ejection.program import Program
 from aotsearch.ejection.source import INDENT, bindings, clone, definition, docstring, expression, text, wrapped
 from aotsearch.errors import InputError, RunError, one_line
-from aotsearch.model import INITIAL_STD, Model, Step, as_torch
+from aotsearch.model import INITIAL_STD, Model, Step, as_torch, join_of, may_rest
 
 STREAM, BESIDE, FLOW = "x_BLD", "z_BLD", "flow"  # as Model.forward calls them
 TOKENS = 24  # of the inputs that a text is proved on
@@ -433,7 +433,13 @@ class _File:
         plain = (nn.Linear, nn.Conv1d, nn.Conv2d)
         biases = any(isinstance(m, plain) and m.bias is not None for m in self.model.modules())
         layers = max(mixers, len(order) - mixers, 1)
-        return prose.initialise(scheme, layers, self._own_values(scheme), biases, self._left(scheme), self.architecture)
+        return prose.initialise(scheme, layers, self._own_values(scheme), biases, self._left(scheme), self._restless(), self.architecture)
+
+    def _restless(self) -> list[str]:
+        """Beginnings of the names in sublayers that can not start at 0."""
+        width, sublayers = self.architecture.width, zip(self.model.order, self.architecture.sublayers, strict=True)
+        joins = {name: join_of(s.join, self.model.site) for name, s in sublayers if s.same_as is None}
+        return [f"steps.{name}." for name, join in joins.items() if not may_rest(join, width)]
 
     def _left(self, scheme: str) -> list[str]:
         """Beginnings of the names of the matrices and biases that stay as torch's modules start them, where others do not."""

@@ -103,7 +103,7 @@ class Attention(nn.Module):
         output != 'transposed' or qkv == 'tied'
         output == 'free' or bias != 'output'
         score != 'threshold' or qkv == 'tied'
-        score != 'threshold' or (scale != 'learned' and qk_norm != 'rms' and memory == 0)
+        score != 'threshold' or (scale != 'learned' and qk_norm == 'none' and softcap == 'none' and memory == 0)
         initialisation not in ['shaped', 'simplified'] or qkv != 'shared-qk'
         score != 'linear' or softcap == 'none'
         score != 'diagonal' or diagonal
@@ -112,7 +112,8 @@ class Attention(nn.Module):
         second == 0 or width / heads % 2 == 0
         values == 'own' or qkv == 'free'
         exclusive != 1 or identity == 0
-        map != 0 or identity != 0 or uniform != 0 or square != 0 or second != 0 or first != 0
+        map != 0 or identity != 0 or uniform != 0 or square != 0 or second != 0
+        values != 'first' or map != 0 or square != 0 or second != 0
     """
 
     def __init__(

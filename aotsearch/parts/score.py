@@ -152,10 +152,13 @@ class Linear(nn.Module):
 
     Source: Katharopoulos et al. 2020, arXiv:2006.16236.
     Differs: the map is written out, so that the other terms can act on it; cost in training is quadratic, not linear. Positions that turn
-    queries and keys are refused: features of what was turned are no function of the distance.
+    queries and keys are refused, since features of what was turned are no function of the distance; so are a fixed scale, which the
+    normaliser takes out, and unit vectors, whose features are all alike.
 
     Requires:
         not (rotates or biases)
+        beside.qk_norm != 'l2'
+        beside.scale == 'sqrt' or beside.scale == 'learned'
     """
 
     featured = True
