@@ -110,7 +110,12 @@ def assemble(given: Mapping[str, Value], few: bool = False, last: Assembly | Non
         nonlocal made
         address = address or name
         stands = (around, sizes)
-        if last is None or changed == address or last.pieces.get(address, ("",))[0] != stands or changed.startswith(f"{address}.{last.row[address]}."):
+        if (
+            last is None
+            or changed == address
+            or last.pieces.get(address, ("",))[0] != stands
+            or changed.startswith(f"{address}.{last.row[address]}.")
+        ):
             whole, made = made, Assembly()
             made.parts[address] = part(name, address, pick(address, words(name)))
             whole.pieces[address] = (stands, made)
@@ -261,11 +266,13 @@ class Array:
         self.single = set(self.possible)  # items that were not met at all
         self.pairs = sum(map(len, self.left)) // 2
 
-    def cover(self) -> Array:
-        """Rows until every pair of items is met, or refused."""
+    def cover(self, most: int | None = None) -> Array:
+        """Rows until every pair of items is met, or refused; or so many at most."""
         order = [(i, j) for i, partners in enumerate(self.left) for j in partners if i < j]
         self.rng.shuffle(order)
         for items in [*order, *((i,) for i in self.possible)]:
+            if len(self.rows) == most:
+                break
             if items[-1] in (self.left[items[0]] if len(items) == 2 else self.single):
                 start = self.solve(items)
                 if start is None:
@@ -352,7 +359,7 @@ class Array:
                 if not gain or value is made.row[address]:
                     break
                 tried = assemble({**made.row, address: value}, self.few, made, address)
-                if not tried.blamed:
+                if not tried.blamed and tried.row.items() >= pins.items():
                     made = tried
                     break
         row = made.row
