@@ -209,10 +209,14 @@ def eject(
             raise InputError(f"{law}: it needs a run folder and --out, and no --set: aotsearch eject DIR --seed {seed} --out PATH.py")
         _say("written: " + ", ".join(map(str, trained.write(path, arm, seed, out))))
         return
+    if path.is_dir() and set_:
+        raise InputError(f"--set changes a study file; {path} is a run folder, whose study is declared")
+    from aotsearch.declaration import history
     from aotsearch.ejection.standalone import Origin
     from aotsearch.ejection.standalone import eject as text
+    from aotsearch.ledger import Ledger
 
-    study = load(path / "study.yaml" if path.is_dir() else path, set_)
+    study = history(Ledger.open(path)).study if path.is_dir() else load(path, set_)
     found = text(study.arm(arm).architecture, Origin(f"the arm {arm!r} of the study {study.name!r}"))
     if out is None:
         sys.stdout.write(found)

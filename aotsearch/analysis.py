@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from aotsearch.contrast import Contrast, View, contrast, simple_effects, with_p
+from aotsearch.declaration import History
 from aotsearch.design import REFERENCE, Changes, Comparison, spell
 from aotsearch.errors import InputError
 from aotsearch.inference import (
@@ -65,6 +66,7 @@ class Analysis:
         seeds: The seeds of the study.
         family: How many contrasts share the error rate (K).
         rates: Arm -> what tuning found for it, where the study tunes learning rates.
+        declaration: What decides verdicts and was changed after trials had ended, in words.
         aliases: Effect of a fraction -> the effects that it can not be told from.
     """
 
@@ -89,6 +91,7 @@ class Analysis:
     seeds: tuple[int, ...]
     family: int
     rates: Mapping[str, Rate] = field(default_factory=dict)
+    declaration: tuple[str, ...] = ()
     aliases: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @property
@@ -115,6 +118,7 @@ class Analysis:
             "partial": self.partial,
             "seeds": list(self.seeds),
             "answer": answer(self),
+            "declaration": list(self.declaration),
             "notes": list(self.notes),
             "contrasts": [c.to_dict() for c in self.contrasts],
             "outcomes": [o.to_dict() for o in self.outcomes],
@@ -129,8 +133,11 @@ class Analysis:
 # ---- records -> analysis
 
 
-def analyse(records: Iterable[Record], study: Study) -> Analysis:
+def analyse(records: Iterable[Record], study: Study, declaration: tuple[str, ...] = ()) -> Analysis:
     """Every comparison of the study, from the trials of the design, or of the confirmation where the study is a search.
+
+    Args:
+        declaration: What decides verdicts and was changed after trials had ended.
 
     Raises:
         InputError: the trials are not comparable.
@@ -165,7 +172,7 @@ def analyse(records: Iterable[Record], study: Study) -> Analysis:
         contrasts=with_p(contrasts, views, declared, study) + simple_effects(contrasts, simple, views, study, seeds),
         noise=noise_floor(values, settings.confidence),
         smallest_effect=_smallest_effect(contrasts, settings.confidence, family),
-        method=_method(study, family, len(simple) * len(views)),
+        method=_method(study, family, len(simple) * len(views), bool(declaration)),
         outcomes=_outcomes(judged, everything, study),
         notes=(),
         finished=len(judged) + sum(r["phase"] == "tune" for r in everything),
@@ -173,9 +180,34 @@ def analyse(records: Iterable[Record], study: Study) -> Analysis:
         seeds=tuple(seeds),
         family=family,
         rates=rates,
+        declaration=declaration,
         aliases=() if search else study.base_design.aliases,
     )
-    return dataclasses.replace(analysis, notes=_notes(analysis, len(values), search))
+    return dataclasses.replace(analysis, notes=_notes(analysis, len(values), search, settings.adaptive is None))
+
+
+def judge(records: Iterable[Record], history: History) -> Analysis:
+    """The analysis of a run folder as it is declared now, each verdict beside that of the first declaration where this was changed.
+
+    Raises:
+        InputError: the trials are not comparable.
+    """
+    everything = list(records)
+    found = analyse(history.place(everything), history.study, history.changes)
+    found = dataclasses.replace(found, declaration=(*history.changes, *filter(None, [history.edited])))
+    if not history.changes:
+        return found
+    first, last = history.first, history.last
+    verdicts = {
+        (first.identity(c.kind, c.arm, c.equalise), c.rate): c.verdict
+        for c in analyse(history.place_first(everything), history.original).contrasts
+    }
+
+    def beside(c: Contrast) -> Contrast:
+        said = verdicts.get((last.identity(c.kind, c.arm, c.equalise), c.rate), "not declared")
+        return dataclasses.replace(c, declared=said, remark="; ".join(filter(None, [c.remark, f"as first declared: {said}"])))
+
+    return dataclasses.replace(found, contrasts=tuple(map(beside, found.contrasts)))
 
 
 def expected(records: Sequence[Record], study: Study) -> int:
@@ -245,8 +277,13 @@ def _smallest_effect(contrasts: Sequence[Contrast], confidence: float, family: i
     return quantile(n, confidence, family) * float(np.median([sd for sd, _ in known])) / math.sqrt(n)
 
 
-def _notes(analysis: Analysis, seeds: int, search: bool) -> tuple[str, ...]:
-    """What a reader must know before trusting the table; `seeds` is how many the reference has."""
+def _notes(analysis: Analysis, seeds: int, search: bool, again: bool) -> tuple[str, ...]:
+    """What a reader must know before trusting the table.
+
+    Args:
+        seeds: How many the reference has.
+        again: Whether further seeds would be a look that was not declared.
+    """
     notes, smallest = [], analysis.smallest_effect
     if analysis.partial:
         ended = f"{analysis.finished} of {analysis.expected} trials have ended"
@@ -265,6 +302,11 @@ def _notes(analysis: Analysis, seeds: int, search: bool) -> tuple[str, ...]:
         )
     if seeds > 1 and too_few(seeds, analysis.confidence, analysis.family):
         notes.append(too_few(seeds, analysis.confidence, analysis.family))
+    if again and any(c.seeds_needed for c in analysis.contrasts):
+        notes.append(
+            "seeds that are added now are a further look, and intervals widen to allow for it; a study that may look again declares "
+            f"seeds: {{min: {max(2, len(analysis.seeds))}, max: {3 * max(2, len(analysis.seeds))}}} before it runs"
+        )
     if smallest is not None and smallest > analysis.margin:
         notes.append(
             f"at this noise an interval reaches {smallest:.3g} {analysis.unit} to each side, more than the margin of {analysis.margin:g}: "
@@ -288,9 +330,10 @@ def _outcome(arm: str, records: list[Record], study: Study) -> Outcome:
     return Outcome(arm, dict(sorted((k, v) for k, v in counts.items() if v)), counts["diverged"] / told, low, high)
 
 
-def _method(study: Study, family: int, simple: int) -> str:
+def _method(study: Study, family: int, simple: int, changed: bool) -> str:
     """How the verdicts were come to; `simple` is how many simple effects the design has."""
     s = study.settings
+    when = "as it is declared now (see the first lines)" if changed else "declared before the run"
     at_once = f"all {family} contrasts at once"
     if simple:
         at_once += f", and again for all {simple} simple effects, of which those are shown whose changes interact,"
@@ -301,7 +344,7 @@ def _method(study: Study, family: int, simple: int) -> str:
         f"Intervals are paired Student t intervals of its mean, {100 * s.confidence:g} % for {at_once} by "
         f"Bonferroni's correction ({each:.4g} % for each contrast): exact where differences are normal, valid "
         "under any dependence between arms. With the margin "
-        f"{s.margin:g} {study.task.unit}, declared before the run, a part is redundant where the interval lies within the margin to both "
+        f"{s.margin:g} {study.task.unit}, {when}, a part is redundant where the interval lies within the margin to both "
         "sides (equivalence, two one-sided tests), else necessary where it lies above zero, else harmful where it lies below zero, else "
         "undecided. A trial that diverged is counted, never dropped: if an arm diverges where the reference does not, its surviving seeds "
         "can not show that the part is not needed."

@@ -57,6 +57,7 @@ class Contrast:
         rate: `shared` (one learning rate for all arms) or `tuned` (each arm at its own).
         p: Of the exact sign-flip test of no difference, adjusted by Holm's rule over all contrasts; described, not judged by.
         test: Mean of d on the test split, with its interval, where it was read.
+        declared: The verdict by the first declaration, where this was changed after trials had ended.
     """
 
     arm: str
@@ -76,6 +77,7 @@ class Contrast:
     rate: str = "shared"
     p: float | None = None
     test: tuple[float, float, float] | None = None
+    declared: str = ""
 
     @property
     def change(self) -> str:
@@ -107,7 +109,7 @@ class Contrast:
         if len(self.changes) > 1:
             ends = [", ".join(spell(change[i]) for change in self.changes) for i in (1, 2)]
         names: tuple[str, ...] = ("kind", "difference", "low", "high", "seeds", "verdict", "seeds_needed", "missing")
-        names += ("sd_paired", "sd_unpaired", "p", "remark")
+        names += ("sd_paired", "sd_unpaired", "p", "remark", "declared")
         test = dict(zip(("difference", "low", "high"), self.test, strict=True)) if self.test else None
         return {
             "arm": self.arm,
@@ -210,14 +212,16 @@ def simple_effects(
 
 
 def _needed(mean: float, sd: float, n: int, study: Study, family: int) -> int | None:
-    s = study.settings
-    if s.adaptive is None:
+    s, looks = study.settings, study.looks
+    if looks is None:
         return seeds_needed(mean, sd, n, s.margin, s.confidence, family)
-    return sequential_seeds_needed(mean, sd, min(n, s.adaptive.max), s.margin, s.confidence, family, s.adaptive.min, s.adaptive.max)
+    if s.adaptive is None and n >= looks.max:  # the seeds that are declared now are all there
+        return seeds_needed(mean, sd, n, s.margin, s.confidence, family, looks.min)
+    return sequential_seeds_needed(mean, sd, min(n, looks.max), s.margin, s.confidence, family, looks.min, looks.max)
 
 
 def _interval(d: list[float], study: Study, family: int) -> tuple[float, float | None, float | None]:
-    adaptive = study.settings.adaptive
+    adaptive = study.looks
     if adaptive is None:
         return interval(d, study.settings.confidence, family)
     if len(d) < adaptive.min:
@@ -236,7 +240,7 @@ def _unpaired(comparison: Comparison, view: View, by_seed: Mapping[int, float], 
 def with_p(contrasts: Sequence[Contrast], views: Sequence[View], declared: Sequence[Comparison], study: Study) -> tuple[Contrast, ...]:
     """The contrasts with the p-values of a test that assumes nothing of the noise but symmetry."""
     samples = [list(_differences(c, view, study).values()) for view in views for c in declared]
-    if study.settings.adaptive:  # it tests one number of seeds, not one that the differences themselves have chosen
+    if study.looks:  # it tests one number of seeds, not one that the differences themselves have chosen
         return tuple(contrasts)
     ps = {i: p for i, d in enumerate(samples) if len(d) > 1 and (p := sign_flip(d)) is not None}
     adjusted = dict(zip(ps, holm(list(ps.values()), len(contrasts)), strict=True))

@@ -123,11 +123,13 @@ def failure(record: Values) -> str:
 def note(study: Study, analysis: Values) -> str:
     """Question, answer, what to know first, and the verdict table as Markdown, within what MLflow keeps of a description."""
     unit, confidence = analysis.get("unit") or analysis["measure"], study.settings.confidence
-    start = f"{head(study)}\n\n" + (f"**Answer.** {_cut(analysis['answer'], 1500)}\n\n" if analysis.get("answer") else "")
+    start = "".join(f"> **Declaration.** {_cut(change, 600)}\n>\n" for change in analysis.get("declaration", ()))
+    start += f"{head(study)}\n\n" + (f"**Answer.** {_cut(analysis['answer'], 1500)}\n\n" if analysis.get("answer") else "")
     start += "".join(f"> {_cut(line, 400)}\n>\n" for line in analysis.get("notes", ())[:5]) + ("\n" if analysis.get("notes") else "")
     title = f"| arm | change | difference ({unit}) | {confidence:.0%} interval | seeds | verdict |\n|---|---|---:|---|---:|---|\n"
+    when = "as it is declared now" if any(c.get("declared") for c in analysis["contrasts"]) else "declared before the run"
     margin, measure = f"{study.settings.margin:g}", key_of(analysis["measure"])
-    tail = "\n" + READING.format(unit=unit, measure=measure, margin=margin, name=study.name)
+    tail = "\n" + READING.format(when=when, unit=unit, measure=measure, margin=margin, name=study.name)
     tail += INTERACTING if any(c.get("kind") == "interaction" for c in analysis["contrasts"]) else ""
     tail += TUNED if study.settings.tuning else ""
     rows = [_row(c) for c in sorted(analysis["contrasts"], key=_rank)]
@@ -140,7 +142,7 @@ def note(study: Study, analysis: Values) -> str:
 
 
 READING = (
-    "*redundant*: the whole interval lies within the margin of {margin} {unit}, declared before the run. *necessary*: it lies above 0, "
+    "*redundant*: the whole interval lies within the margin of {margin} {unit}, {when}. *necessary*: it lies above 0, "
     "changing it makes the model worse. *harmful*: it lies below 0, changing it makes the model better. *undecided*: these seeds can not "
     "tell. A difference is the arm minus what it is compared with, in the mean over the same seeds; lower is better.\n\n"
     "**Where to look.** The full report is `report.html` under *Artifacts* of the run `{name}`, its figures are images in `figures`. Every "

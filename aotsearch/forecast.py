@@ -94,6 +94,10 @@ def table(document: dict[str, Any]) -> str:
         lines.append(
             f"further seeds where a verdict is open: at most {clock(document['further_seconds'])} of training, not in the time below"
         )
+    else:
+        n = len(next(iter(seeds.values())))
+        again = f"seeds: {{min: {max(2, n)}, max: {3 * max(2, n)}}} declares further looks, where verdicts are still open"
+        lines.append(f"{n} seed{'s' * (n != 1)} and one look; {again}")
     if "search_seconds" in document:
         lines.append(f"the search itself: about {clock(document['search_seconds'])} of training before early stopping")
     shared = f" of {document['models']} models" if document["models"] < len(first) else ""

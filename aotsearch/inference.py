@@ -63,10 +63,15 @@ def verdict(low: float, high: float, margin: float) -> str:
     return "necessary" if low > 0 else "harmful" if high < 0 else "undecided"
 
 
-def seeds_needed(mean: float, sd: float, n: int, margin: float, confidence: float, family: int) -> int | None:
-    """Further seeds until the interval would settle if mean and sd of d stayed as they are; None above MOST_SEEDS in all."""
+def seeds_needed(mean: float, sd: float, n: int, margin: float, confidence: float, family: int, first: int | None = None) -> int | None:
+    """Further seeds until the interval would settle if mean and sd of d stayed as they are; None above MOST_SEEDS in all.
+
+    To add them is to look again, so the interval then is the sequential one of looks from `first` (n, if this is the first) to their
+    total: its last quantile is taken as t_{1 - a / 2} with a = (alpha / K) / (1 + log2(total / first)), from which `boundary` starts.
+    """
     total = np.arange(max(n + 1, 2), MOST_SEEDS + 1)
-    return _wait(mean, sd, n, margin, total, special.stdtrit(total - 1, 1 - (1 - confidence) / (2 * family)))
+    level = (1 - confidence) / family / (1 + np.log2(total / max(2, first or n)))
+    return _wait(mean, sd, n, margin, total, special.stdtrit(total - 1, 1 - level / 2))
 
 
 def _wait(mean: float, sd: float, n: int, margin: float, total: NDArray[np.int64], reach: Vector) -> int | None:

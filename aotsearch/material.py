@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from aotsearch.analysis import Analysis, analyse
+from aotsearch.analysis import Analysis, judge
 from aotsearch.contrast import Contrast
+from aotsearch.declaration import history
 from aotsearch.ledger import Ledger
-from aotsearch.study import Study, load
+from aotsearch.study import Study
 from aotsearch.summary import summary, title
 from aotsearch.tables import Record, arms_met, cells, search_table, tabulate
 
@@ -135,11 +136,13 @@ def read(folder: str | Path) -> Material:
         InputError: the folder holds no run, or trials that can not be compared.
     """
     ledger = Ledger.open(folder)
-    study = load(Path(folder) / "study.yaml")
+    declared = history(ledger)
+    study = declared.study
     events = list(ledger.events())
     corrupt = ledger.corrupt
     last: dict[str, Record] = {e["event"]: e for e in events}
-    records = list({e["key"]: e for e in events if e["event"] == "finished"}.values())
+    everything = list({e["key"]: e for e in events if e["event"] == "finished"}.values())
+    records = declared.place(everything)
     return Material(
         study=study,
         records=records,
@@ -148,7 +151,7 @@ def read(folder: str | Path) -> Material:
         importance=last.get("importance", {}),
         corrupt=corrupt,
         ledger=hashlib.sha256(ledger.path.read_bytes()).hexdigest(),
-        analysis=analyse(records, study),
+        analysis=judge(everything, declared),
         table=tabulate(records, study),
     )
 
@@ -156,4 +159,5 @@ def read(folder: str | Path) -> Material:
 def results(folder: str | Path) -> pd.DataFrame:
     """One row per trial of a run folder: arm, seed, outcome, the task's measure, sizes, cost, and a column per decision."""
     ledger = Ledger.open(folder)
-    return tabulate(ledger.records().values(), load(ledger.folder / "study.yaml"))
+    declared = history(ledger)
+    return tabulate(declared.place(ledger.records().values()), declared.study)

@@ -29,6 +29,7 @@ def markdown(m: Material, profiles: Sequence[Profile], knocked: Sequence[Knocked
     problems = [[r["arm"], r["seed"], r["outcome"], r["message"], r["key"]] for r in exhibits.failures(m)]
     parts = [
         f"# {_md(a.name)}",
+        *(f"> **Declaration:** {_md(change)}" for change in a.declaration),
         _md(a.question),
         f"**{_md(answer(m.headline))}**",
         *(f"> {_md(note)}" for note in a.notes),
@@ -246,15 +247,17 @@ def _latex_effects(m: Material) -> list[str]:
         for c in contrasts:
             span = "--" if c.low is None else f"${bounds(c.low, c.high, digits)}$"
             mean = "--" if c.difference is None else f"${number(c.difference, digits, True)}$"
-            rows.append(f"{escape(title(c))} & {mean} & {span} & {c.seeds} & {escape(c.verdict)} \\\\")
+            said = f"{c.verdict} (as first declared: {c.declared})" if c.declared else c.verdict
+            rows.append(f"{escape(title(c))} & {mean} & {span} & {c.seeds} & {escape(said)} \\\\")
     value = f"Reference {number(a.value, digits)} {escape(a.unit)}. " if a.value is not None else ""
     preview = f"Partial: {a.finished} of {a.expected} trials. " if a.partial else ""
-    adaptive = m.study.settings.adaptive
+    adaptive = m.study.looks
     method = "Student $t$" if adaptive is None else f"repeated looks from {adaptive.min} to {adaptive.max} seeds"
     names = {title(c): c.change for c in a.contrasts if title(c) != named(c)}
     where = "".join(f" {escape(name)} is {escape(change)}." for name, change in names.items())
+    anew = "".join(f"Declaration: {escape(change)}. " for change in a.declaration)
     caption = (
-        f"{preview}Difference in {escape(a.unit)} (lower is better), paired by seed, "
+        f"{anew}{preview}Difference in {escape(a.unit)} (lower is better), paired by seed, "
         f"with {100 * a.confidence:g}\\,\\% intervals ({method}, simultaneous over {a.family} contrasts by Bonferroni). "
         f"{value}Margin {a.margin:g}.{where}"
     )

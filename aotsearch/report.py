@@ -111,7 +111,7 @@ def csv(r: Report) -> dict[str, bytes]:
 def _contrasts(m: Material) -> pd.DataFrame:
     """One row per contrast; `trials` holds the keys that it rests on."""
     names = ["arm", "kind", "decision", "from", "to", "equalise", "learning_rate", "difference", "low", "high", "seeds", "verdict"]
-    names += ["seeds_needed", "missing", "sd_paired", "sd_unpaired", "p", "test", "test_low", "test_high", "remark", "trials"]
+    names += ["seeds_needed", "missing", "sd_paired", "sd_unpaired", "p", "test", "test_low", "test_high", "remark", "declared", "trials"]
     rows = []
     for c in m.analysis.contrasts:
         test = dict(zip(("test", "test_low", "test_high"), c.test or (None, None, None), strict=True))

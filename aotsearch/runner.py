@@ -6,6 +6,7 @@ Running a study again in the same folder continues it: a finished trial is never
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import importlib.metadata
 import importlib.util
@@ -23,14 +24,14 @@ from typing import Any
 
 from aotsearch import design, yamlfile
 from aotsearch.architecture import Architecture
+from aotsearch.declaration import STUDY_FILE, History, Record, differences, entry, event, history
 from aotsearch.errors import AotsearchError, InputError, RunError
 from aotsearch.ledger import FAILED, Ledger
 from aotsearch.progress import Progress
 from aotsearch.rates import TUNE_SEED, Rate, beyond, chosen, used
-from aotsearch.study import Study, load
+from aotsearch.study import Study
 
 SEARCH_SEED = 10_000  # search trials run under this seed plus the sampler's, so that the seeds of the study stay fresh
-STUDY_FILE = "study.yaml"
 PACKAGES = ("aotsearch", "torch", "ray", "optuna", "mlflow", "numpy", "pandas", "scipy")
 
 
@@ -84,17 +85,20 @@ def run(study: Study, out: str | Path | None = None, options: Options | None = N
     folder = Path(out or default_folder(study)).resolve()
     progress = progress or Progress(study.task.measure, study.task.unit, tuned=study.settings.tuning is not None)
     began = time.monotonic()
-    _refuse_other(study, folder)
     facts = study.task.prepare()  # before the folder is made: missing data leaves nothing behind
+    study = dataclasses.replace(study, manifest=facts.get("manifest", ""))
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; --out names a folder")
+    study.arms()  # so is an arm that can not be made equal
     try:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise RunError(f"{folder} can not be made: {e.strerror}") from None
     ledger = Ledger(folder)
     with ledger.lock():
-        _refuse_other_data(ledger, facts, folder)
+        before = _before(ledger, study)
         _write_study(study, folder)
-        this = _Run(study, folder, ledger, options, progress)
+        this = _Run(study, folder, ledger, options, progress, before)
         try:
             this.start(facts)
             trained = this.execute()
@@ -107,14 +111,15 @@ def run(study: Study, out: str | Path | None = None, options: Options | None = N
 class _Run:
     """One start of the command: it hears from the executor and writes the ledger, then the views of it."""
 
-    def __init__(self, study: Study, folder: Path, ledger: Ledger, options: Options, progress: Progress):
+    def __init__(self, study: Study, folder: Path, ledger: Ledger, options: Options, progress: Progress, before: History | None):
         self.study, self.folder, self.ledger, self.options, self.progress = study, folder, ledger, options, progress
+        self.before = before
         self.tracker: Any = None
         self.cluster: Any = None
         self.status = "KILLED"
         self.interrupted = False
         self.clock: dict[str, float] = {}
-        self.records = ledger.records()
+        self.records = {study.key(r["digest"], r["seed"], r["training"], r["phase"] == "search"): r for r in ledger.records().values()}
 
     def start(self, facts: Mapping[str, Any]) -> None:
         o = self.options
@@ -128,8 +133,35 @@ class _Run:
             executor="local" if o.local else "ray",
         )
         self.ledger.append("data", **facts)
+        self._declare()
         if o.track:
             self.tracker = self._tracker()
+
+    def _declare(self) -> None:
+        """Keep the declaration, and each that changes it, with how much had been seen by then."""
+        if self.records and self.before is not None and not self.before.last.arms:  # an older version kept none
+            former = event(self.before.study, self.before.study.arms(), ())
+            self.ledger.append("declared", **former)
+        last, fresh = self.ledger.last("declared"), event(self.study, self.study.arms(), self.records.values())
+        if last is None or any(last[name] != fresh[name] for name in ("study", "arms")):
+            self.ledger.append("declared", **fresh)
+        self.history = history(self.ledger)
+        for change in [*self.history.changes, *self._unmeasured()]:
+            self.progress.say(change)
+
+    def _unmeasured(self) -> list[str]:
+        """What is asked for now and was not when the trials so far were trained."""
+        if not self.records or self.before is None:
+            return []
+        old, new = self.before.study.settings, self.study.settings
+        further = [name for name in new.measured if name not in old.measured] + ["knock_out"] * (new.knock_out and not old.knock_out)
+        count = len(self.records)
+        return [f"{', '.join(further)}: measured of trials from here on; the {count} that have ended are not trained again"] * bool(further)
+
+    @property
+    def placed(self) -> list[Record]:
+        """The trials of the study's arms, under the names that these have now."""
+        return self.history.place(self.records.values())
 
     def _tracker(self) -> Any:
         from aotsearch.tracking import Tracker
@@ -214,7 +246,7 @@ class _Run:
         self.progress.say("finding each arm's learning rate ...")
         while True:
             self._run([(a, seed, rate) for seed in seeds for a in arms for rate in wanted[a.name]], "tune")
-            found = {a.name: chosen(self.records.values(), a.name, measure) for a in arms}
+            found = {a.name: chosen(self.placed, a.name, measure) for a in arms}
             further = {name: beyond(rate, tuning.tune, tuning.extend) for name, rate in found.items()}
             if not any(further.values()):
                 return found
@@ -230,7 +262,7 @@ class _Run:
         from aotsearch.analysis import unsettled
 
         for seed in range(adaptive.min, adaptive.max):
-            names = unsettled(list(self.records.values()), self.study)
+            names = unsettled(self.placed, self.history.study)
             if not names:
                 return
             self.progress.say(f"seed {seed + 1} of at most {adaptive.max} for {len(names)} arms whose verdict is open ...")
@@ -282,6 +314,11 @@ class _Run:
         for record in chosen:
             architecture = self.study.space.at(record["decisions"])
             arms.append(design.Arm(f"candidate-{record['digest'][:6]}", architecture, reference.architecture.diff(architecture)))
+        known = self.ledger.last("candidates") or {"arms": []}
+        found = [entry(a) for a in arms[1:]]
+        if found != known["arms"]:
+            self.ledger.append("candidates", arms=found)
+            self.history = history(self.ledger)
         return arms
 
     def _finished(self, key: str) -> bool:
@@ -386,8 +423,9 @@ def versions() -> dict[str, str]:
 def status(folder: str | Path) -> dict[str, Any]:
     """What ran, runs, failed and is left in a run folder."""
     ledger = Ledger.open(folder)
-    study = load(Path(folder) / STUDY_FILE)
-    records = ledger.records()
+    declared = history(ledger)
+    study = declared.study
+    records = {r["key"]: r for r in declared.place(ledger.records().values())}
     outcomes = Counter(r["outcome"] for r in records.values())
     busy = ledger.locked
     started = {e["key"] for e in ledger.events() if e["event"] == "started"}
@@ -417,35 +455,29 @@ def planned(study: Study, records: Iterable[Mapping[str, Any]]) -> int:
     return s.search.trials + len(s.seed_list) * (len(candidates) or s.search.confirm + 1)
 
 
-def _refuse_other(study: Study, folder: Path) -> None:
-    """A run folder belongs to one task, one training and one grammar's reference; other settings need another folder."""
-    path = folder / STUDY_FILE
-    if not path.exists():
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder} is a file; --out names a folder")
-        return
+def _before(ledger: Ledger, study: Study) -> History | None:
+    """What a run folder declared before this start; None where it is a new one.
+
+    Raises:
+        InputError: it belongs to another task, training, reference or data: other settings need another folder.
+    """
+    known, folder = ledger.last("data"), ledger.folder
+    if known is None:
+        return None
     try:
-        other = load(path)
+        found = history(ledger)
     except AotsearchError as e:
         raise InputError(f"{folder} holds a study this version can not read ({e}); choose another --out") from None
-    if other.digest != study.digest:
-        changed = _changes(other.plain, study.plain)
+    old = found.study
+    changed = differences(old.plain, study.plain)
+    if old.digest != study.digest and (old.manifest == study.manifest or old.training() != study.training()):
         raise InputError(f"{folder} holds results of other settings ({changed}); choose another --out, or restore them")
-    if other.reference != study.reference:
-        raise InputError(f"{folder} holds results of another reference ({_changes(other.plain, study.plain)}); choose another --out")
-
-
-def _refuse_other_data(ledger: Ledger, facts: Mapping[str, Any], folder: Path) -> None:
-    known = ledger.last("data")
-    if known is not None and known.get("manifest") != facts.get("manifest"):
-        raise InputError(f"{folder} holds results on other data (its manifest hash differs); choose another --out")
-
-
-def _changes(old: Any, new: Any, path: str = "") -> str:
-    if isinstance(old, dict) and isinstance(new, dict):
-        parts = [_changes(old.get(k), new.get(k), f"{path}.{k}".lstrip(".")) for k in {**old, **new} if old.get(k) != new.get(k)]
-        return "; ".join(parts)
-    return f"{path} was {old}, is {new}"
+    if old.manifest != study.manifest:
+        said = f"; {changed}" if changed else ""
+        raise InputError(f"{folder} holds results on other data (its manifest hash differs{said}); choose another --out")
+    if old.reference != study.reference:
+        raise InputError(f"{folder} holds results of another reference ({changed}); choose another --out")
+    return found
 
 
 def _write_study(study: Study, folder: Path) -> None:

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import importlib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -189,6 +190,8 @@ class Study:
         space: The architectures.
         settings: The `study` section.
         plain: The resolved study as plain data, as `study.yaml` holds it.
+        manifest: The digest of its data, once that was read; it then names the data wherever the files lie.
+        looked: The first and the last number of seeds at which this study is looked at, where its seeds were changed after a look.
     """
 
     name: str
@@ -197,6 +200,8 @@ class Study:
     space: Space
     settings: StudySettings
     plain: Mapping[str, Any]
+    manifest: str = ""
+    looked: tuple[int, int] | None = None
 
     @property
     def reference(self) -> Architecture:
@@ -261,11 +266,46 @@ class Study:
         return {**s.budget.model_dump(), "learning_rate": rate or given, **s.optimiser.model_dump()}
 
     @property
+    def looks(self) -> Adaptive | None:
+        """From how many seeds to how many verdicts are looked at, where that is more than once: as declared, or as it came about."""
+        if self.looked is None:
+            return self.settings.adaptive
+        return Adaptive(min=self.looked[0], max=self.looked[1])
+
+    @property
     def digest(self) -> str:
         """Names what must be equal for two trials to be compared: the task and the training."""
         rate = self.settings.model_dump()["learning_rate"]
-        text = json.dumps([self.task.to_plain(), self.training() | {"learning_rate": rate}], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return _digest([self._identity, self.training() | {"learning_rate": rate}])[:12]
+
+    def key(self, architecture: str, seed: int, training: Mapping[str, Any], search: bool = False) -> str:
+        """Names a trial by all that decides its numbers, so that equal keys are never trained twice.
+
+        Args:
+            architecture: The digest of its model.
+            training: As `training` gives it.
+            search: Whether it may be stopped early.
+        """
+        return _digest([architecture, seed, self._identity, training, search])[:16]
+
+    @property
+    def _identity(self) -> Any:
+        """The task, its data named by content where that is known: a file is the same wherever it lies."""
+        plain = self.task.to_plain()
+        return _by_content(plain, self.manifest) if self.manifest else plain
+
+
+def _digest(identity: Any) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _by_content(plain: Any, manifest: str) -> Any:
+    """Plain data with every absolute path replaced by the digest of what it holds."""
+    if isinstance(plain, dict):
+        return {key: _by_content(value, manifest) for key, value in plain.items()}
+    if isinstance(plain, list):
+        return [_by_content(value, manifest) for value in plain]
+    return manifest if isinstance(plain, str) and os.path.isabs(plain) else plain  # noqa: PTH117 (also of a pattern)
 
 
 SECTIONS = ("name", "question", "space", "task", "grammar", "study")

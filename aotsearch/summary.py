@@ -146,6 +146,7 @@ def summary(analysis: Analysis, data: Mapping[str, Any] | None = None, searched:
     noise = f" (sd {number(a.noise_floor, digits + 1)} over seeds)" if a.noise_floor is not None else ""
     reference = f"reference {number(a.value, digits)} {a.unit}{noise}" if a.value is not None else "reference: no finished seed yet"
     head = [
+        *(f"declaration: {change}" for change in a.declaration),
         f"{a.name}: {a.question}" if a.question else a.name,
         "",
         "; ".join([reference, ", ".join(baselines)] if baselines else [reference]),

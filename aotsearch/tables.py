@@ -44,9 +44,9 @@ def _natural(text: str) -> list[tuple[int, str]]:
 
 
 def cells(records: Iterable[Record], arms: Iterable[str], rates: Mapping[str, Rate], mode: str) -> dict[str, dict[int, Record]]:
-    """Arm -> seed -> the trial that speaks for it: at the shared learning rate, or at the arm's own; the one that finished last."""
+    """Arm -> seed -> the trial that speaks for it: at the shared learning rate, or at the arm's own."""
     found: dict[str, dict[int, Record]] = {arm: {} for arm in sorted(arms)}
-    for r in sorted(records, key=lambda r: (r.get("finished", ""), r["key"])):
+    for r in records:
         for arm in found.keys() & arms_of(r):
             if not rates or used(rates, arm, REFERENCE, mode) == r["learning_rate"]:
                 found[arm][r["seed"]] = r

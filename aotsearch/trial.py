@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import hashlib
 import json
 import os
 import platform
@@ -37,15 +36,14 @@ class Stopped(Exception):
 
 
 def plan(study: Study, arm: Arm, seed: int, phase: str, rate: float | None = None) -> dict[str, Any]:
-    """A trial as plain data. Its key names everything that decides its numbers, so equal keys are never trained twice.
+    """A trial as plain data.
 
     Args:
         rate: The learning rate, where it is the arm's own.
     """
     architecture, training = arm.architecture, study.training(rate)
-    identity = [architecture.digest, seed, study.task.to_plain(), training, phase == "search"]
     return {
-        "key": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16],
+        "key": study.key(architecture.digest, seed, training, phase == "search"),
         "arm": arm.name,
         "arms": [arm.name],  # all that are this model: one may be within the tolerance of equal size as it is
         "seed": seed,
