@@ -26,7 +26,7 @@ Place = Option | str  # what may stand somewhere: an option's value, a slot, "bl
 
 _PLACES = Literal["pre", "post", "sandwich"]
 _HEADS = Literal["tied", "free", "none"]
-_STARTS = Literal["gpt2", "torch", "zero-output", "shaped", "identity"]
+_STARTS = Literal["gpt2", "torch", "zero-output", "shaped", "identity", "normal", "torch-ends", "simplified"]
 
 
 def _option(name: str, kind: str, default: Any, description: str, literal: Any = None) -> Option:

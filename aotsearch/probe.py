@@ -176,7 +176,7 @@ def _map(call: Call) -> Map | None:
     v_BHLP = mixer.values_of(call.given_BLD, call.flow)
     q_BHLP, k_BHLP = mixer.queries_and_keys(call.given_BLD, v_BHLP, call.flow)
     if present(mixer.second):  # A is the map of the first halves
-        q_BHLP, k_BHLP = q_BHLP.chunk(2, dim=-1)[0], k_BHLP.chunk(2, dim=-1)[0]
+        q_BHLP, k_BHLP = q_BHLP.chunk(2)[0], k_BHLP.chunk(2)[0]
     seen_L = mixer.keep(q_BHLP.shape[-2], q_BHLP.device).sum(-1)
     a_BHLM = attention_map(mixer, q_BHLP, k_BHLP, call.flow)
     if mixer.memory > 0:

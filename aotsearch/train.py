@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from aotsearch.parts.site import decays
 from aotsearch.tasks import Items, Task
 
 CURVE = 20  # points at which the training loss is written down
@@ -72,10 +73,10 @@ def learning_rate(step: int, training: Mapping[str, Any]) -> float:
 
 
 def optimiser(model: nn.Module, training: Mapping[str, Any]) -> torch.optim.AdamW:
-    """AdamW; matrices decay, vectors and scalars do not. Source: Loshchilov and Hutter 2017, arXiv:1711.05101."""
+    """AdamW; what decays is what the parts declare. Source: Loshchilov and Hutter 2017, arXiv:1711.05101."""
     groups = [
-        {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": training["weight_decay"]},
-        {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in model.parameters() if decays(p)], "weight_decay": training["weight_decay"]},
+        {"params": [p for p in model.parameters() if not decays(p)], "weight_decay": 0.0},
     ]
     groups = [g for g in groups if g["params"]]
     return torch.optim.AdamW(groups, lr=training["learning_rate"], betas=(training["beta1"], training["beta2"]), fused=True)

@@ -487,7 +487,7 @@ def test_the_map_is_what_attention_applies_to_values(options: dict[str, Any], po
         v = mixer.values_of(x, flow)
         q, k = mixer.queries_and_keys(x, v, flow)
         if present(mixer.second):
-            q, k = q.chunk(2, -1)[0], k.chunk(2, -1)[0]
+            q, k = q.chunk(2)[0], k.chunk(2)[0]
         a = attention_map(mixer, q, k, flow)
         remembered = [mixer.memory_value.expand(len(v), -1, -1, -1)] if mixer.memory else []
         torch.testing.assert_close(a @ torch.cat([*remembered, v], dim=-2), mixer.attend(q, k, v, flow))

@@ -8,6 +8,7 @@ import torch
 from aotsearch import yamlfile
 from aotsearch.architecture import Architecture
 from aotsearch.cost import cost
+from aotsearch.grammar import MODEL
 from aotsearch.model import build
 from aotsearch.space import Space
 
@@ -49,7 +50,7 @@ def test_initial_values_depend_on_the_seed_and_not_on_torchs_generator() -> None
         assert a.ndim < 2 or not torch.equal(a, c), name
 
 
-@pytest.mark.parametrize("scheme", ["gpt2", "torch", "zero-output", "shaped", "identity"])
+@pytest.mark.parametrize("scheme", MODEL["initialisation"].literals)
 def test_every_initialisation_is_drawn_from_the_seed_alone(scheme: str) -> None:
     a = architecture(initialisation=scheme, head="free", block=[{"attention": {"bias": True}}, {"mlp": {"bias": True}}])
     torch.manual_seed(1)
@@ -60,8 +61,13 @@ def test_every_initialisation_is_drawn_from_the_seed_alone(scheme: str) -> None:
     assert any(not torch.equal(first[n], other[n]) for n in first)
     writes = first["steps.attention_0.operation.output.weight"]
     assert bool(writes.any()) != (scheme == "zero-output")
-    assert bool(first["steps.attention_0.operation.projections.query.weight"].any()) != (scheme == "shaped")
+    assert bool(first["steps.attention_0.operation.projections.query.weight"].any()) != (scheme in ("shaped", "simplified"))
     assert torch.equal(writes, torch.eye(16)) == (scheme == "identity")
+    values = first["steps.attention_0.operation.projections.value.weight"]
+    assert torch.equal(values, torch.eye(16)) == (scheme in ("identity", "simplified"))
+    if scheme in ("gpt2", "normal", "torch-ends"):  # what reads the tokens, writes to the stream and is the head
+        ends = first["embedding.weight"].std() > 0.5, first["head.weight"].std() > 0.1, writes.std() < 0.015
+        assert ends == (scheme == "torch-ends", scheme == "torch-ends", scheme != "normal")
     bias = first["steps.mlp_0.operation.up.bias"]
     assert bool(bias.any()) == (scheme == "torch") and bias.abs().max() <= 1 / 16**0.5
 

@@ -158,16 +158,22 @@ D = 8
 Weights = Mapping[str, torch.Tensor]
 
 
-def whole(model: str, sizes: dict[str, int]) -> tuple[Model, Weights]:
+def whole(model: str, sizes: dict[str, int], positions: str = "none") -> tuple[Model, Weights]:
     """A small model in float64, and its parameters by name."""
-    text = f"model: {{width: {D}, positions: none, final_norm: none, {model}}}"
+    text = f"model: {{width: {D}, positions: {positions}, final_norm: none, {model}}}"
     built = disturb(disturb(build(Space.parse(yamlfile.parse(text, "parity"), sizes).reference).double())).eval()
     return built, {name: p.detach() for name, p in built.named_parameters()}
 
 
-def agree(model: str, sizes: dict[str, int], block: Callable[[Weights, torch.Tensor], torch.Tensor]) -> None:
+def agree(
+    model: str,
+    sizes: dict[str, int],
+    block: Callable[[Weights, torch.Tensor], torch.Tensor],
+    positions: str = "none",
+    tolerance: float = 1e-11,
+) -> None:
     """A model computes what a block, written out, does to each sequence (L, D) between its read-in and its read-out."""
-    built, w = whole(model, sizes)
+    built, w = whole(model, sizes, positions)
     generator = torch.Generator().manual_seed(3)
     if "image" in sizes:
         pictures = torch.randn(2, 1, 8, 8, generator=generator, dtype=torch.float64)
@@ -182,7 +188,7 @@ def agree(model: str, sizes: dict[str, int], block: Callable[[Weights, torch.Ten
         made = built(vectors)
     expected = expected @ w["head.weight"].T + w["head.bias"]
     assert made.dtype == torch.float64 and expected.abs().max() > 0.1
-    torch.testing.assert_close(made, expected, atol=1e-11, rtol=1e-11)
+    torch.testing.assert_close(made, expected, atol=tolerance, rtol=tolerance)
 
 
 def ln(w: Weights, name: str, x: torch.Tensor, eps: float = 1e-5) -> torch.Tensor:
@@ -384,6 +390,63 @@ def test_differential_attention_is_its_equations() -> None:
         return x
 
     agree("depth: 2, block: [{attention: {heads: 2, second: differential, head_norm: rms}}]", CAUSAL, block)
+
+
+def turned(x: torch.Tensor) -> torch.Tensor:
+    """Rotary positions, one pair of entries and one token at a time: (u_i, u_(i+n)) turned by l 10000^(-i/n), n half the entries."""
+    y, n = x.clone(), x.shape[1] // 2
+    for l, i in ((l, i) for l in range(len(x)) for i in range(n)):  # noqa: E741
+        c, s = math.cos(l * 10000 ** (-i / n)), math.sin(l * 10000 ** (-i / n))
+        y[l, i], y[l, i + n] = x[l, i] * c - x[l, i + n] * s, x[l, i + n] * c + x[l, i] * s
+    return y
+
+
+def rms(x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+    return x / torch.sqrt((x**2).mean(-1, keepdim=True) + 1e-5) * gain
+
+
+ROPE = {"positions": "rope", "tolerance": 1e-6}  # its angles are of single precision
+
+
+@pytest.mark.parametrize("norm", ["none", "rms"])
+def test_differential_attention_turns_each_half_by_itself(norm: str) -> None:
+    # q.view(L, 2 H, P / 2), then the norm of a head, then apply_rotary_emb, then the two maps of a head  (Ye et al. 2024, their code)
+    def block(w: Weights, x: torch.Tensor) -> torch.Tensor:
+        name = "steps.attention_0.operation"
+        n = ln(w, "steps.attention_0.norm", x)
+        q, k = (heads(linear(w, f"{name}.projections.{p}", n), 4) for p in ("query", "key"))  # twice as many heads
+        v = heads(linear(w, f"{name}.projections.value", n), 2)
+        if norm == "rms":
+            q, k = [rms(u, w[f"{name}.query_gain"]) for u in q], [rms(u, w[f"{name}.key_gain"]) for u in k]
+        q, k = [turned(u) for u in q], [turned(u) for u in k]
+        A = [softmax(a @ b.T / math.sqrt(a.shape[1]), True) for a, b in zip(q, k, strict=True)]
+        return x + out(w, 0, [(A[2 * h] - 0.5 * A[2 * h + 1]) @ v[h] for h in range(2)])
+
+    agree(f"depth: 1, block: [{{attention: {{heads: 2, second: 0.5, qk_norm: {norm}}}}}]", CAUSAL, block, **ROPE)
+
+
+def test_queries_and_keys_are_normed_before_they_are_turned() -> None:
+    # q = q_norm(q_proj(x)), k = k_norm(k_proj(x)), then apply_rotary_pos_emb  (Qwen3, Gemma 3; one gain for all heads)
+    def block(w: Weights, x: torch.Tensor) -> torch.Tensor:
+        name = "steps.attention_0.operation"
+        n = ln(w, "steps.attention_0.norm", x)
+        q, k, v = (heads(linear(w, f"{name}.projections.{p}", n), 2) for p in ("query", "key", "value"))
+        q, k = [turned(rms(u, w[f"{name}.query_gain"])) for u in q], [turned(rms(u, w[f"{name}.key_gain"])) for u in k]
+        return x + out(w, 0, [softmax(a @ b.T / math.sqrt(D / 2), True) @ c for a, b, c in zip(q, k, v, strict=True)])
+
+    agree("depth: 1, block: [{attention: {heads: 2, qk_norm: rms}}]", CAUSAL, block, **ROPE)
+
+
+def test_cosines_are_sharpened_by_the_root_of_their_entries() -> None:
+    # sqrt(P) cos(q, k): softmax_scale = sqrt(head_dim) of unit queries and keys  (Loshchilov et al. 2024, nGPT, with its gains at 1)
+    def block(w: Weights, x: torch.Tensor) -> torch.Tensor:
+        name = "steps.attention_0.operation"
+        n = ln(w, "steps.attention_0.norm", x)
+        q, k, v = (heads(linear(w, f"{name}.projections.{p}", n), 2) for p in ("query", "key", "value"))
+        cos = [turned(a / a.norm(dim=1, keepdim=True)) @ turned(b / b.norm(dim=1, keepdim=True)).T for a, b in zip(q, k, strict=True)]
+        return x + out(w, 0, [softmax(math.sqrt(D / 2) * c, True) @ vh for c, vh in zip(cos, v, strict=True)])
+
+    agree("depth: 1, block: [{attention: {heads: 2, qk_norm: l2}}]", CAUSAL, block, **ROPE)
 
 
 def test_gfsa_is_its_equations() -> None:

@@ -142,7 +142,8 @@ def cases() -> list[Any]:
         "multi-query-identity": {"block": [{"attention": {"kv_heads": 1, "identity": -1}}]},
     }
     models |= {
-        f"initialisation-{name}": {"initialisation": name, "block": ["attention", "mlp"]} for name in ("torch", "zero-output", "shaped")
+        f"initialisation-{name}": {"initialisation": name, "block": ["attention", "mlp"]}
+        for name in ("torch", "zero-output", "shaped", "normal", "torch-ends", "simplified")
     }
     found += [pytest.param(({"depth": 2, **model}, SIZES), id=name) for name, model in models.items()]
     found.append(pytest.param(({"blocks": {"repeat": 2, "of": ["attention", "mlp"], "tied": True}}, SIZES), id="tied"))
@@ -409,6 +410,63 @@ def test_scale_cap_and_norms_act_on_the_scores() -> None:
     q, k = (u / (u.square().mean(-1, keepdim=True) + 1e-5).sqrt() for u in (q, k))
     scores = float(rms.learned_scale.detach()) * (q * g) @ (k * f).transpose(1, 2)
     close(rms(X, flow()), scores.masked_fill(~C5.bool(), -math.inf).softmax(-1) @ v)
+
+
+RELATIVE: list[dict[str, Any]] = [
+    {"qkv": "tied"},
+    {"qkv": "shared-kv", "kv_heads": 1},
+    {"qkv": "shared-qk", "scale": "learned"},
+    {"kv_heads": 1},
+    {"scale": "learned", "softcap": 2},
+    {"bias": True, "diagonal": False},
+]
+
+
+@pytest.mark.parametrize("second", [0, 0.5])
+@pytest.mark.parametrize("qk_norm", ["none", "l2", "rms"])
+@pytest.mark.parametrize("heads", [2, 4], ids=["odd halves", "halves of one pair"])
+def test_scores_of_like_tokens_under_rope_depend_on_their_distance_alone(heads: int, qk_norm: str, second: float) -> None:
+    width = {2: 12, 4: 16}[heads]
+    site = dataclasses.replace(SITE, width=width, rotates=True)
+    place = Flow(Rotary(site, base=20.0))
+    x = torch.randn(1, 1, width, generator=torch.Generator().manual_seed(1), dtype=torch.float64).expand(1, 8, width)
+    for options in RELATIVE:
+        module = made("mixer", {"attention": {"heads": heads, "qk_norm": qk_norm, "second": second, **options}}, site)
+        q, k = module.queries_and_keys(x, module.values_of(x, place), place)
+        assert q.shape == ((2, heads, 8, width // heads // 2) if second else (1, heads, 8, width // heads))
+        scores = (q @ k.mT).flatten(0, 1).detach()
+        for distance in range(-7, 8):
+            spread = scores.diagonal(distance, 1, 2)
+            assert (spread - spread[:, :1]).abs().max() < 1e-5 * scores.abs().max(), (options, distance)
+        assert all(float((s[0] - s[0, 0]).abs().max()) > 1e-3 * float(s.abs().max()) for s in scores), "places are told apart"
+
+
+def test_each_half_of_a_head_is_normed_by_itself_where_there_is_a_second_map() -> None:
+    module = made("mixer", {"attention": {"heads": 2, "qk_norm": "rms", "second": 0.6}})
+    assert module.query_gain.shape == (2,)
+    q, k, v = ((X @ p.weight.detach().T).view(2, 5, 2, 4) for p in module.projections.values())
+    rms = lambda u, g: u / (u.square().mean(-1, keepdim=True) + 1e-5).sqrt() * g.detach()  # noqa: E731
+    A = []
+    for half in (slice(0, 2), slice(2, 4)):
+        s = torch.einsum("bihp,bjhp->bhij", rms(q[..., half], module.query_gain), rms(k[..., half], module.key_gain)) / math.sqrt(2)
+        A.append(s.masked_fill(~C5.bool(), -math.inf).softmax(-1))
+    close(module(X, flow()), mixed(module, A[0] - 0.6 * A[1], v))
+
+
+@pytest.mark.parametrize("second", [0, 0.5])
+@pytest.mark.parametrize("qkv", ["free", "tied"])
+def test_scores_start_at_unit_variance_under_either_norm_so_that_attention_is_not_uniform(qkv: str, second: float) -> None:
+    site = Site(512, 64)
+    x = torch.randn(1, 64, 512, generator=torch.Generator().manual_seed(0))
+    for options in ({"qk_norm": "l2"}, {"qk_norm": "l2", "scale": "learned"}, {"qk_norm": "rms"}, {"qk_norm": "rms", "scale": "learned"}):
+        torch.manual_seed(0)
+        module = module_of("mixer", part_from_plain("mixer", {"attention": {"heads": 4, "qkv": qkv, "second": second, **options}}), site)
+        q, k = module.queries_and_keys(x, module.values_of(x, flow()), flow())
+        scores = (q @ k.mT * module.scale).flatten(0, 1).detach()
+        others = ~torch.eye(64, dtype=torch.bool)
+        assert 0.8 < float(scores[:, others].std()) < 1.2, options
+    fixed = made("mixer", {"attention": {"heads": 4, "qk_norm": "l2", "scale": 3}})
+    assert fixed.scale == 3
 
 
 def test_grouped_keys_and_values_are_repeated_for_their_queries() -> None:

@@ -4,6 +4,7 @@ table of docs/presets.md anew."""
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import resource
 import shlex
@@ -18,7 +19,7 @@ import torch
 from aotsearch import yamlfile
 from aotsearch.architecture import Architecture
 from aotsearch.cost import breakdown, cost
-from aotsearch.model import Model
+from aotsearch.model import Model, build
 from aotsearch.space import Space
 from aotsearch.study import Study, load
 
@@ -212,6 +213,132 @@ def test_a_preset_computes_at_a_small_size(name: str) -> None:
     }
     shapes = {"language": (2, 8, 256), "vision": (2, 5), "regression": (2, 8, 1)}
     assert model(inputs[kind]).shape == shapes[kind]
+
+
+# Initial values, by the code of each source: the name of a tensor -> (mean, standard deviation), of D the width, N the layers and F the
+# inputs of a matrix (for a bias, of its matrix).
+Start = Callable[[int, int, int], tuple[float, float]]
+
+
+def normal(std: float, mean: float = 0.0) -> Start:
+    return lambda D, N, F: (mean, std)
+
+
+def smaller(D: int, N: int, F: int) -> tuple[float, float]:  # c_proj.weight, N(0, (0.02 / sqrt(2 n_layer))^2)
+    return 0.0, 0.02 / math.sqrt(2 * N)
+
+
+def uniform(D: int, N: int, F: int) -> tuple[float, float]:  # torch.nn.Linear and Conv2d, U(-1, 1) / sqrt(F)
+    return 0.0, 1 / math.sqrt(3 * F)
+
+
+def he(D: int, N: int, F: int) -> tuple[float, float]:  # kaiming_uniform of a matrix with F inputs
+    return 0.0, math.sqrt(2 / F)
+
+
+def he_of_width(D: int, N: int, F: int) -> tuple[float, float]:  # flax's, of a matrix (D, 4 D): its rows are the inputs
+    return 0.0, math.sqrt(2 / D)
+
+
+def identity(D: int, N: int, F: int) -> tuple[float, float]:
+    return 1 / D, math.sqrt(1 / D - 1 / D**2)
+
+
+ZERO, ONE, SMALL = normal(0.0), normal(0.0, 1.0), normal(0.02)
+NORMS = {r"(steps\.\w+\.norm|final_norm)\.gain": ONE, r"(steps\.\w+\.norm|final_norm)\.bias": ZERO}
+READS = r"steps\.\w+\.operation\.(projections\.\w+|subspace|up|gate)\."
+OUTPUT = r"steps\.\w+\.operation\.output\."
+TABLES = r"embedding\.weight|positions\.table"
+BIASES = {READS + "bias|" + OUTPUT + "bias": ZERO}
+GPT2: dict[str, Start] = {TABLES: SMALL, READS + "weight": SMALL, OUTPUT + "weight": smaller, **NORMS, **BIASES}
+IN_CONTEXT: dict[str, Start] = {**GPT2, r"(embedding\.map|head)\.(weight|bias)": uniform}
+TORCH: dict[str, Start] = {
+    r"positions\.table|pooling\.token": normal(1.0),
+    r"embedding\.map\.(weight|bias)|head\.(weight|bias)": uniform,
+    r"embedding\.(before|after)\.weight": ONE,
+    r"embedding\.(before|after)\.bias": ZERO,
+    f"({READS}|{OUTPUT})(weight|bias)": uniform,
+    r"steps\.ista_\d+\.operation\.dictionary": he,
+    **NORMS,
+}
+UNSCALED: dict[str, Start] = {f"({READS}|{OUTPUT})weight|head\\.weight": SMALL, r"head\.bias": ZERO, **NORMS, **BIASES}
+ALPHA: dict[str, Start] = {
+    **UNSCALED,
+    r"positions\.table": SMALL,
+    r"pooling\.token": normal(1e-6),
+    r"embedding\.map\.weight": he,
+    r"embedding\.map\.bias": ZERO,
+    r"steps\.dictionary_\d+\.operation\.(dictionary|decoder)_DF": he_of_width,
+}
+TIMM: dict[str, Start] = {
+    **UNSCALED,
+    r"positions\.table": SMALL,
+    r"pooling\.token": normal(1e-6),
+    r"embedding\.map\.(weight|bias)": uniform,
+}
+XCIT: dict[str, Start] = {
+    **UNSCALED,
+    r"embedding\.layers\.(0|3|6|9)\.weight": uniform,
+    r"embedding\.layers\.(1|4|7|10)\.weight": ONE,
+    r"embedding\.layers\.(1|4|7|10)\.bias": ZERO,
+    r"positions\.map\.(weight|bias)": uniform,
+    r"pooling\.token|pooling\.blocks\.\d\.(query|key|value|output|up|down)\.weight": SMALL,
+    r"pooling\.blocks\.\d\.(gain_\d|norm_\d\.weight)|steps\.\w+\.(operation\.temperature|join\.gain)": ONE,
+    r"pooling\.blocks\.\d\.\w+\.bias": ZERO,
+}
+SIMPLIFIED: dict[str, Start] = {
+    TABLES: SMALL,
+    r"steps\.attention_\d+\.operation\.projections\.query\.weight": ZERO,
+    r"steps\.attention_\d+\.operation\.projections\.value\.weight": identity,
+    r"steps\.(attention_\d+\.operation\.projections\.key|mlp_\d+\.operation\.(up|output))\.weight": SMALL,
+    r"steps\.attention_\d+\.operation\.(map|identity)\.raw": ONE,
+    r"steps\.attention_\d+\.operation\.uniform\.raw": normal(0.0, -1.0),
+    r"steps\.mlp_\d+\.join\.size": normal(0.0, 0.1),
+    **NORMS,
+    **BIASES,
+}
+HUGGING_FACE, NANO = "transformers, modeling_gpt2.py", "karpathy/nanoGPT, model.py"
+CRATES, TOSTS = "Ma-Lab-Berkeley/CRATE, model/crate.py", "Stargazer1209/ToST, tost_vision/tost.py"
+PARK = "dtsip/in-context-learning, src/models.py (the code that Park et al. build on), with GPT2Model of transformers"
+STARTS: dict[str, tuple[str, dict[str, Start]]] = {
+    "gpt2": (HUGGING_FACE, GPT2),
+    **dict.fromkeys(("nanogpt", "laplacian_gpt"), (NANO, GPT2)),
+    **dict.fromkeys(("aot_mssa_language_base", "aot_mssa_language_medium", "aot_mhsa_language_base"), (NANO, GPT2)),
+    "laplacian_gpt2": (NANO, {**GPT2, r"steps\.attention_0\.operation\.identity\.raw": ZERO}),
+    **dict.fromkeys(("aot_icl_mssa", "aot_icl_mhsa", "icl_gpt2"), (PARK, IN_CONTEXT)),
+    **dict.fromkeys(("crate_tiny", "crate_small", "crate_base", "crate_large"), (CRATES, TORCH)),
+    **dict.fromkeys(("aot_mssa_vision", "aot_mhsa_vision"), (CRATES, TORCH)),
+    "laplacian_vit": ("InfProbSciX/phd, code/probdr_ext/imagenet.py", TORCH),
+    "crate_alpha_base": ("UCSC-VLAA/CRATE-alpha, models/crate.py", ALPHA),
+    **dict.fromkeys(("tost_tiny", "tost_small"), (TOSTS, XCIT)),
+    **dict.fromkeys(("vit_tiny", "vit_small"), ("timm, vision_transformer.py", TIMM)),
+    "simplified_block": ("bobby-he/simplified_transformers, model_utils.py, model=skipless-parallel", SIMPLIFIED),
+    "llama_like": ("transformers, modeling_llama.py", {TABLES: SMALL, **UNSCALED}),
+}
+
+
+def test_every_tensor_of_a_preset_starts_as_in_its_source(name: str) -> None:
+    D, N = 96, 3
+    task = {
+        "language": "task={language: {data: python-stdlib, context: 64}}",
+        "vision": "task={vision: {data: {hub: x}, image: 32, channels: 3, classes: 50}}",
+        "regression": "task={regression: {inputs: 20, points: 41}}",
+    }
+    kind = next(iter(load(FOLDER / f"{name}.yaml").plain["task"]))
+    overrides = [task[kind], f"grammar.model.width={D}", "grammar.heads=4"]
+    overrides += ["grammar.groups=2"] if name == "llama_like" else []
+    overrides += [f"grammar.rest={N - 1}"] if name == "simplified_block" else [f"grammar.model.depth={N}"]
+    found = dict(build(load(FOLDER / f"{name}.yaml", overrides).reference, seed=5).named_parameters())
+    source, table = STARTS[name]
+    for tensor, parameter in found.items():
+        matches = [start for pattern, start in table.items() if re.fullmatch(pattern, tensor)]
+        assert len(matches) == 1, f"{source} has {len(matches)} rules for {tensor}"
+        weight = found.get(tensor.removesuffix("bias") + "weight", parameter) if tensor.endswith("bias") else parameter
+        mean, std = matches[0](D, N, weight[0].numel() if weight.ndim else 1)
+        values, n = parameter.detach().double().flatten(), parameter.numel()
+        assert abs(float(values.mean()) - mean) <= 6 * std / math.sqrt(n) + 1e-7, (tensor, source)
+        if n > 1:
+            assert abs(float(values.std(correction=0)) - std) <= 6 * std / math.sqrt(2 * n) + 1e-7 * (std > 1e-5), (tensor, source)
 
 
 def test_the_table_is_what_the_presets_cost() -> None:

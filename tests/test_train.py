@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from aotsearch import trial
+from aotsearch import trial, yamlfile
 from aotsearch.design import Arm
 from aotsearch.model import build
+from aotsearch.parts.site import decayed, decays, drawn
+from aotsearch.space import Space
 from aotsearch.study import Study, load
-from aotsearch.train import Diverged, Grant, evaluate, learning_rate, train
+from aotsearch.train import Diverged, Grant, evaluate, learning_rate, optimiser, train
 
 
 def plan(study: Study, seed: int = 0, **training: Any) -> dict[str, Any]:
@@ -68,6 +71,37 @@ def test_only_matrices_decay(study_file: Path) -> None:
     train(model, study.task, training, 0, Grant(1), lambda _: None)
     torch.testing.assert_close(model.embedding.weight, before[0] * 0.9, atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(gain, before[1], atol=1e-6, rtol=1e-6)
+
+
+def test_what_decays_is_what_its_source_decays() -> None:
+    language, image = {"vocabulary": 11, "context": 8}, {"image": 8, "channels": 2, "classes": 5}
+    sets = {"inputs": 16, "outputs": 16, "context": 8}
+    models: list[tuple[str, dict[str, int], set[str]]] = [  # what is spared though it has two dimensions or more
+        ("depth: 2, block: [{attention: {bias: true, memory: 2, scale: learned}}, mlp]", language, set()),  # nanoGPT decays tables
+        ("depth: 1, block: [{attention: {second: differential, head_norm: rms, qk_norm: rms, heads: 2}}, glu]", language, set()),
+        ("depth: 1, join: layerscale, block: [tssa, linear]", language, {"steps.tssa_0.operation.offset_HL"}),
+        ("depth: 1, block: [attention, mlp]", sets, set()),
+        ("depth: 1, pooling: class-token, block: [attention, ista]", image, {"positions.table"}),  # timm, big_vision
+        ("depth: 1, pooling: class-attention, positions: fourier, embedding: {stem: {size: 4}}, block: [tssa, mlp]", image, set()),
+        (
+            "depth: 1, positions: none, block: [{attention: {qkv: tied}}, dictionary]",  # CRATE-alpha: kernels alone
+            image,
+            {f"steps.dictionary_0.operation.{name}_DF" for name in ("dictionary", "decoder")},
+        ),
+    ]
+    for text, sizes, spared in models:
+        model = build(Space.parse(yamlfile.parse(f"model: {{width: 16, {text}}}", "f"), sizes).reference)
+        adam = optimiser(model, {"weight_decay": 0.1, "learning_rate": 1.0, "beta1": 0.9, "beta2": 0.99})
+        names = {id(p): name for name, p in model.named_parameters()}
+        decaying = {names[id(p)] for g in adam.param_groups if g["weight_decay"] > 0 for p in g["params"]}
+        assert sorted(id(p) for g in adam.param_groups for p in g["params"]) == sorted(names)  # each once
+        assert decaying == {name for name, p in model.named_parameters() if p.ndim >= 2} - spared, text
+
+
+def test_a_part_may_say_that_a_vector_decays_and_a_table_does_not() -> None:
+    vector, table = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3, 3))
+    assert not decays(vector) and decays(table)
+    assert decays(decayed(vector, True)) and not decays(decayed(drawn(table, 0.02), False))
 
 
 def test_a_loss_that_is_not_finite_is_divergence(study_file: Path) -> None:

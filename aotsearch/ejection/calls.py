@@ -16,7 +16,7 @@ from aotsearch.ejection.dataflow import collapsed, loads, simple, stores, substi
 from aotsearch.ejection.expressions import Expressions, Folded
 from aotsearch.ejection.form import Code, Unsupported, construction, owned, source_of, stateful, torchs, word_of
 from aotsearch.ejection.values import Known, is_pure, literal
-from aotsearch.parts.site import Flow, drawn
+from aotsearch.parts.site import Flow, decayed, drawn
 
 Given = dict[str, Folded]  # parameter -> what a call gives it
 
@@ -60,6 +60,8 @@ class Calls(Expressions):
             return self._constructed(node, target, arguments, keywords)
         if target is drawn:
             return self._drawn(node, arguments), None
+        if target is decayed:  # an optimiser's matter, which the file has not
+            return node.args[0], None
         if isinstance(target, types.FunctionType) and owned(target):
             return self._helped(node, target, arguments, keywords)
         return node, None

@@ -22,7 +22,7 @@ from aotsearch.ejection.program import Program
 from aotsearch.ejection.source import WIDTH, docstring, wrapped
 from aotsearch.errors import one_line
 from aotsearch.glossary import plain
-from aotsearch.model import Step
+from aotsearch.model import UNSCALED, Step
 from aotsearch.parts.site import Flow
 
 NOUNS = {
@@ -336,7 +336,7 @@ def header(architecture: Architecture, title: str, weights: str, parameters: int
 # ---- functions that every file has
 
 
-def initialise(scheme: str, layers: int, own: Sequence[str], biases: bool, architecture: Architecture) -> str:
+def initialise(scheme: str, layers: int, own: Sequence[str], biases: bool, left: Sequence[str], architecture: Architecture) -> str:
     """The function that draws the initial values of matrices.
 
     Args:
@@ -344,10 +344,13 @@ def initialise(scheme: str, layers: int, own: Sequence[str], biases: bool, archi
         layers: The N of the scheme.
         own: Ends of the names of matrices that it leaves as they are.
         biases: Whether some matrix has a bias.
+        left: Beginnings of the names of what stays as torch's own modules start it.
         architecture: The model.
     """
     zero = "; their biases 0" if biases else ""
     spared = " Those that their class draws itself stay." if own else ""
+    spared += " What reads the input and the head start as in torch.nn." if "head." in left else ""
+    spared += " What maps the input starts as in torch.nn." if left and "head." not in left else ""
     after: list[str] = []
     if scheme == "torch":
         told = f"Draw the initial values of matrices as torch.nn.Linear does: U(-1, 1) / sqrt(inputs).{spared}"
@@ -355,6 +358,10 @@ def initialise(scheme: str, layers: int, own: Sequence[str], biases: bool, archi
         body = ["bound = 1 / math.sqrt(parameter[0].numel())", "parameter.uniform_(-bound, bound)"]
         if architecture.embedding.word == "token":
             after = ["    model.embedding.weight.normal_()"]
+    elif scheme in UNSCALED:
+        told = f"Draw the initial values of matrices: N(0, 0.02^2){zero}.{spared}"
+        source = "Source: timm's vision transformer, XCiT, Llama of Hugging Face."
+        body = ["parameter.normal_(0.0, 0.02)"]
     else:
         told = f"Draw the initial values of matrices: N(0, 0.02^2), those that write to the stream over sqrt(2 * {layers}){zero}.{spared}"
         source = "Source: Radford et al. 2019 (GPT-2), as in nanoGPT."
@@ -364,17 +371,29 @@ def initialise(scheme: str, layers: int, own: Sequence[str], biases: bool, archi
     elif scheme == "shaped":
         body += ['if name.endswith("query.weight"):  # attention starts uniform', "    parameter.zero_()"]
         source = "Source: Radford et al. 2019 (GPT-2); He and Hofmann 2023, arXiv:2311.01906."
+    elif scheme == "simplified":
+        body += ['if name.endswith("query.weight"):  # attention starts uniform', "    parameter.zero_()"]
+        body += [
+            'if name.endswith("value.weight") and parameter.shape == parameter.T.shape:',
+            "    parameter.copy_(torch.eye(len(parameter)))",
+        ]
+        source = "Source: He and Hofmann 2023, arXiv:2311.01906, and its code."
     elif scheme == "identity":
         body.append('if name.startswith("steps.") and parameter.shape == parameter.T.shape:')
         body.append("    parameter.copy_(torch.eye(len(parameter)))  # subspaces are blocks of coordinates")
-    named = bool(own) or any("name." in line for line in body)  # else by the parameters alone
+    if biases and scheme != "torch":
+        after = ['        elif name.endswith("bias"):', "            parameter.zero_()"]
+    if scheme == "torch-ends" and architecture.embedding.word == "token":
+        after += ["    model.embedding.weight.normal_()"]
+    named = bool(own) or bool(left) or any("name." in line for line in [*body, *after])  # else by the parameters alone
     ends = ", ".join(f'"{end}"' for end in own)
     lines = ["@torch.no_grad()", "def initialise(model: nn.Module) -> None:", *docstring("\n".join([*_summary(told, 1), "", source]), 1)]
     lines += wrapped(f"    own = ({ends}{',' if len(own) == 1 else ''})") if own else []
     lines.append(f"    for {'name, parameter in model.named_parameters' if named else 'parameter in model.parameters'}():")
+    if left:
+        starts = f"({', '.join(json.dumps(start) for start in left)})" if len(left) > 1 else json.dumps(left[0])
+        lines += [f"        if name.startswith({starts}):", "            continue"]
     lines.append(f"        if parameter.ndim > 1{' and not name.endswith(own)' if own else ''}:")
-    if biases and scheme != "torch":
-        after = ['        elif name.endswith("bias"):', "            parameter.zero_()"]
     return "\n".join([*lines, *(" " * 12 + line for line in body), *after])
 
 

@@ -29,7 +29,7 @@ from aotsearch.ejection.form import Code, Form, Unsupported, needed, recorded, s
 from aotsearch.ejection.program import Program
 from aotsearch.ejection.source import INDENT, bindings, clone, definition, docstring, expression, text, wrapped
 from aotsearch.errors import InputError, RunError, one_line
-from aotsearch.model import INITIAL_STD, Model, Step
+from aotsearch.model import INITIAL_STD, Model, Step, as_torch
 
 STREAM, BESIDE, FLOW = "x_BLD", "z_BLD", "flow"  # as Model.forward calls them
 TOKENS = 24  # of the inputs that a text is proved on
@@ -432,7 +432,15 @@ class _File:
         mixers = sum(bool(self.model.steps[name].mixes) for name in order)
         plain = (nn.Linear, nn.Conv1d, nn.Conv2d)
         biases = any(isinstance(m, plain) and m.bias is not None for m in self.model.modules())
-        return prose.initialise(scheme, max(mixers, len(order) - mixers, 1), self._own_values(scheme), biases, self.architecture)
+        layers = max(mixers, len(order) - mixers, 1)
+        return prose.initialise(scheme, layers, self._own_values(scheme), biases, self._left(scheme), self.architecture)
+
+    def _left(self, scheme: str) -> list[str]:
+        """Beginnings of the names of the matrices and biases that stay as torch's modules start them, where others do not."""
+        if scheme == "torch":
+            return []
+        left = (n for n, p in self.model.named_parameters() if p.ndim > 1 and as_torch(scheme, n) and not hasattr(p, "initial_std"))
+        return sorted({name.partition(".")[0] + "." for name in left})
 
     def _own_values(self, scheme: str) -> list[str]:
         """Ends of the names of matrices that their class draws in a way of its own."""

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from aotsearch.errors import InputError
 from aotsearch.parts.coefficient import Differential, Follows
 from aotsearch.parts.score import Linear, Softmax
-from aotsearch.parts.site import Flow, Site, drawn
+from aotsearch.parts.site import Flow, Site, decayed, drawn
 from aotsearch.registry import Coefficient, Count, Divisor, Flag, Natural, Number, Positive, Score, word
 
 TERMS = ("map", "identity", "uniform", "square", "second", "first", "exclusive")
@@ -61,10 +61,13 @@ class Attention(nn.Module):
     2023, arXiv:2311.01906; value-SkipInit: He et al. 2023, arXiv:2302.10322; uniform: Wang et al. 2022, arXiv:2203.05962; square: Choi
     et al. 2023, arXiv:2312.04234; second: Ye et al. 2024, arXiv:2410.05258; first: Nguyen et al. 2023, arXiv:2312.00751; values: Zhou
     et al. 2024, arXiv:2410.17897; exclusive: Zhai 2026, arXiv:2603.09078; gate: Qiu et al. 2025, arXiv:2505.06708; kv_heads: Ainslie et
-    al. 2023, arXiv:2305.13245; memory: Sukhbaatar et al. 2019, arXiv:1907.01470; qk_norm: Henry et al. 2020, arXiv:2010.04245.
+    al. 2023, arXiv:2305.13245; memory: Sukhbaatar et al. 2019, arXiv:1907.01470; qk_norm: `l2` Henry et al. 2020, arXiv:2010.04245, and
+    Loshchilov et al. 2024, arXiv:2410.01131; `rms` Yang et al. 2025, arXiv:2505.09388 (Qwen3); softcap: Gemma Team 2024, arXiv:2408.00118.
     Differs: for `tied` the output W_h is free, as in the authors' code, unless `output: transposed` asks for U_h^T as in the equation;
     scores are scaled by 1 / sqrt(P), which the equation leaves out, unless `scale: 1`. The `second` map halves the queries and keys of
-    each head, where the source halves the number of heads: {heads: H/2} is the same. The vectors of `memory` are not scaled.
+    each head, where the source halves the number of heads: {heads: H/2} is the same. As there each half is normed and turned by itself,
+    with one gain for both. The vectors of `memory` are not scaled, normed or turned, and start as matrices do (source: unit variance).
+    Under `l2` the scale is nGPT's sqrt(P), without its gains per entry; Henry et al. learn one number from log2(L^2 - L).
 
     Args:
         heads: Number of heads (of subspaces, where tied) H; divides width.
@@ -73,9 +76,10 @@ class Attention(nn.Module):
         value: Whether the values are projected, or x itself.
         output: W_h: `free`; `transposed`, U_h^T of the tied projection; or `identity`, the heads side by side.
         bias: Whether the projections add a bias; `output` has it at W_h alone.
-        scale: What scores are multiplied by: `sqrt` is 1 / sqrt(P); `learned` is one number per head that starts there.
-        qk_norm: Queries and keys on the unit sphere (`l2`; a learned scale then starts at sqrt(P)), or at unit root mean square with
-            a learned gain (`rms`).
+        scale: What scores are multiplied by: `sqrt` is 1 / sqrt(P), under `qk_norm: l2` sqrt(P), so that the scores of independent queries
+            and keys of unit variance have unit variance; `learned` is one number per head that starts there. P is halved by `second`.
+        qk_norm: Queries and keys on the unit sphere (`l2`), or at unit root mean square with a learned gain (`rms`), before they are turned
+            by their place.
         softcap: Scores s become cap tanh(s / cap).
         score: How scores become weights.
         map: Coefficient b of the attention map A.
@@ -90,7 +94,8 @@ class Attention(nn.Module):
         head_norm: Whether the output of each head is brought to unit root mean square, times a learned gain; with `second:
             differential` also times 1 - start, as in its source.
         gate: Whether the output is multiplied by sigmoid(x W_g), one number per head or per element.
-        memory: How many learned keys and values stand beside those of the tokens, for each head.
+        memory: How many learned keys and values stand beside those of the tokens, for each head; they decay as the matrices of the
+            MLP whose place they take.
 
     Requires:
         kv_heads == 'all' or heads % kv_heads == 0
@@ -168,13 +173,13 @@ class Attention(nn.Module):
             )
         self.softcap = softcap
         self.qk_norm = qk_norm if self.attends else "none"
-        if self.qk_norm == "rms":
-            self.query_gain = nn.Parameter(torch.ones(self.size))
-            self.key_gain = nn.Parameter(torch.ones(self.size))
         scored = self.size // 2 if present(second) else self.size  # entries that a score sums over
-        self.scale = 1.0 if scale == "learned" else scored**-0.5 if scale == "sqrt" else scale
-        start = scored**0.5 if qk_norm == "l2" else scored**-0.5
-        self.learned_scale = nn.Parameter(torch.full((heads,), start)) if scale == "learned" and self.attends else None
+        if self.qk_norm == "rms":
+            self.query_gain = nn.Parameter(torch.ones(scored))
+            self.key_gain = nn.Parameter(torch.ones(scored))
+        usual = scored**0.5 if qk_norm == "l2" else scored**-0.5
+        self.scale = 1.0 if scale == "learned" else usual if scale == "sqrt" else scale
+        self.learned_scale = nn.Parameter(torch.full((heads,), usual)) if scale == "learned" and self.attends else None
         self.diagonal = diagonal
         self.memory = memory if self.attends else 0
         if self.memory > 0:
@@ -194,8 +199,8 @@ class Attention(nn.Module):
         if self.attends:
             q_BHLP, k_BHLP = self.queries_and_keys(x_BLD, v_BHLP, flow)
             if present(self.second):
-                q_BHLP, other_q_BHLP = q_BHLP.chunk(2, dim=-1)
-                k_BHLP, other_k_BHLP = k_BHLP.chunk(2, dim=-1)
+                q_BHLP, other_q_BHLP = q_BHLP.chunk(2)
+                k_BHLP, other_k_BHLP = k_BHLP.chunk(2)
             a_BHLP = self.attend(q_BHLP, k_BHLP, v_BHLP, flow)  # A V
             y_BHLP = a_BHLP if self.map == 1 else value_of(self.map) * a_BHLP
             if present(self.square):  # A^2 V = A (A V)
@@ -250,7 +255,8 @@ class Attention(nn.Module):
         return v_BHLP
 
     def queries_and_keys(self, x_BLD: torch.Tensor, v_BHLP: torch.Tensor, flow: Flow) -> tuple[torch.Tensor, torch.Tensor]:
-        """Queries and keys (B, H, L, P), placed, normalised and, where the scale is learned, scaled."""
+        """Queries and keys (B, H, L, P), normed, placed and, where the scale is learned, scaled. With a second map they are
+        (2 B, H, L, P / 2): those of the first halves, then those of the second."""
         if self.qkv == "tied":
             q_BHLP, k_BHLP = v_BHLP, v_BHLP
         elif self.qkv == "shared-qk":
@@ -264,13 +270,15 @@ class Attention(nn.Module):
             k_BHLP = self.heads_of(self.projections["key"](x_BLD))
             if self.repeats > 1:
                 k_BHLP = k_BHLP.repeat_interleave(self.repeats, dim=1)
-        if self.rotates:
-            q_BHLP, k_BHLP = flow.positions.rotate(q_BHLP), flow.positions.rotate(k_BHLP)
+        if present(self.second):  # before the norm and the turn: a half is a head of its own
+            q_BHLP, k_BHLP = torch.cat(q_BHLP.chunk(2, dim=-1)), torch.cat(k_BHLP.chunk(2, dim=-1))
         if self.qk_norm == "l2":
             q_BHLP, k_BHLP = F.normalize(q_BHLP, dim=-1), F.normalize(k_BHLP, dim=-1)
         if self.qk_norm == "rms":
-            q_BHLP = F.rms_norm(q_BHLP, (self.size,), self.query_gain, 1e-5)
-            k_BHLP = F.rms_norm(k_BHLP, (self.size,), self.key_gain, 1e-5)
+            q_BHLP = F.rms_norm(q_BHLP, self.query_gain.shape, self.query_gain, 1e-5)
+            k_BHLP = F.rms_norm(k_BHLP, self.key_gain.shape, self.key_gain, 1e-5)
+        if self.rotates:  # after the norm, whose gain would else tell places apart
+            q_BHLP, k_BHLP = flow.positions.rotate(q_BHLP), flow.positions.rotate(k_BHLP)
         if self.learned_scale is not None:
             q_BHLP = q_BHLP * self.learned_scale.view(-1, 1, 1)
         return q_BHLP, k_BHLP
@@ -349,7 +357,7 @@ class TokenStatistics(nn.Module):
     the second moment (P,) of head h. In a causal model sums run over the tokens seen, and b_hl is added to each normalised square.
     Cost is linear in L.
 
-    Source: Wu et al. 2024, arXiv:2412.17810 (ToST), after its code for vision and for language.
+    Source: Wu et al. 2024, arXiv:2412.17810 (ToST), after its code for vision and for language, where weight decay spares t and b.
 
     Args:
         heads: Number of heads (subspaces) H; divides width.
@@ -364,7 +372,7 @@ class TokenStatistics(nn.Module):
         self.heads, self.causal = heads, site.causal
         self.subspace = nn.Linear(site.width, site.width, bias=bias)
         self.temperature = nn.Parameter(torch.ones(heads))
-        self.offset_HL = drawn(nn.Parameter(torch.zeros(heads, site.tokens)), 0.0) if site.causal else None
+        self.offset_HL = decayed(drawn(nn.Parameter(torch.zeros(heads, site.tokens)), 0.0), False) if site.causal else None
         self.output = nn.Linear(site.width, site.width, bias=bias)
 
     def forward(self, x_BLD: torch.Tensor, flow: Flow) -> torch.Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from aotsearch.parts.site import Site, drawn
+from aotsearch.parts.site import Site, decayed, drawn
 from aotsearch.registry import Count, Flag, Positive, word
 
 
@@ -163,8 +163,10 @@ class Dictionary(nn.Module):
 
     D and D_out are (D, F), F = expand * D, eta the step, lambda the sparsity: the channel operation of CRATE-alpha.
 
-    Source: Yang et al. 2024, arXiv:2405.20299 (CRATE-alpha), after its code (expand 4, two steps, eta = lambda = 0.1).
-    Differs: the dictionaries start normal with the variance of the source's uniform (He et al. 2015).
+    Source: Yang et al. 2024, arXiv:2405.20299 (CRATE-alpha), after the code it was trained with (expand 4, two steps, eta = lambda = 0.1;
+    both dictionaries from He et al. 2015 with D as the number of inputs, and spared by weight decay, which acts on kernels; in its code
+    for inference, in torch, the number of inputs is F for both).
+    Differs: the dictionaries start normal with the variance 2 / D of the source's uniform.
 
     Args:
         expand: Atoms F as a multiple of width; F is rounded to a whole number.
@@ -187,8 +189,9 @@ class Dictionary(nn.Module):
         super().__init__()
         self.steps, self.step, self.sparsity = steps, step, sparsity
         atoms = max(1, round(expand * site.width))
-        self.dictionary_DF = drawn(nn.Parameter(torch.zeros(site.width, atoms)), math.sqrt(2 / site.width))
-        self.decoder_DF = drawn(nn.Parameter(torch.zeros(site.width, atoms)), math.sqrt(2 / atoms)) if decoupled else None
+        std = math.sqrt(2 / site.width)
+        self.dictionary_DF = decayed(drawn(nn.Parameter(torch.zeros(site.width, atoms)), std), False)
+        self.decoder_DF = decayed(drawn(nn.Parameter(torch.zeros(site.width, atoms)), std), False) if decoupled else None
 
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
         z_BLF = F.relu(self.step * (x_BLD @ self.dictionary_DF) - self.step * self.sparsity)

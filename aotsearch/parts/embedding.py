@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from aotsearch.parts.site import Site
-from aotsearch.registry import Count, Flag, word
+from aotsearch.parts.site import Site, drawn
+from aotsearch.registry import Count, Flag, Positive, word
 
 
 @word("embedding", "token")
@@ -46,17 +46,22 @@ class Patch(nn.Module):
     Args:
         size: Side of a patch in pixels.
         norms: Whether there is a LayerNorm before and after the map, or only `after` it.
+        std: Standard deviation of the initial values of W; b then starts at 0. `model` leaves both to the model's
+            initialisation.
 
     Requires:
         image % size == 0
     """
 
-    def __init__(self, site: Site, *, size: Count = 2, norms: Flag | Literal["after"] = False):
+    def __init__(self, site: Site, *, size: Count = 2, norms: Flag | Literal["after"] = False, std: Positive | Literal["model"] = "model"):
         super().__init__()
         self.size = size
         entries = site.sizes["channels"] * size * size
         self.before = nn.LayerNorm(entries) if norms is True else None
         self.map = nn.Linear(entries, site.width)
+        if std != "model":
+            self.map.weight = drawn(nn.Parameter(torch.zeros(site.width, entries)), std)
+            self.map.bias = drawn(nn.Parameter(torch.zeros(site.width)), 0.0)
         self.after = nn.LayerNorm(site.width) if norms is not False else None
 
     def tokens(self, image: int) -> int:

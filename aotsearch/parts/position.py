@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from aotsearch.parts.site import Site, drawn
+from aotsearch.parts.site import Site, decayed, drawn
 from aotsearch.registry import Count, Positive, word
 
 
@@ -44,7 +44,7 @@ class Learned(Positions):
 
     x_l <- x_l + p_l,   l < context
 
-    Source: Radford et al. 2019 (GPT-2).
+    Source: Radford et al. 2019 (GPT-2). Weight decay acts on it as in nanoGPT; on images it does not, as in timm and big_vision.
 
     Args:
         std: Standard deviation of its initial values.
@@ -52,7 +52,7 @@ class Learned(Positions):
 
     def __init__(self, site: Site, *, std: Positive = 0.02):
         super().__init__()
-        self.table = drawn(nn.Parameter(torch.zeros(site.tokens, site.width)), std)
+        self.table = decayed(drawn(nn.Parameter(torch.zeros(site.tokens, site.width)), std), "image" not in site.sizes)
 
     def embed(self, x_BLD: torch.Tensor) -> torch.Tensor:
         return x_BLD + self.table[: x_BLD.shape[1]]

@@ -55,3 +55,17 @@ def drawn(parameter: nn.Parameter, std: float) -> nn.Parameter:
     """A parameter whose initial values are normal with this standard deviation, whatever the model's initialisation; 0 keeps zeros."""
     parameter.initial_std = std  # type: ignore[attr-defined]
     return parameter
+
+
+def decayed(parameter: nn.Parameter, decays: bool) -> nn.Parameter:
+    """A parameter of which its part says whether weight decay acts on it, whatever its dimensions."""
+    parameter.decays = decays  # type: ignore[attr-defined]
+    return parameter
+
+
+def decays(parameter: nn.Parameter) -> bool:
+    """Whether weight decay acts on a parameter: what its part declares; else on matrices and kernels, not on vectors and scalars.
+
+    Source: nanoGPT, where token and position tables decay too.
+    """
+    return bool(getattr(parameter, "decays", parameter.ndim >= 2))
