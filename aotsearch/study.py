@@ -95,7 +95,10 @@ class Resources(Settings):
     """What one trial is granted."""
 
     cpus: Count = Field(1, description="processors, which is also the number of threads")
-    gpus: float | Literal["auto"] = Field("auto", description="GPUs, or a share of one; auto is one where there is one")
+    gpus: Fraction | Literal["auto"] = Field("auto", description="one GPU, a share of one, or 0; auto is one where there is one")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the forward pass (weights stay float32); auto is bfloat16 on a GPU, float32 on a processor"
+    )
 
 
 class StudySettings(Settings):
@@ -251,14 +254,15 @@ class Study:
         return by_name[name]
 
     def training(self, rate: float | None = None) -> dict[str, Any]:
-        """Everything besides architecture, task and seed that decides a trial's numbers.
+        """Everything besides architecture, task and seed that decides a trial's numbers; the precision where it is not left to the device.
 
         Args:
             rate: The learning rate, where it is tuned; by default the middle one of the list.
         """
         s = self.settings
         given = s.learning_rate.tune[len(s.learning_rate.tune) // 2] if isinstance(s.learning_rate, Tuning) else s.learning_rate
-        return {**s.budget.model_dump(), "learning_rate": rate or given, **s.optimiser.model_dump()}
+        precision = {} if s.resources.precision == "auto" else {"precision": s.resources.precision}
+        return {**s.budget.model_dump(), "learning_rate": rate or given, **s.optimiser.model_dump(), **precision}
 
     @property
     def digest(self) -> str:

@@ -3,6 +3,10 @@
 AdamW, linear warm-up and cosine decay, clipped gradients, evaluation of the whole validation split. What is predicted, and what is lost by
 it, is the task's (`aotsearch.tasks.Task`). Batches are a function of seed and step, so two models under one seed see the same data in the
 same order.
+
+Weights, gradients and Adam's moments are float32 whatever the precision. In bfloat16 the forward pass and the loss of each step are under
+autocast, and each evaluation is, every one in a context of its own: autocast keeps its bfloat16 copies of the weights until the outermost
+context ends, so one around the whole loop would train on the first values for ever.
 """
 
 from __future__ import annotations
@@ -32,14 +36,14 @@ class Diverged(Exception):
 
 @dataclass(frozen=True)
 class Grant:
-    """The resources given to a trial, from which device and precision follow: bf16 autocast on a GPU, fp32 on processors."""
+    """The resources given to a trial."""
 
     threads: int
     device: str = "cpu"
 
-    @property
-    def precision(self) -> str:
-        return "bfloat16" if self.device.startswith("cuda") else "float32"
+    def precision(self, training: Mapping[str, Any]) -> str:
+        """The precision of a training on this device: the one it asks for, else bfloat16 on a GPU and float32 on processors."""
+        return str(training.get("precision") or ("float32" if self.device == "cpu" else "bfloat16"))
 
     @contextlib.contextmanager
     def use(self) -> Iterator[None]:
@@ -47,13 +51,14 @@ class Grant:
         threads = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
-            if self.precision == "float32":
-                yield
-            else:
-                with torch.autocast(self.device, dtype=torch.bfloat16):
-                    yield
+            yield
         finally:
             torch.set_num_threads(threads)
+
+
+def autocast(device: str, precision: str) -> torch.autocast:
+    """The context of one forward pass, or of one evaluation; in float32 it does nothing."""
+    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def learning_rate(step: int, training: Mapping[str, Any]) -> float:
@@ -94,13 +99,14 @@ def train(model: nn.Module, task: Task, training: Mapping[str, Any], seed: int, 
     evaluations = {round(steps * (i + 1) / training["evaluations"]) for i in range(training["evaluations"])}
     points = {math.ceil(steps * (i + 1) / CURVE) for i in range(CURVE)} | evaluations
     curve: list[Point] = []
+    precision = grant.precision(training)
     with grant.use():
         model.to(grant.device)
         adam = optimiser(model, training)
         total, last = torch.zeros((), device=grant.device), 0
         for step in range(steps):
             batch = task.batch(seed, step, training["batch"])
-            total += train_step(model, adam, task, batch, learning_rate(step, training), training["clip"])
+            total += train_step(model, adam, task, batch, learning_rate(step, training), training["clip"], precision)
             done = step + 1
             if done not in points:
                 continue
@@ -109,26 +115,29 @@ def train(model: nn.Module, task: Task, training: Mapping[str, Any], seed: int, 
             total.zero_()
             last = done
             if done in evaluations:
-                point |= _measured(model, task, seed, done, grant.device)
+                point |= _measured(model, task, seed, done, grant.device, precision)
             curve.append(point)
             report(point)
         if steps == 0:  # an untrained model is measured as it is
-            curve.append({"step": 0, **_measured(model, task, seed, 0, grant.device)})
+            curve.append({"step": 0, **_measured(model, task, seed, 0, grant.device, precision)})
             report(curve[-1])
     return curve
 
 
-def _measured(model: nn.Module, task: Task, seed: int, step: int, device: str) -> dict[str, float]:
-    measures = evaluate(model, task, task.validation(seed), device)
+def _measured(model: nn.Module, task: Task, seed: int, step: int, device: str, precision: str) -> dict[str, float]:
+    measures = evaluate(model, task, task.validation(seed), device, precision)
     _finite(measures["loss"], step)
     return measures
 
 
-def train_step(model: nn.Module, adam: torch.optim.Optimizer, task: Task, batch: Items, rate: float, clip: float) -> torch.Tensor:
+def train_step(
+    model: nn.Module, adam: torch.optim.Optimizer, task: Task, batch: Items, rate: float, clip: float, precision: str = "float32"
+) -> torch.Tensor:
     """One update; returns the loss before it, still on the device."""
     device = next(model.parameters()).device
     inputs, targets = (torch.from_numpy(a).to(device, non_blocking=True) for a in batch)
-    loss = task.loss(model(inputs), targets)
+    with autocast(device.type, precision):
+        loss = task.loss(model(inputs), targets)
     adam.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
     nn.utils.clip_grad_norm_(model.parameters(), clip)
@@ -139,22 +148,24 @@ def train_step(model: nn.Module, adam: torch.optim.Optimizer, task: Task, batch:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, task: Task, items: Items, device: str) -> dict[str, float]:
+def evaluate(model: nn.Module, task: Task, items: Items, device: str, precision: str = "float32") -> dict[str, float]:
     """The task's measures over all items, in passes of a fixed size."""
     inputs, targets = (torch.from_numpy(a) for a in items)
     model.eval()  # a batch norm uses what it has seen in training
     sums: dict[str, float] = collections.defaultdict(float)
     numbers: dict[str, int] = collections.defaultdict(int)
-    for x, y in zip(torch.split(inputs, task.chunk), torch.split(targets, task.chunk), strict=True):
-        for name, (total, number) in task.totals(model(x.to(device)), y.to(device)).items():
-            sums[name] += total.item()
-            numbers[name] += number
+    with autocast(device, precision):
+        for x, y in zip(torch.split(inputs, task.chunk), torch.split(targets, task.chunk), strict=True):
+            for name, (total, number) in task.totals(model(x.to(device)), y.to(device)).items():
+                sums[name] += total.item()
+                numbers[name] += number
     model.train()
     return task.measures({name: total / numbers[name] for name, total in sums.items()})
 
 
 def forecast(model: nn.Module, task: Task, training: Mapping[str, Any], grant: Grant) -> float:
     """Seconds that training this model will take, from a few timed steps and one timed evaluation batch."""
+    precision = grant.precision(training)
     with grant.use():
         model.to(grant.device)
         adam = optimiser(model, training)
@@ -162,11 +173,11 @@ def forecast(model: nn.Module, task: Task, training: Mapping[str, Any], grant: G
         times = []
         for _ in range(4):
             start = time.perf_counter()
-            train_step(model, adam, task, batch, 0.0, training["clip"]).item()
+            train_step(model, adam, task, batch, 0.0, training["clip"], precision).item()
             times.append(time.perf_counter() - start)
         inputs, targets = task.validation()
         start = time.perf_counter()
-        evaluate(model, task, (inputs[: task.chunk], targets[: task.chunk]), grant.device)
+        evaluate(model, task, (inputs[: task.chunk], targets[: task.chunk]), grant.device, precision)
         evaluation = (time.perf_counter() - start) * len(inputs) / min(task.chunk, len(inputs))
     return float(min(times[1:]) * training["steps"] + evaluation * training["evaluations"])
 

@@ -126,7 +126,7 @@ def run(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Pat
         "traceback": trace,
         "seconds": round(time.perf_counter() - started, 3),
         "device": grant.device.partition(":")[0],
-        "precision": grant.precision,
+        "precision": grant.precision(trial["training"]),
         "threads": grant.threads,
         "process": os.getpid(),
     }
@@ -135,15 +135,16 @@ def run(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Pat
 def _after(model: Model, task: Task, trial: Mapping[str, Any], grant: Grant) -> dict[str, Any]:
     """What is measured of a trained model besides its loss: the test split, every layer, every layer removed."""
     found: dict[str, Any] = {}
-    seed = trial["seed"]
+    seed, precision = trial["seed"], grant.precision(trial["training"])
     with grant.use():
         if trial.get("sealed"):
-            found["test"] = evaluate(model, task, task.test(seed), grant.device)
+            found["test"] = evaluate(model, task, task.test(seed), grant.device, precision)
         if trial.get("diagnostics"):
             inputs, targets = (torch.from_numpy(items[:DIAGNOSED]).to(grant.device) for items in task.validation(seed))
             found["diagnostics"] = probe.measure(model, inputs, trial["diagnostics"], lambda m: task.loss(m(inputs), targets))
         if trial.get("knock_out"):
-            rows = probe.knock_out(model, lambda m: evaluate(m, task, task.validation(seed), grant.device)[task.measure])
+            validation = task.validation(seed)
+            rows = probe.knock_out(model, lambda m: evaluate(m, task, validation, grant.device, precision)[task.measure])
             found["knock_out"] = [dataclasses.asdict(row) for row in rows]
     return found
 
