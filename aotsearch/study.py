@@ -100,6 +100,19 @@ class Resources(Settings):
         "auto", description="of the forward pass (weights stay float32); auto is bfloat16 on a GPU, float32 on a processor"
     )
 
+    def share(self, gpus: float) -> float:
+        """The GPUs of a trial where there are so many."""
+        return float(min(1, gpus)) if self.gpus == "auto" else self.gpus
+
+    def room(self, cpus: float, gpus: float) -> int:
+        """How many trials there is room for at once on so many processors and GPUs; a trial lies on one GPU, whole or in part."""
+        share, room = self.share(gpus), int(cpus // self.cpus)
+        return min(room, int(1 / share) * int(gpus)) if share else room
+
+    def lack(self, cpus: float, gpus: float) -> str:
+        """What is wrong where there is room for no trial."""
+        return f"a trial asks for {self.cpus} cpus and {self.share(gpus):g} gpus (study.resources), there are {cpus:g} and {gpus:g}"
+
 
 class StudySettings(Settings):
     """The `study` section."""

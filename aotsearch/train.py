@@ -12,19 +12,22 @@ context ends, so one around the whole loop would train on the first values for e
 from __future__ import annotations
 
 import collections
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import weakref
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from aotsearch import device as devices
+from aotsearch.device import Grant as Grant
+from aotsearch.device import autocast
 from aotsearch.tasks import Items, Task
 
 CURVE = 20  # points at which the training loss is written down
+FUSED = ("cpu", "cuda")  # devices on which Adam is one kernel in every torch that we run on; not for complex parameters
 
 Point = dict[str, float]
 Report = Callable[[Point], None]
@@ -32,33 +35,6 @@ Report = Callable[[Point], None]
 
 class Diverged(Exception):
     """The loss is not finite."""
-
-
-@dataclass(frozen=True)
-class Grant:
-    """The resources given to a trial."""
-
-    threads: int
-    device: str = "cpu"
-
-    def precision(self, training: Mapping[str, Any]) -> str:
-        """The precision of a training on this device: the one it asks for, else bfloat16 on a GPU and float32 on processors."""
-        return str(training.get("precision") or ("float32" if self.device == "cpu" else "bfloat16"))
-
-    @contextlib.contextmanager
-    def use(self) -> Iterator[None]:
-        """Compute with these resources, and restore torch's settings after."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
-
-
-def autocast(device: str, precision: str) -> torch.autocast:
-    """The context of one forward pass, or of one evaluation; in float32 it does nothing."""
-    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def learning_rate(step: int, training: Mapping[str, Any]) -> float:
@@ -83,7 +59,8 @@ def optimiser(model: nn.Module, training: Mapping[str, Any]) -> torch.optim.Adam
         {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
     ]
     groups = [g for g in groups if g["params"]]
-    return torch.optim.AdamW(groups, lr=training["learning_rate"], betas=(training["beta1"], training["beta2"]), fused=True)
+    fused = all(p.is_floating_point() and p.device.type in FUSED for p in model.parameters())
+    return torch.optim.AdamW(groups, lr=training["learning_rate"], betas=(training["beta1"], training["beta2"]), fused=fused)
 
 
 def train(model: nn.Module, task: Task, training: Mapping[str, Any], seed: int, grant: Grant, report: Report) -> list[Point]:
@@ -103,7 +80,7 @@ def train(model: nn.Module, task: Task, training: Mapping[str, Any], seed: int, 
     with grant.use():
         model.to(grant.device)
         adam = optimiser(model, training)
-        total, last = torch.zeros((), device=grant.device), 0
+        total, last = torch.zeros((), device=grant.device), 0  # in float32, as losses are in every precision
         for step in range(steps):
             batch = task.batch(seed, step, training["batch"])
             total += train_step(model, adam, task, batch, learning_rate(step, training), training["clip"], precision)
@@ -135,7 +112,7 @@ def train_step(
 ) -> torch.Tensor:
     """One update; returns the loss before it, still on the device."""
     device = next(model.parameters()).device
-    inputs, targets = (torch.from_numpy(a).to(device, non_blocking=True) for a in batch)
+    inputs, targets = (devices.put(a, device) for a in batch)
     with autocast(device.type, precision):
         loss = task.loss(model(inputs), targets)
     adam.zero_grad(set_to_none=True)
@@ -147,24 +124,52 @@ def train_step(
     return loss.detach()
 
 
+_fits: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()  # items of a pass, of models for which a chunk is too large
+
+
 @torch.no_grad()
 def evaluate(model: nn.Module, task: Task, items: Items, device: str, precision: str = "float32") -> dict[str, float]:
-    """The task's measures over all items, in passes of a fixed size."""
-    inputs, targets = (torch.from_numpy(a) for a in items)
-    model.eval()  # a batch norm uses what it has seen in training
-    sums: dict[str, float] = collections.defaultdict(float)
+    """The task's measures over all items, in passes of a fixed size; where one does not fit in memory, of half that size from then on.
+
+    Sums over passes are in float64, so measures do not depend on their size but by rounding. The device is waited for once, at the end.
+    """
+    inputs, targets = items
+    sums: dict[str, torch.Tensor] = {}
     numbers: dict[str, int] = collections.defaultdict(int)
+    model.eval()  # a batch norm uses what it has seen in training
+    size, done = min(_fits.get(model, task.chunk), len(inputs)), 0
     with autocast(device, precision):
-        for x, y in zip(torch.split(inputs, task.chunk), torch.split(targets, task.chunk), strict=True):
-            for name, (total, number) in task.totals(model(x.to(device)), y.to(device)).items():
-                sums[name] += total.item()
+        while done < len(inputs):
+            totals = _totals(model, task, (inputs[done : done + size], targets[done : done + size]), device)
+            if totals is None:
+                devices.release(device)
+                size = _fits[model] = -(-size // 2)
+                continue
+            done += size
+            for name, (total, number) in totals.items():
+                sums[name] = sums[name] + total.double() if name in sums else total.double()
                 numbers[name] += number
     model.train()
-    return task.measures({name: total / numbers[name] for name, total in sums.items()})
+    return task.measures({name: total.item() / numbers[name] for name, total in sums.items()})
+
+
+def _totals(model: nn.Module, task: Task, items: Items, device: str) -> dict[str, tuple[torch.Tensor, int]] | None:
+    """The task's totals of one pass; None where it does not fit in memory, and fewer items may."""
+    inputs, targets = items
+    try:
+        return task.totals(model(devices.put(inputs, device)), devices.put(targets, device))
+    except (RuntimeError, MemoryError) as e:
+        if len(inputs) == 1 or not devices.out_of_memory(e):
+            raise
+        return None  # the error is gone by then, and with it what its traceback holds
 
 
 def forecast(model: nn.Module, task: Task, training: Mapping[str, Any], grant: Grant) -> float:
     """Seconds that training this model will take, from a few timed steps and one timed evaluation batch."""
+    return devices.alike_if_possible(grant, lambda g: _forecast(model, task, training, g))
+
+
+def _forecast(model: nn.Module, task: Task, training: Mapping[str, Any], grant: Grant) -> float:
     precision = grant.precision(training)
     with grant.use():
         model.to(grant.device)
@@ -173,7 +178,8 @@ def forecast(model: nn.Module, task: Task, training: Mapping[str, Any], grant: G
         times = []
         for _ in range(4):
             start = time.perf_counter()
-            train_step(model, adam, task, batch, 0.0, training["clip"], precision).item()
+            train_step(model, adam, task, batch, 0.0, training["clip"], precision)
+            devices.wait(grant.device)  # for the whole step: the loss is known before its gradients are
             times.append(time.perf_counter() - start)
         inputs, targets = task.validation()
         start = time.perf_counter()

@@ -19,9 +19,9 @@ import torch
 
 from aotsearch import yamlfile
 from aotsearch.cost import cost
+from aotsearch.device import Grant, autocast
 from aotsearch.model import build
 from aotsearch.space import Space
-from aotsearch.train import Grant, autocast
 
 VARIANTS: dict[str, str] = {
     "plain": "attention",
