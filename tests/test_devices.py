@@ -224,8 +224,12 @@ class Full(torch.nn.Module):
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError, MemoryError])
-def test_an_evaluation_that_does_not_fit_goes_on_in_smaller_passes(study_file: Path, error: type[Exception]) -> None:
+def test_an_evaluation_that_does_not_fit_goes_on_in_smaller_passes(
+    study_file: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
     study = load(study_file)
+    released: list[str] = []
+    monkeypatch.setattr(devices, "release", released.append)
     x, y = study.task.validation()
     items = x[:50], y[:50]
     expected = evaluate(build(study.reference), study.task, items, "cpu")
@@ -233,6 +237,7 @@ def test_an_evaluation_that_does_not_fit_goes_on_in_smaller_passes(study_file: P
     assert evaluate(tight, study.task, items, "cpu")["loss"] == pytest.approx(expected["loss"], rel=1e-6)
     assert sum(n for n in tight.passes if n <= 20) == len(items[0])  # every item once
     failed = sum(n > 20 for n in tight.passes)
+    assert released == ["cpu"] * failed
     evaluate(tight, study.task, items, "cpu")
     assert failed == sum(n > 20 for n in tight.passes)  # the size that fits is kept for the model
     with pytest.raises(error):
