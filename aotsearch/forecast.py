@@ -7,11 +7,10 @@ from typing import Any
 
 from aotsearch.cost import cost, training_bytes, training_cost
 from aotsearch.design import Arm, order
+from aotsearch.device import Grant, gpus_here
 from aotsearch.model import build
 from aotsearch.progress import clock
-from aotsearch.runner import local_device
 from aotsearch.study import Study
-from aotsearch.train import Grant
 from aotsearch.train import forecast as measure
 
 STARTUP_S = 25.0  # Ray, MLflow and the report, on a laptop
@@ -21,11 +20,12 @@ def forecast(study: Study, workers: int | None = None) -> dict[str, Any]:
     """Every trial with what it costs, and the seconds of the whole with `workers` at a time.
 
     What is decided only as the study runs is counted apart: tuning, a search and its confirmation, seeds beyond the first ones.
+    A study that is meant for a larger machine is measured on this one, and `lacking` says so.
     """
     s = study.settings
-    cpus = os.cpu_count() or 1
-    at_once = workers or max(1, cpus // s.resources.cpus)
-    grant = Grant(s.resources.cpus, local_device(s.resources.gpus))
+    r, cpus, gpus = s.resources, os.cpu_count() or 1, gpus_here()
+    at_once = r.room(workers * r.cpus if workers else cpus, gpus)
+    grant = Grant(min(r.cpus, cpus), "cuda" if gpus and r.share(gpus) else "cpu")
     study.task.prepare()
     arms = {arm.name: arm for arm in study.arms()}
     seconds: dict[str, float] = {}
@@ -36,7 +36,8 @@ def forecast(study: Study, workers: int | None = None) -> dict[str, Any]:
     costs = {name: _costs(arm, s.budget.batch) | {"seconds": seconds[arm.architecture.digest]} for name, arm in arms.items()}
     trials = [{"arm": name, "seed": seed, **costs[name]} for name, seed in order(list(arms), s.first_seeds)]
     one_seed = sum(seconds.values())  # arms that are one model are trained once
-    document: dict[str, Any] = {"trials": trials, "workers": at_once, "aliases": dict(study.design.aliases)}
+    document: dict[str, Any] = {"trials": trials, "workers": max(1, at_once), "aliases": dict(study.design.aliases)}
+    document |= {"device": grant.device, "lacking": "" if at_once else r.lack(cpus, gpus)}
     document |= {"arms": list(arms), "models": len(seconds)}
     total = one_seed * len(s.first_seeds)
     if s.tuning:
@@ -48,7 +49,7 @@ def forecast(study: Study, workers: int | None = None) -> dict[str, Any]:
     if s.design == "search":  # the architectures are not known yet: each is taken to cost what the reference does
         document["search_seconds"] = round(one_seed * s.search.trials, 1)
         total += document["search_seconds"] + one_seed * len(s.first_seeds) * s.search.confirm
-    document["seconds"] = round(total / at_once + STARTUP_S, 1)
+    document["seconds"] = round(total / document["workers"] + STARTUP_S, 1)
     return document
 
 
@@ -102,5 +103,7 @@ def table(document: dict[str, Any]) -> str:
         lines.append(f"the search itself: about {clock(document['search_seconds'])} of training before early stopping")
     shared = f" of {document['models']} models" if document["models"] < len(first) else ""
     lines.append(f"{len(first)} arms{shared}, {document['workers']} trials at a time: about {clock(document['seconds'])}")
+    if document["lacking"]:
+        lines.append(f"This machine can not run it: {document['lacking']}. Times are of this machine's {document['device']}.")
     lines.append("Memory: weights, gradients, Adam's moments and the activations of a batch in float32, of one trial.")
     return "\n".join(lines)

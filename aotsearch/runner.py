@@ -29,7 +29,7 @@ from aotsearch.errors import AotsearchError, InputError, RunError
 from aotsearch.ledger import FAILED, Ledger
 from aotsearch.progress import Progress
 from aotsearch.rates import TUNE_SEED, Rate, beyond, chosen, used
-from aotsearch.study import Study
+from aotsearch.study import Resources, Study
 
 SEARCH_SEED = 10_000  # search trials run under this seed plus the sampler's, so that the seeds of the study stay fresh
 PACKAGES = ("aotsearch", "torch", "ray", "optuna", "mlflow", "numpy", "pandas", "scipy")
@@ -330,11 +330,11 @@ class _Run:
 
         r, checkpoints = self.study.settings.resources, self.folder / "checkpoints"
         if self.options.local:
-            schedule.run_local(work, self, local_device(r.gpus), r.cpus, checkpoints)
+            schedule.run_local(work, self, local_device(r), r.cpus, checkpoints)
             return
         if self.cluster is None:
             self.progress.say("starting Ray ...")
-            self.cluster = schedule.Cluster(self.options.address, self.options.workers, r.cpus, r.gpus)
+            self.cluster = schedule.Cluster(self.options.address, self.options.workers, r)
             self.progress.say(f"Ray runs {self.cluster.workers} trials at a time")
         self.cluster.run(work, self, checkpoints)
 
@@ -402,11 +402,18 @@ class _Say(logging.Handler):
         self.progress.say(record.getMessage())
 
 
-def local_device(gpus: float | str) -> str:
-    """The device of a run in this process: a GPU if one is there and not refused."""
-    import torch
+def local_device(resources: Resources) -> str:
+    """The device of a run in this process: a GPU if one is there and not refused, the first of several.
 
-    return "cuda" if gpus and torch.cuda.is_available() else "cpu"
+    Raises:
+        InputError: this machine has less than a trial is granted.
+    """
+    from aotsearch.device import gpus_here
+
+    cpus, gpus = os.cpu_count() or 1, gpus_here()
+    if not resources.room(cpus, gpus):
+        raise InputError(resources.lack(cpus, gpus))
+    return "cuda" if resources.share(gpus) else "cpu"
 
 
 def versions() -> dict[str, str]:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from aotsearch.architecture import Architecture
 from aotsearch.errors import InputError, RunError
 from aotsearch.search import Proposer
+from aotsearch.study import Resources
 
 Trial = dict[str, Any]
 Record = dict[str, Any]
@@ -62,13 +63,15 @@ class Work:
 def run_local(work: Work, observer: Observer, device: str, threads: int, checkpoints: Path) -> None:
     """Execute in this process, one trial after another; neither Ray nor MLflow is needed."""
     from aotsearch import trial as trials
-    from aotsearch.train import Grant
+    from aotsearch.device import Grant
 
     grant = Grant(threads, device)
     if work.proposer is None:
         for trial in work.trials:
             observer.started(trial)
-            observer.finished(trials.run(trial, grant, lambda p, t=trial: observer.point(t, p), checkpoints))  # type: ignore[misc]
+            record = trials.run(trial, grant, lambda p, t=trial: observer.point(t, p), checkpoints)  # type: ignore[misc]
+            observer.finished(record)
+            _stop_if_lost(record)
         return
     assert work.plan is not None
     work.proposer.stop_early(work.evaluations, work.reduction)
@@ -89,12 +92,19 @@ def run_local(work: Work, observer: Observer, device: str, threads: int, checkpo
         record = trials.run(trial, grant, report, checkpoints)
         work.proposer.tell(record, work.measure)
         observer.finished(record)
+        _stop_if_lost(record)
+
+
+def _stop_if_lost(record: Record) -> None:
+    """In this process nothing can be computed after a device was lost; what is finished is kept."""
+    if record.get("device_lost"):
+        raise RunError(f"the device was lost ({record['message']}); run the same command again to go on with the next trial")
 
 
 class Cluster:
     """A Ray cluster for the time of a run: one started on this machine, or one that runs already."""
 
-    def __init__(self, address: str | None, workers: int | None, cpus: int, gpus: float | str):
+    def __init__(self, address: str | None, workers: int | None, resources: Resources):
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         try:
@@ -103,31 +113,32 @@ class Cluster:
             raise InputError("running through Ray needs the package ray; `pip install 'ray[tune]'`, or give --local") from None
         self._ray = ray
         logging.getLogger("ray").setLevel(logging.ERROR)
-        wanted = (workers or max(1, (os.cpu_count() or 1) // cpus)) * cpus
+        cpus, here = resources.cpus, os.cpu_count() or 1
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
         if address is None:
-            quiet |= {"num_cpus": wanted, "include_dashboard": False, "object_store_memory": 128 << 20}
+            from aotsearch.device import gpus_here
+
+            if not resources.room(here, gpus_here()):
+                raise InputError(resources.lack(here, gpus_here()))
+            wanted = (workers or here // cpus) * cpus
+            quiet |= {"num_cpus": wanted, "num_gpus": gpus_here(), "include_dashboard": False, "object_store_memory": 128 << 20}
         try:
             ray.init(address=address or "local", **quiet)
         except Exception as e:  # noqa: BLE001 (connection, configuration and start-up errors of many kinds)
             raise RunError(f"Ray did not start at {address or 'this machine'}: {' '.join(str(e).split())[:300]}") from None
         try:
-            self._size(workers, cpus, gpus)
+            self._size(workers, resources)
         except InputError:
             self.close()
             raise
 
-    def _size(self, workers: int | None, cpus: int, gpus: float | str) -> None:
+    def _size(self, workers: int | None, resources: Resources) -> None:
         has = self._ray.cluster_resources()
-        self.cpus = cpus
-        self.gpus = float(min(1, has.get("GPU", 0)) if gpus == "auto" else gpus)
-        room = int(has.get("CPU", 0) // cpus)
-        if self.gpus:
-            room = min(room, int(has.get("GPU", 0) / self.gpus))
+        cpus, gpus = has.get("CPU", 0), has.get("GPU", 0)
+        self.cpus, self.gpus = resources.cpus, resources.share(gpus)
+        room = resources.room(cpus, gpus)
         if not room:
-            raise InputError(
-                f"a trial asks for {cpus} cpus and {self.gpus:g} gpus, the cluster has {has.get('CPU', 0):g} and {has.get('GPU', 0):g}"
-            )
+            raise InputError(resources.lack(cpus, gpus))
         self.workers = min(workers or room, room)
 
     def close(self) -> None:
@@ -149,7 +160,7 @@ class Cluster:
                 time_attr="evaluation", metric="loss", mode="min", max_t=work.evaluations + 1, reduction_factor=work.reduction
             )
         scratch = tempfile.mkdtemp(prefix="aotsearch-")
-        config: dict[str, Any] = {"threads": self.cpus, "checkpoints": str(checkpoints)}
+        config: dict[str, Any] = {"threads": self.cpus, "share": self.gpus, "checkpoints": str(checkpoints)}
         if searcher is None:
             config["trial"] = tune.grid_search(list(work.trials))
         tuner = tune.Tuner(
@@ -181,11 +192,12 @@ def _trainable(config: dict[str, Any]) -> None:
     from ray import tune
 
     from aotsearch import trial as trials
-    from aotsearch.train import Grant
+    from aotsearch.device import Grant
 
     trial = config["trial"]
     # what was granted decides, not what the machine has: without a grant Ray does not hide the GPUs (ray#54928)
-    grant = Grant(config["threads"], "cuda" if ray.get_gpu_ids() else "cpu")
+    on_gpu = bool(ray.get_gpu_ids())  # of those that are granted the first is `cuda`, whatever its number on the machine
+    grant = Grant(config["threads"], "cuda" if on_gpu else "cpu", config["share"] if on_gpu else 1.0)
     points: list[Mapping[str, float]] = []
     evaluations = 0
 
@@ -200,6 +212,8 @@ def _trainable(config: dict[str, Any]) -> None:
     record = trials.run(trial, grant, report, Path(config["checkpoints"]))
     loss = record["measures"].get("loss", float("inf"))
     tune.report({"points": list(points), "record": record, "loss": loss, "evaluation": evaluations + 1})
+    if record.get("device_lost"):
+        raise RuntimeError("this process can compute no more; the next trial gets a new one")
 
 
 def _callback(work: Work, observer: Observer) -> Any:

@@ -96,7 +96,23 @@ class Resources(Settings):
     """What one trial is granted."""
 
     cpus: Count = Field(1, description="processors, which is also the number of threads")
-    gpus: float | Literal["auto"] = Field("auto", description="GPUs, or a share of one; auto is one where there is one")
+    gpus: Fraction | Literal["auto"] = Field("auto", description="one GPU, a share of one, or 0; auto is one where there is one")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the forward pass (weights stay float32); auto is bfloat16 on a GPU, float32 on a processor"
+    )
+
+    def share(self, gpus: float) -> float:
+        """The GPUs of a trial where there are so many."""
+        return float(min(1, gpus)) if self.gpus == "auto" else self.gpus
+
+    def room(self, cpus: float, gpus: float) -> int:
+        """How many trials there is room for at once on so many processors and GPUs; a trial lies on one GPU, whole or in part."""
+        share, room = self.share(gpus), int(cpus // self.cpus)
+        return min(room, int(1 / share) * int(gpus)) if share else room
+
+    def lack(self, cpus: float, gpus: float) -> str:
+        """What is wrong where there is room for no trial."""
+        return f"a trial asks for {self.cpus} cpus and {self.share(gpus):g} gpus (study.resources), there are {cpus:g} and {gpus:g}"
 
 
 class StudySettings(Settings):
@@ -256,14 +272,15 @@ class Study:
         return by_name[name]
 
     def training(self, rate: float | None = None) -> dict[str, Any]:
-        """Everything besides architecture, task and seed that decides a trial's numbers.
+        """Everything besides architecture, task and seed that decides a trial's numbers; the precision where it is not left to the device.
 
         Args:
             rate: The learning rate, where it is tuned; by default the middle one of the list.
         """
         s = self.settings
         given = s.learning_rate.tune[len(s.learning_rate.tune) // 2] if isinstance(s.learning_rate, Tuning) else s.learning_rate
-        return {**s.budget.model_dump(), "learning_rate": rate or given, **s.optimiser.model_dump()}
+        precision = {} if s.resources.precision == "auto" else {"precision": s.resources.precision}
+        return {**s.budget.model_dump(), "learning_rate": rate or given, **s.optimiser.model_dump(), **precision}
 
     @property
     def looks(self) -> Adaptive | None:

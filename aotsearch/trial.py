@@ -18,15 +18,17 @@ from typing import Any
 
 import torch
 
+from aotsearch import device as devices
 from aotsearch import probe, registry
 from aotsearch.architecture import Architecture
 from aotsearch.cost import cost
 from aotsearch.design import REFERENCE, Arm
+from aotsearch.device import Grant
 from aotsearch.errors import AotsearchError
 from aotsearch.model import Model, build
 from aotsearch.study import Study
 from aotsearch.tasks import Task
-from aotsearch.train import Diverged, Grant, Report, evaluate, train
+from aotsearch.train import Diverged, Report, evaluate, train
 
 DIAGNOSED = 32  # windows or images of the validation split on which layers are measured
 
@@ -91,22 +93,24 @@ def run(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Pat
         report: Called with every point of the curve; may raise Stopped.
         checkpoints: Folder for the trained weights, one file per trial.
     """
-    architecture = Architecture.from_dict(trial["architecture"], trial["decisions"])
     curve: list[dict[str, float]] = []
-    started = time.perf_counter()
+    started, used = time.perf_counter(), grant
 
     def keep(point: dict[str, float]) -> None:
         curve.append(point)
         report(point)
 
-    outcome, message, trace = "done", "", ""
+    def attempt(g: Grant) -> dict[str, Any]:
+        nonlocal used
+        used = g
+        curve.clear()
+        devices.begin_peak(g.device)
+        return _trained(trial, g, keep, checkpoints)
+
+    outcome, message, trace, lost = "done", "", "", False
     after: dict[str, Any] = {}
     try:
-        model, task = build(architecture, trial["seed"]), load_task(trial)
-        train(model, task, trial["training"], trial["seed"], grant, keep)
-        if checkpoints is not None:
-            _save(model, checkpoints / f"{trial['key']}.pt")
-        after = _after(model, task, trial, grant)
+        after = devices.alike_if_possible(grant, attempt)
     except Diverged as e:
         outcome, message = "diverged", str(e)
     except Stopped as e:
@@ -114,34 +118,49 @@ def run(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Pat
     except AotsearchError:
         raise  # the data or the disk, not the trial
     except Exception as e:  # noqa: BLE001 (any other error is the trial's result; SystemExit, by which Ray stops a trial, passes)
-        outcome = "out-of-memory" if _out_of_memory(e) else "failed"
+        outcome, lost = "out-of-memory" if devices.out_of_memory(e) else "failed", devices.lost(e)
         message, trace = f"{type(e).__name__}: {e}".splitlines()[0][:500], traceback.format_exc()
-        if grant.device != "cpu":
-            torch.cuda.empty_cache()
+    peak = None if lost else devices.peak(grant.device)
+    if not lost and (outcome == "out-of-memory" or devices.is_cuda(grant.device)):
+        devices.release(grant.device)  # only now: an error holds the model by its traceback
     return record(trial, outcome, curve) | {
         **after,
         "message": message,
         "traceback": trace,
         "seconds": round(time.perf_counter() - started, 3),
         "device": grant.device.partition(":")[0],
-        "precision": grant.precision,
+        "precision": grant.precision(trial["training"]),
         "threads": grant.threads,
+        "deterministic": used.deterministic,
+        "peak_memory": peak,
         "process": os.getpid(),
+        **({"device_lost": True} if lost else {}),
     }
+
+
+def _trained(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Path | None) -> dict[str, Any]:
+    """Train the model of a trial and return what is measured of it besides its curve; nothing of it is left in memory after."""
+    architecture = Architecture.from_dict(trial["architecture"], trial["decisions"])
+    model, task = build(architecture, trial["seed"]), load_task(trial)
+    train(model, task, trial["training"], trial["seed"], grant, report)
+    if checkpoints is not None:
+        _save(model, checkpoints / f"{trial['key']}.pt")
+    return _after(model, task, trial, grant)
 
 
 def _after(model: Model, task: Task, trial: Mapping[str, Any], grant: Grant) -> dict[str, Any]:
     """What is measured of a trained model besides its loss: the test split, every layer, every layer removed."""
     found: dict[str, Any] = {}
-    seed = trial["seed"]
+    seed, precision = trial["seed"], grant.precision(trial["training"])
     with grant.use():
         if trial.get("sealed"):
-            found["test"] = evaluate(model, task, task.test(seed), grant.device)
+            found["test"] = evaluate(model, task, task.test(seed), grant.device, precision)
         if trial.get("diagnostics"):
-            inputs, targets = (torch.from_numpy(items[:DIAGNOSED]).to(grant.device) for items in task.validation(seed))
+            inputs, targets = (devices.put(items[:DIAGNOSED], grant.device) for items in task.validation(seed))
             found["diagnostics"] = probe.measure(model, inputs, trial["diagnostics"], lambda m: task.loss(m(inputs), targets))
         if trial.get("knock_out"):
-            rows = probe.knock_out(model, lambda m: evaluate(m, task, task.validation(seed), grant.device)[task.measure])
+            validation = task.validation(seed)
+            rows = probe.knock_out(model, lambda m: evaluate(m, task, validation, grant.device, precision)[task.measure])
             found["knock_out"] = [dataclasses.asdict(row) for row in rows]
     return found
 
@@ -179,6 +198,7 @@ def record(trial: Mapping[str, Any], outcome: str, curve: list[dict[str, float]]
         "device": "",  # not known where a worker was stopped or lost; `run` knows
         "precision": "",
         "threads": 0,
+        "peak_memory": None,
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
@@ -204,7 +224,3 @@ def _save(model: torch.nn.Module, path: Path) -> None:
         made.replace(path)
     except (OSError, RuntimeError):  # torch's writer raises RuntimeError where the disk is full
         made.unlink(missing_ok=True)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
