@@ -7,6 +7,7 @@ from typing import Any
 
 from aotsearch.cost import cost, training_bytes, training_cost
 from aotsearch.design import Arm, order
+from aotsearch.exhibits import sizes
 from aotsearch.model import build
 from aotsearch.progress import clock
 from aotsearch.runner import local_device
@@ -26,7 +27,7 @@ def forecast(study: Study, workers: int | None = None) -> dict[str, Any]:
     cpus = os.cpu_count() or 1
     at_once = workers or max(1, cpus // s.resources.cpus)
     grant = Grant(s.resources.cpus, local_device(s.resources.gpus))
-    study.task.prepare()
+    facts = study.task.prepare()
     arms = {arm.name: arm for arm in study.arms()}
     seconds: dict[str, float] = {}
     measure(build(study.reference), study.task, study.training(), grant)  # the first steps of a process are slow
@@ -37,7 +38,7 @@ def forecast(study: Study, workers: int | None = None) -> dict[str, Any]:
     trials = [{"arm": name, "seed": seed, **costs[name]} for name, seed in order(list(arms), s.first_seeds)]
     one_seed = sum(seconds.values())  # arms that are one model are trained once
     document: dict[str, Any] = {"trials": trials, "workers": at_once, "aliases": dict(study.design.aliases)}
-    document |= {"arms": list(arms), "models": len(seconds)}
+    document |= {"arms": list(arms), "models": len(seconds), "data": facts}
     total = one_seed * len(s.first_seeds)
     if s.tuning:
         document["tuning_seconds"] = round(one_seed * len(s.tuning.tune) * s.tuning.seeds, 1)
@@ -98,5 +99,6 @@ def table(document: dict[str, Any]) -> str:
         lines.append(f"the search itself: about {clock(document['search_seconds'])} of training before early stopping")
     shared = f" of {document['models']} models" if document["models"] < len(first) else ""
     lines.append(f"{len(first)} arms{shared}, {document['workers']} trials at a time: about {clock(document['seconds'])}")
+    lines += [f"{name}: {text}" for name, text in (("data", sizes(document["data"])), ("split", document["data"].get("split"))) if text]
     lines.append("Memory: weights, gradients, Adam's moments and the activations of a batch in float32, of one trial.")
     return "\n".join(lines)

@@ -28,6 +28,8 @@ Shape = tuple[int, int, int]  # of one image
 RULE = 1  # raise it when the split or the facts change: it is part of the cache's address
 WHOLE = {"validation": 0.2, "test": 0.2}  # shares of data that comes without a test split
 TRAINING = {"validation": 0.1}  # share of the training images, where there is a test split
+SPLIT = "of each class 60 % train, 20 % validation, 20 % test, in the order of the hash of their numbers"
+SPLIT_OF_TRAINING = "of each class of the training images a tenth is validation, in the order of the hash of their numbers; test as given"
 BLOCK = 4096  # images worked on at a time
 FITTED = 5000  # images that the temperature of a baseline is chosen on
 
