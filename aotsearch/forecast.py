@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from aotsearch.architecture import Architecture
 from aotsearch.cost import cost, training_bytes, training_cost
 from aotsearch.design import Arm, order
 from aotsearch.exhibits import sizes
-from aotsearch.model import build
+from aotsearch.model import blaming, build
 from aotsearch.progress import clock
 from aotsearch.runner import local_device
 from aotsearch.study import Study
@@ -30,10 +31,10 @@ def forecast(study: Study, workers: int | None = None) -> dict[str, Any]:
     facts = study.task.prepare()
     arms = {arm.name: arm for arm in study.arms()}
     seconds: dict[str, float] = {}
-    measure(build(study.reference), study.task, study.training(), grant)  # the first steps of a process are slow
+    _seconds(study, study.reference, grant)  # the first steps of a process are slow
     for arm in arms.values():
         if arm.architecture.digest not in seconds:
-            seconds[arm.architecture.digest] = round(measure(build(arm.architecture), study.task, study.training(), grant), 2)
+            seconds[arm.architecture.digest] = round(_seconds(study, arm.architecture, grant), 2)
     costs = {name: _costs(arm, s.budget.batch) | {"seconds": seconds[arm.architecture.digest]} for name, arm in arms.items()}
     trials = [{"arm": name, "seed": seed, **costs[name]} for name, seed in order(list(arms), s.first_seeds)]
     one_seed = sum(seconds.values())  # arms that are one model are trained once
@@ -51,6 +52,12 @@ def forecast(study: Study, workers: int | None = None) -> dict[str, Any]:
         total += document["search_seconds"] + one_seed * len(s.first_seeds) * s.search.confirm
     document["seconds"] = round(total / at_once + STARTUP_S, 1)
     return document
+
+
+def _seconds(study: Study, architecture: Architecture, grant: Grant) -> float:
+    model = build(architecture)
+    with blaming(model):
+        return measure(model, study.task, study.training(), grant)
 
 
 def _costs(arm: Arm, batch: int) -> dict[str, Any]:

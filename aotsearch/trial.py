@@ -23,7 +23,7 @@ from aotsearch import probe, registry
 from aotsearch.architecture import Architecture
 from aotsearch.cost import cost
 from aotsearch.design import REFERENCE, Arm
-from aotsearch.errors import AotsearchError
+from aotsearch.errors import AotsearchError, WordError
 from aotsearch.model import Model, build
 from aotsearch.study import Study
 from aotsearch.tasks import Halved, Task
@@ -114,9 +114,9 @@ def run(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Pat
         outcome, message = "diverged", str(e)
     except Stopped as e:
         outcome, message = "stopped", str(e)
-    except AotsearchError:
-        raise  # the data or the disk, not the trial
-    except Exception as e:  # noqa: BLE001 (any other error is the trial's result; SystemExit, by which Ray stops a trial, passes)
+    except Exception as e:  # any other error is the trial's result; SystemExit, by which Ray stops a trial, passes
+        if isinstance(e, AotsearchError) and not isinstance(e, WordError):
+            raise  # the data or the disk, not the trial
         outcome = "out-of-memory" if _out_of_memory(e) else "failed"
         message, trace = f"{type(e).__name__}: {e}".splitlines()[0][:500], traceback.format_exc()
         if grant.device != "cpu":
@@ -202,7 +202,7 @@ def load_task(trial: Mapping[str, Any]) -> Any:
     text = json.dumps(trial["task"], sort_keys=True)
     if text not in _tasks:
         ((name, options),) = trial["task"].items()
-        _tasks[text] = registry.find("task", name).load()(Path(), **options)
+        _tasks[text] = registry.find("task", name).make(Path(), **options)
     return _tasks[text]
 
 

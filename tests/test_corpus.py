@@ -220,7 +220,9 @@ def test_a_hub_dataset_is_split_by_its_rows(tmp_path: Path, monkeypatch: pytest.
 def test_a_context_that_no_split_can_hold_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(bytes(range(200)) * 10)
     task = Language(tmp_path, data={"text": "a.txt"}, context=100)
-    with pytest.raises(InputError, match=r"^data text: validation is 100 long, and context 100 needs 101; give more text, or .* at most 99$"):
+    with pytest.raises(
+        InputError, match=r"^data text: validation is 100 long, and context 100 needs 101; give more text, or .* at most 99$"
+    ):
         task.prepare()
     assert Language(tmp_path, data={"text": "a.txt"}, context=99).prepare()["bytes"]["validation"] == 100
 

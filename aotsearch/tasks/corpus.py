@@ -197,9 +197,7 @@ def _whole(documents: Documents) -> Spans:
                 place[name] = part
                 filled[part] += len(text)
                 break
-    return {
-        part: [(i, 0, len(text)) for i, (name, text) in enumerate(documents) if text and place[name] == part] for part in cache.SPLITS
-    }
+    return {part: [(i, 0, len(text)) for i, (name, text) in enumerate(documents) if text and place[name] == part] for part in cache.SPLITS}
 
 
 def _groups(documents: Documents) -> list[list[int]]:
