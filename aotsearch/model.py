@@ -73,6 +73,7 @@ class Model(nn.Module):
 
     def __init__(self, architecture: Architecture):
         super().__init__()
+        self.architecture = architecture
         sizes = dict(architecture.sizes)
         self.embedding, self.pooling, site = _ends(architecture, sizes)
         self.positions = Positions() if architecture.positions.absent else module_of("positions", architecture.positions, site)

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from aotsearch import architecture, grammar, laws, registry, runner
+from aotsearch import architecture, grammar, laws, registry, trial
 from aotsearch.errors import InputError
 from aotsearch.show import tree
 from aotsearch.study import Study, load
+from aotsearch.train import Grant
 
 HEAD = """
 from __future__ import annotations
@@ -66,12 +67,21 @@ def bad(old: str, new: str) -> str:
 
 # what a package may get wrong -> its text, and what is said of it where the word is asked for
 UNREADABLE = {
-    "a type of Python's": (bad("rank: Count = 2", "rank: int = 2"), "bad_module.Kind: the option 'rank': the type 'int' is not one of Count"),
+    "a type of Python's": (
+        bad("rank: Count = 2", "rank: int = 2"),
+        "bad_module.Kind: the option 'rank': the type 'int' is not one of Count",
+    ),
     "no type": (bad("rank: Count = 2", "rank=2"), "bad_module.Kind: the option 'rank' needs a type"),
     "a type of typing's": (bad("rank: Count = 2", "rank: list[Count] = 2"), "Kind: the option 'rank': the type 'list.Count.' is not one"),
-    "a default of another type": (bad("rank: Count = 2", "rank: Count = 0"), "Kind: the default of the option 'rank': rank is a whole number"),
+    "a default of another type": (
+        bad("rank: Count = 2", "rank: Count = 0"),
+        "Kind: the default of the option 'rank': rank is a whole number",
+    ),
     "a computed default": (bad("rank: Count = 2", "rank: Count = len('ab')"), "Kind: the default of the option 'rank' is read from source"),
-    "options by position": (bad("site, *, rank: Count", "site, rank: Count"), "Kind: after 'site' options are keyword-only; put \\* before rank"),
+    "options by position": (
+        bad("site, *, rank: Count", "site, rank: Count"),
+        "Kind: after 'site' options are keyword-only; put \\* before rank",
+    ),
     "no site": (bad("self, site, *, ", "self, *, "), "Kind: __init__ takes self, site"),
     "any keyword": (bad("rank: Count = 2)", "rank: Count = 2, **more)"), "Kind: \\*\\*kwargs would let"),
     "an option of every sublayer": (bad("rank: Count", "norm: Count"), "Kind: every sublayer takes norm already"),
@@ -86,11 +96,17 @@ UNUSABLE = {
     "an import that fails": (bad("import torch\n", "import torch\nimport missing_module\n"), "can not be imported: ModuleNotFoundError"),
     "an exit at import": (good("bad") + "\nraise SystemExit(3)\n", "can not be imported: SystemExit"),
     "no class of that name at the end": (good("bad") + "\ndel Kind\n", "can not be imported: AttributeError"),
-    "a start that fails": (bad("        super().__init__()\n", "        super().__init__()\n        site.no\n"), "can not be made: AttributeError"),
+    "a start that fails": (
+        bad("        super().__init__()\n", "        super().__init__()\n        site.no\n"),
+        "can not be made: AttributeError",
+    ),
     "a forward that fails": (bad("return self.output(x)", "return self.output(x, x)"), "a model with it can not be computed: TypeError"),
     "a forward of another shape": (bad("return self.output(x)", "return x[..., :3]"), "a model with it can not be computed: RuntimeError"),
     "a law that is none": (good("bad", "\n    Requires:\n        rank >"), "requires 'rank >', which is no law"),
-    "a law about what is not there": (good("bad", "\n    Requires:\n        rang > 1"), "requires rang, .*; so says the package bad-package"),
+    "a law about what is not there": (
+        good("bad", "\n    Requires:\n        rang > 1"),
+        "requires rang, .*; so says the package bad-package",
+    ),
 }
 
 
@@ -192,8 +208,10 @@ def test_a_name_that_is_taken_is_left_to_whom_it_belongs(installed: Installed) -
 
 def test_an_arm_whose_word_fails_in_training_is_a_failed_trial(installed: Installed) -> None:
     installed.install("bad-package", "bad_module", bad("return self.output(x)", "return self.output(x) if len(x) < 2 else 1 / 0"))
-    outcome = runner.run(installed.study("bad"), installed.folder / "run", runner.Options(local=True, track=False))
-    assert (outcome.trained, outcome.failed) == (2, 1)
+    study = installed.study("bad")
+    (plan,) = trial.plans(study, [(study.arm("channel=bad"), 0, None)], "design")
+    record = trial.run(plan, Grant(1), lambda _: None)
+    assert record["outcome"] == "failed" and record["message"].startswith("ZeroDivisionError")
 
 
 def test_finding_words_imports_nothing_of_a_package(installed: Installed) -> None:
