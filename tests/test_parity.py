@@ -396,8 +396,8 @@ SMALL = ("grammar.model.width=16", "grammar.model.depth=2", "grammar.heads=2")
 def test_a_preset_is_given_to_hugging_face_as_it_is_or_refused(name: str) -> None:
     text = (PRESETS / f"{name}.yaml").read_text()
     tasks = {"vision": VIT[3], "language": "task.language={data: python-stdlib, context: 12}"}
-    overrides = [o for o in SMALL if re.search(rf"\b{o.split('=')[0].split('.')[-1]}:", text)]
-    overrides += [task for kind, task in tasks.items() if f"task: {{{kind}" in text]
+    overrides = [o for o in SMALL if "space:" in text or re.search(rf"\b{o.split('=')[0].split('.')[-1]}:", text)]
+    overrides += [task for kind, task in tasks.items() if f"task: {{{kind}" in text or (kind == "language" and "space:" in text)]
     overrides += ["grammar.groups=1"] if "groups:" in text else []
     overrides += ["grammar.model.embedding={patch: {size: 4}}"] if "patch: {size: 16" in text else []
     model = disturb(build(load(PRESETS / f"{name}.yaml", overrides).reference)).eval()
