@@ -252,11 +252,11 @@ def _installed() -> tuple[tuple[Word, ...], tuple[Broken, ...]]:
 
 def _entries() -> list[tuple[str, str]]:
     """The modules with words that installed packages name, each once: package and module."""
-    found = {}
+    found = set()
     for group in GROUPS:
         for entry in importlib.metadata.entry_points(group=group):
             package = entry.dist.name if entry.dist is not None else entry.name
-            found.setdefault((package, entry.value.partition(":")[0].strip()), None)
+            found.add((package, entry.value.partition(":")[0].strip()))
     return sorted(found)
 
 

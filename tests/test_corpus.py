@@ -67,7 +67,7 @@ def test_few_files_are_each_in_every_split_however_small(tmp_path: Path) -> None
         path.write_bytes(name[0].encode() * size)
     task = Language(tmp_path, data={"text": "text/*/*"}, context=16)
     facts = task.prepare()
-    assert facts["split_documents"] == {"train": 5, "validation": 5, "test": 5} and "every file" in facts["split"]
+    assert facts["split_documents"] == {"train": 5, "validation": 5, "test": 5} and "spread over the files" in facts["split"]
     for split in ("validation", "test"):
         text = task._corpus.tokens(split).tobytes()
         assert abs(len(text) / 314_600 - 0.05) < 0.001
@@ -273,6 +273,8 @@ WIDE = np.random.default_rng(1).integers(0, 100_277, 4000)
     [
         (WIDE % 200, "uint32", 256),
         (WIDE % 300, "uint32", 65536),
+        (WIDE % 2, "uint32", 65536),
+        (WIDE % 3, "int64", 65536),
         (WIDE, "uint32", 65536),
         (WIDE, "uint32", 100_277),
         (WIDE % 50_000, "int64", 65536),
@@ -371,7 +373,7 @@ def test_token_files_that_are_missing_or_no_token_files_are_one_line(prepared: P
 def test_the_vocabulary_of_bytes_is_256_and_of_token_files_at_most_65536() -> None:
     with pytest.raises(ValueError, match="vocabulary is 256 for text, which is read as bytes, not 257"):
         Language(Path(), vocabulary=257)
-    with pytest.raises(ValueError, match="vocabulary is at most 65536, .*dtype: uint32"):
+    with pytest.raises(ValueError, match=r"vocabulary is at most 65536, .*dtype: uint32"):
         Language(Path(), data={"tokens": "a"}, vocabulary=65537)
     assert Language(Path(), data={"tokens": {"folder": "a", "dtype": "uint32"}}, vocabulary=100_277).sizes["vocabulary"] == 100_277
     for wrong in ({"folder": "a"}, {"folder": "a", "dtype": "float32"}, {"folder": 3, "dtype": "uint32"}, {"dtype": ["uint32"]}):

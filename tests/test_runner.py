@@ -189,7 +189,9 @@ def test_a_forecast_and_a_report_say_how_the_data_was_split(study_file: Path, tm
     found = forecast(study)
     assert found["data"] == study.task.prepare() and found["data"]["split_documents"]["validation"] == 1
     sizes = "bytes of 1 document, validation"
-    assert f"data: train {found['data']['bytes']['train']:,} {sizes}" in table(found) and "split: by blocks from every file" in table(found)
+    assert f"data: train {found['data']['bytes']['train']:,} {sizes}" in table(found) and "split: by blocks spread over the files" in table(
+        found
+    )
     run(study, tmp_path / "run")
     facts = dict(exhibits.facts(report.read(tmp_path / "run")))
     assert sizes in facts["data"] and facts["split"] == found["data"]["split"] and "whole validation" not in facts

@@ -3,8 +3,8 @@
 The cache is addressed by content: its folder is named by the digest of the manifest (every document with its size and hash, and the rule
 of the split), so equal data is never prepared twice and changed data is never mistaken for the old.
 
-A split is a set of spans, each a piece of one document. Whatever the rule, the spans are disjoint and cover every document, so no byte is in
-two splits; what is drawn for training or evaluation is cut from the joined spans of one split alone.
+A split is a set of spans, each a piece of one document. Whatever the rule, the spans are disjoint and cover every document, so no byte is
+in two splits; what is drawn for training or evaluation is cut from the joined spans of one split alone.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ENOUGH = 20  # files; fewer are each cut by themselves, more are first joined wi
 
 RULES = {
     "documents": "by document: whole documents, in the order of the hash of their names",
-    "blocks": "by blocks from every file: of each stretch of a file 90 % train, then 5 % validation, then 5 % test",
+    "blocks": "by blocks spread over the files: of each stretch 90 % train, then 5 % validation, then 5 % test",
     "position": "by position, as it is published: 90 % train; of the rest the first half is validation, the second test",
 }
 

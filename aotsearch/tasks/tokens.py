@@ -1,4 +1,4 @@
-"""Token ids that somebody else has prepared, as nanoGPT does: FOLDER/train.bin and val.bin, numbers without a header, memory-mapped in place.
+"""Token ids that somebody else has prepared, as nanoGPT does: FOLDER/train.bin and val.bin, bare numbers, memory-mapped in place.
 
 A test.bin is the test split; without one, val.bin is cut in two, and its second half is the test split. The files are read through
 once, for their digest, their largest id and the unigram baseline; what was found is kept in the cache under the files' signatures.
@@ -26,7 +26,7 @@ RULE = 2  # raise it when the split, the facts or what is refused change: it is 
 DTYPES = {"uint8": "u1", "uint16": "<u2", "uint32": "<u4", "int64": "<i8"}  # as numpy's tofile writes them on nearly every machine
 USUAL = "uint16"
 LLMC = [number.to_bytes(4, "little") for number in (20240520, 20240801)]  # how the headers of llm.c's token files start
-FEW = 16  # distinct numbers: where every second one is one of so few, and the others are not, they are halves of wider ids
+FEW = 16  # distinct numbers: where every second one is one of so few, and the others are more, they are halves of wider ids
 MANY = 1000  # numbers: among so many 16-bit ids some would have an eighth bit, which characters never have
 FILES = {"train": "train.bin", "validation": "val.bin", "test": "test.bin"}
 BLOCK = 1 << 24  # ids read at a time
@@ -129,10 +129,11 @@ def _refuse_other_widths(folder: Path, split: str, ids: Ids) -> None:
     some = np.asarray(ids[: BLOCK - BLOCK % 4])
     fours = some[: len(some) - len(some) % 4].reshape(-1, 4)
     distinct = [len(np.unique(fours[:, i])) for i in range(4)]
+    zero = [not fours[:, i].any() for i in range(4)]
     found = ""
-    if min(distinct[0], distinct[2]) > FEW >= max(distinct[1], distinct[3]):
+    if (zero[1] and zero[3] and not zero[2] and distinct[2] > 1) or min(distinct[::2]) > FEW >= max(distinct[1::2]):
         found = "uint32"
-    elif distinct[0] > FEW >= max(distinct[1:]):
+    elif (all(zero[1:]) and distinct[0] > 1) or distinct[0] > FEW >= max(distinct[1:]):
         found = "int64"
     elif len(some) >= MANY and some.max() > 255 and some.view(np.uint8).max() < 128:  # characters, two by two
         found = "uint8"
