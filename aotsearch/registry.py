@@ -219,11 +219,21 @@ def _own() -> dict[tuple[str, str], Word]:
 @functools.cache
 def _installed() -> tuple[tuple[Word, ...], tuple[Broken, ...]]:
     """The words of installed packages, and what is wrong with the others; said once, a line for each package."""
+    words, wrong = _offered()
+    alone, twins = _apart(words)
+    wrong += twins
+    for package in dict.fromkeys(b.package for b in wrong):
+        first, *more = (b for b in wrong if b.package == package)
+        logging.getLogger(__name__).warning("a word is left out: %s%s", first, f" ({len(more)} more of it)" if more else "")
+    return tuple(alone), tuple(wrong)
+
+
+def _offered() -> tuple[list[Word], list[Broken]]:
+    """What the text of installed packages declares, each class by itself."""
     words, wrong = [], []
-    for package, module in _entries():
+    for module, package in _entries().items():
         try:
-            text = _source(module).read_text(encoding="utf-8")
-            tree = ast.parse(text)
+            tree = ast.parse(_source(module).read_text(encoding="utf-8"))
         except Exception as e:  # noqa: BLE001 (a package may hold anything)
             wrong.append(Broken(package, module, f"can not be read: {type(e).__name__}: {e}"))
             continue
@@ -232,32 +242,37 @@ def _installed() -> tuple[tuple[Word, ...], tuple[Broken, ...]]:
                 words.append(_read_word(node, call, module, package))
             except Exception as e:  # noqa: BLE001
                 wrong.append(Broken(package, f"{module}.{node.name}", str(e), _name_of(call)))
+    return words, wrong
+
+
+def _apart(words: list[Word]) -> tuple[list[Word], list[Broken]]:
+    """Those that have their name alone, and the others. An operation is found by its name, whichever kind of sublayer it is."""
     holders = defaultdict(list)
-    for w in [*_own().values(), *words]:  # an operation is found by its name alone, whichever kind of sublayer it is
+    for w in [*_own().values(), *words]:
         holders["sublayer" if w.slot in SUBLAYERS else w.slot, w.name].append(w)
-    alone = []
+    alone, wrong = [], []
     for w in words:
         others = [o for o in holders["sublayer" if w.slot in SUBLAYERS else w.slot, w.name] if o is not w]
-        if others:
-            whose = f"that of the package {others[0].package}" if others[0].package else "aotsearch's own"
-            reason = f"the {w.slot} word {w.name!r} is also {whose} ({others[0].module}.{others[0].qualname}); give it another name"
-            wrong.append(Broken(w.package, f"{w.module}.{w.qualname}", reason, w.name))
-        else:
+        if not others:
             alone.append(w)
-    for package in dict.fromkeys(b.package for b in wrong):
-        first, *more = (b for b in wrong if b.package == package)
-        logging.getLogger(__name__).warning("a word is left out: %s%s", first, f" ({len(more)} more of it)" if more else "")
-    return tuple(alone), tuple(wrong)
+            continue
+        whose = f"that of the package {others[0].package}" if others[0].package else "aotsearch's own"
+        reason = f"the {w.slot} word {w.name!r} is also {whose} ({others[0].module}.{others[0].qualname}); give it another name"
+        wrong.append(Broken(w.package, f"{w.module}.{w.qualname}", reason, w.name))
+    return alone, wrong
 
 
-def _entries() -> list[tuple[str, str]]:
-    """The modules with words that installed packages name, each once: package and module."""
+def _entries() -> dict[str, str]:
+    """The modules with words that installed packages name -> the package, the first by name where several name one."""
     found = set()
     for group in GROUPS:
         for entry in importlib.metadata.entry_points(group=group):
             package = entry.dist.name if entry.dist is not None else entry.name
             found.add((package, entry.value.partition(":")[0].strip()))
-    return sorted(found)
+    modules: dict[str, str] = {}
+    for package, module in sorted(found):
+        modules.setdefault(module, package)
+    return modules
 
 
 def _source(module: str) -> Path:

@@ -9,6 +9,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import math
 import os
 import platform
 import time
@@ -154,7 +155,7 @@ def _whole_validation(task: Task, curve: list[dict[str, float]], after: Mapping[
     if "test" not in after or not isinstance(task, Halved):
         return {}
     found = task.whole_validation(curve[-1], after["test"])
-    return {"whole_validation": found} if found else {}
+    return {"whole_validation": found} if found and all(map(math.isfinite, found.values())) else {}
 
 
 def record(trial: Mapping[str, Any], outcome: str, curve: list[dict[str, float]]) -> dict[str, Any]:

@@ -206,6 +206,11 @@ def test_a_name_that_is_taken_is_left_to_whom_it_belongs(installed: Installed) -
     assert "the word is that of the package first, first_module.Kind: the channel word 'twin' is also" in installed.refused("twin")
 
 
+def test_a_module_that_two_packages_name_is_read_once(installed: Installed) -> None:
+    installed.install("renamed-package", "good_module", None)
+    assert installed.study("fine").space.count() == 2 and not installed.logged
+
+
 def test_an_arm_whose_word_fails_in_training_is_a_failed_trial(installed: Installed) -> None:
     installed.install("bad-package", "bad_module", bad("return self.output(x)", "return self.output(x) if len(x) < 2 else 1 / 0"))
     study = installed.study("bad")
