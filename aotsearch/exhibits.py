@@ -232,13 +232,27 @@ def failures(m: Material) -> list[Record]:
 # ---- facts
 
 
+def sizes(data: Mapping[str, Any]) -> str:
+    """How much each split holds, from the facts of a task: "train 1,000 bytes of 3 documents, ..."."""
+    kinds = ("bytes", "tokens", "images", "prompts")  # what a task counts its splits in
+    of = {name: f" of {n:,} document{'s' * (n != 1)}" for name, n in data.get("split_documents", {}).items()}
+    found = [f"{name} {size:,} {kind}{of.get(name, '')}" for kind in kinds for name, size in data.get(kind, {}).items()]
+    return ", ".join(found + ([f"{data['documents']:,} documents"] if data.get("documents") and not of else []))
+
+
+def _whole_validation(m: Material) -> str:
+    """The reference on validation and test together, where the source of the data has them as one."""
+    cells = m.cells().get(m.analysis.reference, {}).values()
+    values = [v for r in cells if (v := measured(r, m.study, "whole_validation")) is not None]
+    said = "the reference on validation and test together, which the data's source has as one validation split"
+    return f"{statistics.fmean(values):.4f} {m.study.task.unit}: {said}; mean of {len(values)} seeds" if values else ""
+
+
 def facts(m: Material) -> list[tuple[str, str]]:
     """What is needed to repeat the run."""
     run = m.runs[-1] if m.runs else {}
-    machine, data = run.get("machine", {}), m.data
+    machine = run.get("machine", {})
     devices = sorted({f"{r['device']} ({r['precision']}, {r['threads']} threads)" for r in m.records if r["device"]})
-    kinds = ("bytes", "tokens", "images", "prompts")  # what a task counts its splits in
-    sizes = ", ".join(f"{name} {size:,} {kind}" for kind in kinds for name, size in data.get(kind, {}).items())
     commands = dict.fromkeys(r.get("command", "") for r in m.runs)
     tuning = m.study.settings.tuning
     seeds = ", ".join(map(str, m.analysis.seeds))
@@ -252,8 +266,10 @@ def facts(m: Material) -> list[tuple[str, str]]:
         ("machine", ", ".join(f"{name} {value}" for name, value in machine.items())),
         ("trained on", "; ".join(devices)),
         ("workers", f"{run['workers']} ({run.get('executor', '')})" if "workers" in run else ""),
-        ("data", ", ".join(filter(None, [sizes, f"{data['documents']:,} documents" if data.get("documents") else ""]))),
-        ("data manifest", data.get("manifest", "")),
+        ("data", sizes(m.data)),
+        ("split", m.data.get("split", "")),
+        ("whole validation", _whole_validation(m)),
+        ("data manifest", m.data.get("manifest", "")),
         ("study digest", m.study.digest),
         ("ledger SHA-256", m.ledger),
         ("seeds", seeds),

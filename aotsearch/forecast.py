@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from aotsearch.architecture import Architecture
 from aotsearch.cost import cost, training_bytes, training_cost
 from aotsearch.design import Arm, order
 from aotsearch.device import Grant, gpus_here
-from aotsearch.model import build
+from aotsearch.exhibits import sizes
+from aotsearch.model import blaming, build
 from aotsearch.progress import clock
 from aotsearch.study import Study
 from aotsearch.train import forecast as measure
@@ -26,19 +28,19 @@ def forecast(study: Study, workers: int | None = None) -> dict[str, Any]:
     r, cpus, gpus = s.resources, os.cpu_count() or 1, gpus_here()
     at_once = r.room(workers * r.cpus if workers else cpus, gpus)
     grant = Grant(min(r.cpus, cpus), "cuda" if gpus and r.share(gpus) else "cpu")
-    study.task.prepare()
+    facts = study.task.prepare()
     arms = {arm.name: arm for arm in study.arms()}
     seconds: dict[str, float] = {}
-    measure(build(study.reference), study.task, study.training(), grant)  # the first steps of a process are slow
+    _seconds(study, study.reference, grant)  # the first steps of a process are slow
     for arm in arms.values():
         if arm.architecture.digest not in seconds:
-            seconds[arm.architecture.digest] = round(measure(build(arm.architecture), study.task, study.training(), grant), 2)
+            seconds[arm.architecture.digest] = round(_seconds(study, arm.architecture, grant), 2)
     costs = {name: _costs(arm, s.budget.batch) | {"seconds": seconds[arm.architecture.digest]} for name, arm in arms.items()}
     trials = [{"arm": name, "seed": seed, **costs[name]} for name, seed in order(list(arms), s.first_seeds)]
     one_seed = sum(seconds.values())  # arms that are one model are trained once
     document: dict[str, Any] = {"trials": trials, "workers": max(1, at_once), "aliases": dict(study.design.aliases)}
     document |= {"device": grant.device, "lacking": "" if at_once else r.lack(cpus, gpus)}
-    document |= {"arms": list(arms), "models": len(seconds)}
+    document |= {"arms": list(arms), "models": len(seconds), "data": facts}
     total = one_seed * len(s.first_seeds)
     if s.tuning:
         document["tuning_seconds"] = round(one_seed * len(s.tuning.tune) * s.tuning.seeds, 1)
@@ -51,6 +53,12 @@ def forecast(study: Study, workers: int | None = None) -> dict[str, Any]:
         total += document["search_seconds"] + one_seed * len(s.first_seeds) * s.search.confirm
     document["seconds"] = round(total / document["workers"] + STARTUP_S, 1)
     return document
+
+
+def _seconds(study: Study, architecture: Architecture, grant: Grant) -> float:
+    model = build(architecture)
+    with blaming(model):
+        return measure(model, study.task, study.training(), grant)
 
 
 def _costs(arm: Arm, batch: int) -> dict[str, Any]:
@@ -105,5 +113,6 @@ def table(document: dict[str, Any]) -> str:
     lines.append(f"{len(first)} arms{shared}, {document['workers']} trials at a time: about {clock(document['seconds'])}")
     if document["lacking"]:
         lines.append(f"This machine can not run it: {document['lacking']}. Times are of this machine's {document['device']}.")
+    lines += [f"{name}: {text}" for name, text in (("data", sizes(document["data"])), ("split", document["data"].get("split"))) if text]
     lines.append("Memory: weights, gradients, Adam's moments and the activations of a batch in float32, of one trial.")
     return "\n".join(lines)

@@ -12,7 +12,7 @@ from typing import Any
 
 from aotsearch import constraint, registry
 from aotsearch.architecture import Architecture, Part, Sizes, defaults, usual_head
-from aotsearch.errors import Mark
+from aotsearch.errors import InputError, Mark
 from aotsearch.yamlfile import Node
 
 Breach = tuple[str, str]  # which law is broken, and the option it is about ("" where it is not about one)
@@ -28,12 +28,16 @@ class Law:
 
     def __init__(self, word: registry.Word, text: str, width: int, sizes: Sizes):
         self.text = f"{word.name} requires {text}"
-        self.expression = _parsed(word.name, text)
+        try:
+            self.expression = _parsed(word.name, text)
+        except InputError as e:
+            raise (word.blamed(e, f"requires {text!r}, which is no law") if word.package else e) from None
         names = self.expression.names
         self.options = tuple(sorted(names & word.options.keys()))
         given = dict(sizes) | {"width": width}
         self.given = {name: given[name] for name in names - word.options.keys() if name in given}
         self.missing = min(names - word.options.keys() - given.keys(), default="")
+        self.whose = f"; so says the package {word.package}, {word.module}.{word.qualname}" if word.package else ""
         self.known: dict[tuple[Any, ...], bool] = {}
 
     def holds(self, options: Mapping[str, Any]) -> bool:
@@ -45,7 +49,7 @@ class Law:
     def breach(self, word: str, options: Mapping[str, Any]) -> Breach:
         """What is said where it does not hold."""
         if self.missing:
-            return f"{word} requires {self.missing}, which the task does not give", ""
+            return f"{word} requires {self.missing}, which the task does not give{self.whose}", ""
         values = self.given | {name: _named(options[name]) for name in self.options}
         shown = ", ".join(f"{name} = {values[name]}" for name in sorted(values))
         return f"{self.text}, which does not hold for {shown}", ""

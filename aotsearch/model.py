@@ -10,9 +10,11 @@ Shape letters: B batch, L tokens, D width, V vocabulary or classes or outputs.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from torch.nn import functional as F
 
 from aotsearch import registry
 from aotsearch.architecture import NONE, Architecture, Part, Sublayer, settings
+from aotsearch.errors import AotsearchError
 from aotsearch.parts.coefficient import Learned
 from aotsearch.parts.position import Positions
 from aotsearch.parts.site import Flow, Site
@@ -71,6 +74,7 @@ class Model(nn.Module):
 
     def __init__(self, architecture: Architecture):
         super().__init__()
+        self.architecture = architecture
         sizes = dict(architecture.sizes)
         self.embedding, self.pooling, site = _ends(architecture, sizes)
         self.positions = Positions() if architecture.positions.absent else module_of("positions", architecture.positions, site)
@@ -216,6 +220,21 @@ def _ends(architecture: Architecture, sizes: dict[str, int]) -> tuple[Any, Any, 
     return embedding, pooling, dataclasses.replace(site, tokens=site.tokens + pooling.added)
 
 
+@contextlib.contextmanager
+def blaming(model: nn.Module) -> Iterator[None]:
+    """While a model computes: an error in one line, where the model has words of installed packages; else as it is."""
+    try:
+        yield
+    except AotsearchError:
+        raise
+    except Exception as e:
+        classes = {(type(m).__module__, type(m).__qualname__) for m in model.modules()}
+        words = [w for w in registry.library().values() if w.package and (w.module, w.qualname) in classes]
+        if not words:
+            raise
+        raise words[0].blamed(e, "a model with it can not be computed") from e
+
+
 def module_of(slot: str, part: Part, site: Site) -> Any:
     """The module of a part where it stands; parts among its options are built first."""
     word, options = registry.find(slot, part.word), settings(slot, part)
@@ -223,7 +242,7 @@ def module_of(slot: str, part: Part, site: Site) -> Any:
     for name, value in options.items():
         if isinstance(value, Part):
             options[name] = module_of(word.options[name].slot, value, inner)
-    return word.load()(site, **options)
+    return word.make(site, **options)
 
 
 def _optional(slot: str, part: Part, site: Site) -> nn.Module:

@@ -458,7 +458,8 @@ def _task(node: Node, folder: Path) -> Any:
     else:
         name, inner, mark = node.value, Node({}, node.mark), node.mark
     if not isinstance(name, str) or name not in words:
-        raise InputError(f"unknown task {name!r}{suggest(name, words)}" if isinstance(name, str) else "task is {word: {...}}", mark)
+        unknown = f"unknown task {name!r}{suggest(name, words)}{registry.why_not(name)}"
+        raise InputError(unknown if isinstance(name, str) else "task is {word: {...}}", mark)
     given = {} if inner.value is None else inner.value
     if not isinstance(given, dict):
         raise InputError(f"the options of {name} are a mapping, not {inner.kind}", inner.mark)
@@ -473,7 +474,7 @@ def _task(node: Node, folder: Path) -> Any:
     if problems:
         raise InputError(problems)
     try:
-        return words[name].load()(folder, **options)
+        return words[name].make(folder, **options)
     except ValueError as e:
         raise InputError(str(e), given["data"].mark if "data" in given else mark) from None
 

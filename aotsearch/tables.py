@@ -21,7 +21,7 @@ PLAIN = ("parameters", "parameters_without_embeddings", "flops_per_token", "lear
 
 
 def measured(record: Record, study: Study, split: str = "measures") -> float | None:
-    """The study's measure of a trial that ended well, else None; `split` is `measures` (validation) or `test`."""
+    """The study's measure of a trial that ended well, else None; `split` is `measures` (validation), `test` or `whole_validation`."""
     value = (record.get(split) or {}).get(study.task.measure)
     return float(value) if record["outcome"] in ("done", "stopped") and value is not None and math.isfinite(value) else None
 
@@ -58,15 +58,18 @@ def tabulate(records: Iterable[Record], study: Study) -> pd.DataFrame:
     everything = list(records)
     arms = {name: i for i, name in enumerate(arms_met(everything, study))}
     measure, test = study.task.measure, f"test_{study.task.measure}"
-    columns = ["arm", "seed", "phase", "outcome", measure, test, *PLAIN, "equalise", "digest", "device", "key", "same_as"]
+    splits = {measure: "measures", test: "test"}
+    if any("whole_validation" in r for r in everything):
+        splits[f"whole_validation_{measure}"] = "whole_validation"
+    columns = ["arm", "seed", "phase", "outcome", *splits, *PLAIN, "equalise", "digest", "device", "key", "same_as"]
     addresses = list(dict.fromkeys(address for r in everything for address in r["decisions"]))
     rows = []
     for r in sorted(everything, key=lambda r: (r["phase"] == "confirm", arms[r["arm"]], r["seed"], r["key"])):
         row = {name: r.get(name) for name in columns}
-        row |= {measure: measured(r, study), test: measured(r, study, "test"), "same_as": ", ".join(arms_of(r)[1:])}
+        row |= {name: measured(r, study, split) for name, split in splits.items()} | {"same_as": ", ".join(arms_of(r)[1:])}
         rows.append(row | {_column(address, columns): r["decisions"].get(address) for address in addresses})
     table = pd.DataFrame(rows, columns=[*columns, *(_column(address, columns) for address in addresses)])
-    return table.astype({measure: float, test: float})
+    return table.astype(dict.fromkeys(splits, float))
 
 
 def _column(address: str, taken: Sequence[str]) -> str:

@@ -179,3 +179,46 @@ def test_results_are_one_row_per_trial_with_the_factors(study_file: Path, tmp_pa
     wanted = {"arm", "seed", "outcome", "bits_per_byte", "parameters", "flops_per_token", "learning_rate", "seconds", "digest"}
     assert wanted | {"identity", "channel", "positions"} <= set(table.columns)
     assert set(table.loc[table.arm == "channel=none", "channel"]) == {"none"}
+
+
+def test_a_forecast_and_a_report_say_how_the_data_was_split(study_file: Path, tmp_path: Path) -> None:
+    from aotsearch import exhibits, report
+    from aotsearch.forecast import forecast, table
+
+    study = load(study_file, ["study.seeds=1"])
+    found = forecast(study)
+    assert found["data"] == study.task.prepare() and found["data"]["split_documents"]["validation"] == 1
+    sizes = "bytes of 1 document, validation"
+    assert f"data: train {found['data']['bytes']['train']:,} {sizes}" in table(found) and "split: by blocks spread over the files" in table(
+        found
+    )
+    run(study, tmp_path / "run")
+    facts = dict(exhibits.facts(report.read(tmp_path / "run")))
+    assert sizes in facts["data"] and facts["split"] == found["data"]["split"] and "whole validation" not in facts
+
+
+def test_the_loss_on_the_whole_of_val_bin_is_recorded_where_validation_is_half_of_it(study_file: Path, tmp_path: Path) -> None:
+    import numpy as np
+    import torch
+
+    import aotsearch
+    from aotsearch import exhibits, report
+    from aotsearch.architecture import Architecture
+    from aotsearch.tables import measured
+    from aotsearch.train import evaluate
+
+    rng = np.random.default_rng(0)
+    for name, size in (("train.bin", 4000), ("val.bin", 403)):
+        rng.integers(0, 50, size).astype("<u2").tofile(tmp_path / name)
+    study = load(study_file, ["task={language: {data: {tokens: .}, context: 50, vocabulary: 50}}", "study.seeds=1"])
+    run(study, tmp_path / "run")
+    (record,) = [r for r in Ledger.open(tmp_path / "run").records().values() if r["arm"] == "reference"]
+    model = aotsearch.build(Architecture.from_dict(record["architecture"]))
+    model.load_state_dict(torch.load(tmp_path / "run" / "checkpoints" / f"{record['key']}.pt"))
+    both = tuple(np.concatenate(pair) for pair in zip(study.task.validation(), study.task.test(), strict=True))
+    assert len(study.task.validation()[0]) != 0 and record["whole_validation"].keys() == {"loss"}
+    assert record["whole_validation"]["loss"] == pytest.approx(evaluate(model, study.task, both, "cpu")["loss"], rel=1e-6)
+    rows = aotsearch.results(tmp_path / "run")
+    (shown,) = rows[rows.arm == "reference"]["whole_validation_loss"]
+    assert shown == record["whole_validation"]["loss"] == measured(record, study, "whole_validation")
+    assert f"{shown:.4f} nats/token" in dict(exhibits.facts(report.read(tmp_path / "run")))["whole validation"]

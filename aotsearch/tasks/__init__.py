@@ -14,7 +14,7 @@ Shape letters: B batch, L tokens, V vocabulary, C channels, H height, W width, N
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -50,7 +50,8 @@ class Task(Protocol):
         """Bring the data to this machine, once, and return the facts about it.
 
         `manifest` (a digest of the data), `unit`, `baselines` (name -> measure of what needs no model) and, where there are any,
-        `bounds` (the baselines that no model is expected to beat).
+        `bounds` (the baselines that no model is expected to beat), `split` (in words, how the splits were made), and the sizes of the
+        splits under what they count: `bytes`, `tokens`, `images` or `prompts`.
 
         Raises:
             InputError: the data is missing, or not what the options say.
@@ -73,3 +74,11 @@ class Task(Protocol):
 
     def measures(self, means: Mapping[str, float]) -> dict[str, float]:
         """What is recorded of an evaluation, from the means of `totals`: `measure`, `loss`, and others beside them."""
+
+
+@runtime_checkable
+class Halved(Protocol):
+    """A task whose validation and test split may be the two halves of one that its source publishes."""
+
+    def whole_validation(self, validation: Mapping[str, float], test: Mapping[str, float]) -> dict[str, float]:
+        """The measures over both, from those of each; empty where the source has no such split."""
