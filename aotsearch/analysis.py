@@ -175,7 +175,7 @@ def analyse(records: Iterable[Record], study: Study) -> Analysis:
         rates=rates,
         aliases=() if search else study.base_design.aliases,
     )
-    return dataclasses.replace(analysis, notes=_notes(analysis, len(values), search))
+    return dataclasses.replace(analysis, notes=(*_notes(analysis, len(values), search), *study.notes))
 
 
 def expected(records: Sequence[Record], study: Study) -> int:

@@ -128,6 +128,8 @@ class _Run:
             executor="local" if o.local else "ray",
         )
         self.ledger.append("data", **facts)
+        for note in self.study.notes:  # before anything is trained
+            self.progress.say(note)
         if o.track:
             self.tracker = self._tracker()
 

@@ -219,6 +219,28 @@ class Study:
         found: Design = equalise.equalised(self.space, self.base_design, s.modes, s.resize, s.tolerance)
         return found
 
+    @functools.cached_property
+    def not_varied(self) -> dict[str, str]:
+        """Decision -> why the design does not vary it."""
+        return design.not_varied(self.space, self.base_design, self.settings.design)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the design leaves out, a line each: decisions that it does not vary, settings that it does not read, all of it."""
+        s = self.settings
+        notes = [f"not varied: {design.listed(self.space, self.not_varied)}"] if self.not_varied else []
+        notes += [
+            f"{name} is not read by design: {s.design}"
+            for name, readers in READ_BY.items()
+            if name in s.model_fields_set and getattr(s, name) and s.design not in readers
+        ]
+        if s.design != "search" and len(self.base_design.arms) == 1:
+            notes.append(
+                "nothing is compared: the reference is the only arm; write a decision as {any: [reference, other]}, name arms, "
+                "or let design: search vary the ranges"
+            )
+        return notes
+
     def arms(self) -> list[Arm]:
         """The arms of the design, the reference first."""
         return list(self.design.arms)
@@ -268,6 +290,15 @@ class Study:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+VARYING = ("one-at-a-time", "factorial", "fractional", "pairs")
+READ_BY = {  # setting -> the designs that read it, of those that not all read
+    "factors": VARYING,
+    "stripped": ("add-one-in",),
+    "runs": ("fractional",),
+    "arms": (*VARYING, "add-one-in"),
+    "compare": (*VARYING, "add-one-in"),
+    "search": ("search",),
+}
 SECTIONS = ("name", "question", "space", "task", "grammar", "study")
 
 
