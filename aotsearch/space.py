@@ -97,7 +97,7 @@ class Space:
             known = self.decisions()
             where = self.absent.get(address)
             if address not in known:
-                raise InputError(f"no decision {address!r}{suggest(address, {**known, **dict.fromkeys(d.name for d in known.values())})}")
+                raise InputError(f"no decision {address!r}{suggest(address, {*known, *(d.name for d in known.values())})}")
             raise InputError(f"the decision {address!r} is not met here{f' ({where})' if where else ''}")
         order = {key: place for place, key in enumerate(decisions)}
         return architecture, sorted((a for a in used if used[a] in order), key=lambda a: order[used[a]])

@@ -104,7 +104,9 @@ class StudySettings(Settings):
     design: Literal["one-at-a-time", "add-one-in", "factorial", "fractional", "pairs", "search"] = Field(
         "one-at-a-time", description="which arms are trained, and what they are compared for"
     )
-    factors: list[str] = Field([], description="the decisions that the design varies; all, if none are named")
+    factors: list[str] = Field(
+        [], description="the decisions that the design varies, by address, or by name for all places of an each; all, if none are named"
+    )
     stripped: dict[str, Any] = Field({}, description="for add-one-in: decision -> value of the model that choices are added to")
     runs: Count | None = Field(None, description="for fractional: how many arms, a power of two")
     seeds: Count | list[int] | Adaptive = Field(5, description="how many seeds each arm is trained under, or which, or {min, max}")
@@ -120,7 +122,7 @@ class StudySettings(Settings):
     tolerance: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="largest share by which an equal arm may miss the reference")
     margin: Positive = Field(0.02, description="differences within it do not matter; declared before the run")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of the intervals, over all comparisons at once")
-    arms: dict[str, dict[str, Any]] = Field({}, description="further arms: name -> decision -> value")
+    arms: dict[str, dict[str, Any]] = Field({}, description="further arms: name -> decision -> value, the decisions named as in factors")
     compare: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = Field(
         [], description="further comparisons: [arm, the arm it is compared with]; the reference is compared with every arm anyway"
     )

@@ -345,7 +345,9 @@ norm: {any: [layernorm, rmsnorm, none]}
         ("search", {}, None),
     ],
 )
-def test_what_no_arm_changes_is_told_by_name_with_the_reason(name: str, options: dict[str, Any], told: dict[str, str | None] | None) -> None:
+def test_what_no_arm_changes_is_told_by_name_with_the_reason(
+    name: str, options: dict[str, Any], told: dict[str, str | None] | None
+) -> None:
     space = layers(MIXED)
     usual = {
         "model.block.0.attention.heads": "one alternative",
@@ -372,6 +374,4 @@ def test_places_beyond_those_of_the_reference_are_told() -> None:
 def test_what_is_not_varied_is_one_line_by_reason_and_by_name() -> None:
     space = layers()
     line = design.listed(space, design.not_varied(space, design.make(space, "one-at-a-time", ["model.blocks.1.channel"]), "one-at-a-time"))
-    assert line == (
-        "head, model.blocks.0.channel, model.blocks.2.channel (not in factors); channel.glu.expand (only inside channel=glu)"
-    )
+    assert line == ("head, model.blocks.0.channel, model.blocks.2.channel (not in factors); channel.glu.expand (only inside channel=glu)")

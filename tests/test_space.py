@@ -76,7 +76,9 @@ def parse(rules: dict[str, Any]) -> Space:
 
 @settings(max_examples=150, deadline=None)
 @given(grammars(), st.integers(0, 3))
-def test_the_decisions_of_a_space_are_those_that_the_reference_meets_and_others_that_are_told_where(rules: dict[str, Any], seed: int) -> None:
+def test_the_decisions_of_a_space_are_those_that_the_reference_meets_and_others_that_are_told_where(
+    rules: dict[str, Any], seed: int
+) -> None:
     space = parse(rules)
     known = space.decisions()
     assert {a: d.reference for a, d in known.items() if a not in space.absent} == space.reference.decisions
