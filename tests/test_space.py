@@ -355,3 +355,11 @@ def test_numeric_ranges_are_sampled_within_their_bounds() -> None:
     assert 60 < sum(e < 2 for e in expands) < 140  # half of the log range
     with pytest.raises(InputError, match="continuous"):
         space.count()
+
+
+def test_a_constraint_names_a_rule_that_all_places_share() -> None:
+    rules: dict[str, Any] = {"model": {"width": 8, "blocks": {"each": 2, "of": {"attention": {"heads": "heads"}}, "share": ["heads"]}}}
+    rules |= {"heads": {"any": [2, 4, 8]}, "constraints": ["heads < 8"]}
+    assert parse(rules).count() == 2
+    with pytest.raises(InputError, match="the constraint names 'head'; did you mean 'heads'"):
+        parse({**rules, "constraints": ["head < 8"]})
