@@ -183,7 +183,7 @@ def analyse(records: Iterable[Record], study: Study, declaration: tuple[str, ...
         declaration=declaration,
         aliases=() if search else study.base_design.aliases,
     )
-    return dataclasses.replace(analysis, notes=_notes(analysis, len(values), search, settings.adaptive is None))
+    return dataclasses.replace(analysis, notes=(*_notes(analysis, len(values), search, settings.adaptive is None), *study.notes))
 
 
 def judge(records: Iterable[Record], history: History) -> Analysis:

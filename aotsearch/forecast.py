@@ -40,7 +40,8 @@ def forecast(study: Study, workers: int | None = None) -> dict[str, Any]:
     one_seed = sum(seconds.values())  # arms that are one model are trained once
     document: dict[str, Any] = {"trials": trials, "workers": max(1, at_once), "aliases": dict(study.design.aliases)}
     document |= {"device": grant.device, "lacking": "" if at_once else r.lack(cpus, gpus)}
-    document |= {"arms": list(arms), "models": len(seconds), "data": facts}
+    document |= {"arms": list(arms), "models": len(seconds), "data": facts, "notes": study.notes}
+    document["not_varied"] = [{"decision": address, "reason": reason} for address, reason in study.not_varied.items()]
     total = one_seed * len(s.first_seeds)
     if s.tuning:
         document["tuning_seconds"] = round(one_seed * len(s.tuning.tune) * s.tuning.seeds, 1)
@@ -96,6 +97,7 @@ def table(document: dict[str, Any]) -> str:
         )
     for effect, others in document["aliases"].items():
         lines.append(f"{effect} can not be told from {', '.join(others) or 'effects of more than three factors'}")
+    lines += document["notes"]
     if "tuning_seconds" in document:
         both = document["tuning_seconds"] + document["own_rate_seconds"]
         lines.append(f"finding each arm's learning rate and training at it: at most {clock(both)} of training, in the time below")

@@ -134,6 +134,8 @@ class _Run:
         )
         self.ledger.append("data", **facts)
         self._declare()
+        for note in self.study.notes:  # before anything is trained
+            self.progress.say(note)
         if o.track:
             self.tracker = self._tracker()
 

@@ -121,7 +121,9 @@ class StudySettings(Settings):
     design: Literal["one-at-a-time", "add-one-in", "factorial", "fractional", "pairs", "search"] = Field(
         "one-at-a-time", description="which arms are trained, and what they are compared for"
     )
-    factors: list[str] = Field([], description="the decisions that the design varies; all, if none are named")
+    factors: list[str] = Field(
+        [], description="the decisions that the design varies, by address, or by name for all places of an each; all, if none are named"
+    )
     stripped: dict[str, Any] = Field({}, description="for add-one-in: decision -> value of the model that choices are added to")
     runs: Count | None = Field(None, description="for fractional: how many arms, a power of two")
     seeds: Count | list[int] | Adaptive = Field(5, description="how many seeds each arm is trained under, or which, or {min, max}")
@@ -137,7 +139,7 @@ class StudySettings(Settings):
     tolerance: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="largest share by which an equal arm may miss the reference")
     margin: Positive = Field(0.02, description="differences within it do not matter; declared before the run")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of the intervals, over all comparisons at once")
-    arms: dict[str, dict[str, Any]] = Field({}, description="further arms: name -> decision -> value")
+    arms: dict[str, dict[str, Any]] = Field({}, description="further arms: name -> decision -> value, the decisions named as in factors")
     compare: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = Field(
         [], description="further comparisons: [arm, the arm it is compared with]; the reference is compared with every arm anyway"
     )
@@ -240,6 +242,28 @@ class Study:
         found: Design = equalise.equalised(self.space, self.base_design, s.modes, s.resize, s.tolerance)
         return found
 
+    @functools.cached_property
+    def not_varied(self) -> dict[str, str]:
+        """Decision -> why the design does not vary it."""
+        return design.not_varied(self.space, self.base_design, self.settings.design)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the design leaves out, a line each: decisions that it does not vary, settings that it does not read, all of it."""
+        s = self.settings
+        notes = [f"not varied: {design.listed(self.space, self.not_varied)}"] if self.not_varied else []
+        notes += [
+            f"{name} is not read by design: {s.design}"
+            for name, readers in READ_BY.items()
+            if name in s.model_fields_set and getattr(s, name) and s.design not in readers
+        ]
+        if s.design != "search" and len(self.base_design.arms) == 1:
+            notes.append(
+                "nothing is compared: the reference is the only arm; write a decision as {any: [reference, other]}, name arms, "
+                "or let design: search vary the ranges"
+            )
+        return notes
+
     def arms(self) -> list[Arm]:
         """The arms of the design, the reference first."""
         return list(self.design.arms)
@@ -325,6 +349,15 @@ def _by_content(plain: Any, manifest: str) -> Any:
     return manifest if isinstance(plain, str) and os.path.isabs(plain) else plain  # noqa: PTH117 (also of a pattern)
 
 
+VARYING = ("one-at-a-time", "factorial", "fractional", "pairs")
+READ_BY = {  # setting -> the designs that read it, of those that not all read
+    "factors": VARYING,
+    "stripped": ("add-one-in",),
+    "runs": ("fractional",),
+    "arms": (*VARYING, "add-one-in"),
+    "compare": (*VARYING, "add-one-in"),
+    "search": ("search",),
+}
 SECTIONS = ("name", "question", "space", "task", "grammar", "study")
 
 
