@@ -91,6 +91,17 @@ class Space:
             raise InputError(f"no decision {address!r} is met here{suggest(address, met)}")
         return architecture
 
+    def recall(self, decisions: Mapping[str, Any], digest: str) -> Architecture | None:
+        """The architecture that some decisions of an earlier form of this space made; None where they do not make it here.
+
+        A decision that is new here is taken at its reference.
+        """
+        try:
+            architecture = self.at(decisions)
+        except InputError:
+            return None
+        return architecture if architecture.digest == digest else None
+
     @functools.cached_property
     def reference(self) -> Architecture:
         """Every decision at its first alternative."""
