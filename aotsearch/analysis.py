@@ -205,7 +205,7 @@ def unsettled(records: Sequence[Record], study: Study) -> set[str]:
 
 
 def _candidates(records: list[Record], confirmed: list[Record], study: Study) -> tuple[Comparison, ...]:
-    """What a study with a search compares: its own arms as declared; then the candidates against the reference, the most promising first."""
+    """What a study with a search compares: its arms as declared, then candidates against the reference, the most promising first."""
     scores = {r["digest"]: measured(r, study) for r in records if r["phase"] == "search"}
     found = {r["arm"]: r for r in confirmed if r["arm"] not in study.arm_names}
 

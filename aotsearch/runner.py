@@ -306,7 +306,7 @@ class _Run:
         return importance(self.records.values(), self.study)
 
     def _candidates(self) -> list[design.Arm]:
-        """The arms of the study and the best architectures of the search, to be trained again under fresh seeds; none if no other finished."""
+        """The study's arms and the best that the search found, to be trained under fresh seeds; none where the reference is alone."""
         arms, tried = self.study.arms(), searched(self.records.values(), self.study)
         for note in unconfirmed(tried, self.study):
             self.progress.say(note)
@@ -454,7 +454,7 @@ def planned(study: Study, records: Iterable[Mapping[str, Any]], exhausted: int |
     arms = len(digests) + confirmed if confirmed or len(digests) > 1 else 0
     former = {r["digest"] for r in everything if r["phase"] == "confirm"} - digests  # the best may have been others at an earlier end
     former -= {a.digest for a in promising(tried, study)[:confirmed]}
-    others = sum(r["phase"] == "search" for r in everything) - len(tried)
+    others = len([r for r in everything if r["phase"] == "search"]) - len(tried)
     return (len(tried) if ended else s.search.trials) + others + len(s.seed_list) * (arms + len(former))
 
 

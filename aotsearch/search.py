@@ -1,17 +1,18 @@
 """Space + results so far -> the next architecture to try; the only file that imports optuna.
 
 Every decision is an Optuna parameter at its address, conditional ones only where they are met, sampled by TPE (multivariate, group,
-constant liar). The proposal with number n is a function of the sampler's seed, n, and what is known of the proposals before it, in the order
-in which they were made: Optuna's study is made anew for each. So a search that is continued proposes what it would have proposed.
+constant liar). The proposal with number n is a function of the sampler's seed, n, and what is known of the proposals before it, in the
+order in which they were made: Optuna's study is made anew for each. So a search that is continued proposes what it would have proposed:
+with one trial at a time always, with several where their answers come in the same order.
 
-What became of a proposal, in Optuna's states:
+What became of a proposal is told in Optuna's states:
 
-    done            COMPLETE with its measure
-    stopped         PRUNED with its measure at each evaluation: TPE ranks it behind all that are complete, those that came further first
-    diverged        PRUNED without any value, which TPE ranks behind everything that has one. Not FAIL, which it ignores; nor COMPLETE with an
-                    infinite value, which it would rank before the stopped ones
-    running         RUNNING, which the constant liar takes for bad
-    failed, out-of-memory   left out: they say nothing of the architecture's loss
+    done                    COMPLETE with its measure
+    stopped                 PRUNED with its measure at each evaluation; TPE ranks it behind all that are complete, who came further first
+    diverged                PRUNED without a value, which TPE ranks behind all that have one; as FAIL it would be ignored, and COMPLETE with
+                            an infinite value would stand before those that were stopped
+    running                 RUNNING, which the constant liar takes for bad
+    failed, out-of-memory   not told: they say nothing of the architecture's loss
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from aotsearch.description import run_name
 from aotsearch.errors import InputError
 from aotsearch.ledger import Ledger
 from aotsearch.progress import Progress
-from aotsearch.runner import Options
 from aotsearch.rungs import Rungs
+from aotsearch.runner import Options
 from aotsearch.search import Proposer, importance
 from aotsearch.study import Study, load
 
