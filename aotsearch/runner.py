@@ -245,7 +245,7 @@ class _Run:
 
         s, search, measure = self.study.settings, self.study.settings.search, self.study.task.measure
         rungs = Rungs(s.budget.evaluations, search.reduction)
-        proposer = Proposer(self.study, self._proposed())
+        proposer = Proposer(self.study.space, search, measure, self._proposed())
         told = set(proposer.proposals)
         finished = [r for r, _ in searched(self.records.values(), self.study) if self._finished(r["key"])]
         self.progress.begin(search.trials, finished)
@@ -254,7 +254,7 @@ class _Run:
 
         def tell(record: Mapping[str, Any]) -> None:
             proposer.tell(record)
-            rungs.recall(record["digest"], curve_of(record, self.study))
+            rungs.recall(record["digest"], curve_of(record, measure))
 
         def proposals() -> Iterator[dict[str, Any]]:
             while (architecture := proposer.ask()) is not None:

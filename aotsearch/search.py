@@ -27,7 +27,7 @@ from aotsearch.architecture import Architecture
 from aotsearch.errors import InputError
 from aotsearch.ledger import FAILED
 from aotsearch.space import Decision, Refused, Space
-from aotsearch.study import Study
+from aotsearch.study import Search, Study
 from aotsearch.tables import Record, curve_of, measured, searched
 
 ATTEMPTS = 100  # samples that may be spent on architectures already known or refused before the space is walked for what is left
@@ -37,14 +37,16 @@ class Proposer:
     """Proposes architectures that have not been tried, and learns from what became of them.
 
     Args:
-        study: Whose space is searched.
+        space: The architectures.
+        settings: Of the search.
+        measure: What is judged, lower is better.
         proposed: What earlier starts of the run proposed, in that order: mappings with `digest` and `decisions`. What the space does not
             derive any more is left out. What has no result yet is proposed first, before anything new.
     """
 
-    def __init__(self, study: Study, proposed: Iterable[Mapping[str, Any]] = ()):
+    def __init__(self, space: Space, settings: Search, measure: str, proposed: Iterable[Mapping[str, Any]] = ()):
         self._optuna = _optuna()
-        self.study, self.space, self.settings = study, study.space, study.settings.search
+        self.space, self.settings, self.measure = space, settings, measure
         self.proposals: dict[str, Architecture] = {}  # by digest, in the order in which they were made
         for event in proposed:
             architecture = self.space.recall(event["decisions"], event["digest"])
@@ -71,7 +73,7 @@ class Proposer:
         digest = record["digest"]
         assert digest in self.proposals, digest
         self.running.discard(digest)
-        self.results[digest] = record["outcome"], measured(record, self.study), curve_of(record, self.study)
+        self.results[digest] = record["outcome"], record["measures"].get(self.measure), curve_of(record, self.measure)
 
     def _propose(self) -> Architecture | None:
         study = self._recalled()

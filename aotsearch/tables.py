@@ -75,9 +75,9 @@ def _column(address: str, taken: Sequence[str]) -> str:
     return f"decision {address}" if address in taken else address
 
 
-def curve_of(record: Record, study: Study) -> list[float]:
-    """The study's measure at each evaluation of a trial."""
-    return [float(point[study.task.measure]) for point in record["curve"] if study.task.measure in point]
+def curve_of(record: Record, measure: str) -> list[float]:
+    """A measure at each evaluation of a trial."""
+    return [float(point[measure]) for point in record["curve"] if measure in point]
 
 
 def searched(records: Iterable[Record], study: Study) -> list[tuple[Record, Architecture]]:

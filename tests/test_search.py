@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -193,19 +193,23 @@ def test_what_was_running_is_proposed_again_first_and_then_what_would_have_follo
         curve = [{"step": 8, "train_loss": loss, "bits_per_byte": loss}]
         return {"digest": architecture.digest, "outcome": "done", "measures": {"bits_per_byte": loss}, "curve": curve}
 
-    proposer, asked, records = Proposer(study), list[Architecture](), dict[str, dict[str, Any]]()
+    proposer, asked, records = proposer_of(study), list[Architecture](), dict[str, dict[str, Any]]()
     for i in range(14):  # four at a time, the second of those that run ends first
         asked.append(_asked(proposer))
         if len(proposer.running) == 4:
             digest = [a.digest for a in asked if a.digest in proposer.running][1]
             records[digest] = record(proposer.proposals[digest], 2 + i / 7 % 1)
             proposer.tell(records[digest])
-    again = Proposer(study, [{"digest": a.digest, "decisions": dict(a.decisions)} for a in asked])
+    again = proposer_of(study, [{"digest": a.digest, "decisions": dict(a.decisions)} for a in asked])
     for told in records.values():
         again.tell(told)
     running = [a for a in asked if a.digest in proposer.running]
     assert [_asked(again) for _ in running] == running
     assert [_asked(again) for _ in range(3)] == [_asked(proposer) for _ in range(3)]
+
+
+def proposer_of(study: Study, proposed: Iterable[Mapping[str, Any]] = ()) -> Proposer:
+    return Proposer(study.space, study.settings.search, study.task.measure, proposed)
 
 
 def _asked(proposer: Proposer) -> Architecture:
@@ -244,16 +248,12 @@ def test_another_seed_of_the_sampler_is_another_search(path: Path, tmp_path: Pat
 # ---- what the sampler is told
 
 
-def states(proposer: Proposer) -> dict[str, Any]:
-    return {digest: t for digest, t in zip(proposer.proposals, proposer._recalled().trials, strict=True)}
-
-
 def test_the_sampler_is_told_the_measure_that_is_judged_at_each_evaluation(tmp_path: Path) -> None:
     text = (
         "name: v\ntask: {vision: {data: digits, measure: error}}\ngrammar:\n  model: {width: 16, depth: 1, block: [attention, channel]}\n"
     )
     (tmp_path / "v.yaml").write_text(text + "  channel: {any: [mlp, glu, none]}\nstudy: {design: search}\n")
-    proposer = Proposer(load(tmp_path / "v.yaml"))
+    proposer = proposer_of(load(tmp_path / "v.yaml"))
     for outcome in ("done", "stopped"):
         digest = _asked(proposer).digest
         curve = [{"step": i, "train_loss": 9.0, "loss": 2.0, "error": 0.5 / i} for i in (1, 2)]
@@ -268,7 +268,7 @@ def test_divergence_is_the_worst_that_can_be_told_and_a_failure_says_nothing(pat
 
     def share(outcome: str) -> float:
         """How often norm=rmsnorm is proposed late in a search in which every such trial ends so."""
-        proposer, later = Proposer(study), list[bool]()
+        proposer, later = proposer_of(study), list[bool]()
         for i in range(40):
             found = _asked(proposer)
             bad = found.decisions["norm"] == "rmsnorm"
@@ -283,7 +283,7 @@ def test_divergence_is_the_worst_that_can_be_told_and_a_failure_says_nothing(pat
 def test_the_sampler_ranks_diverged_trials_behind_all_others_and_bears_nothing_else(path: Path) -> None:
     from optuna.samplers._tpe.sampler import _split_trials
 
-    proposer = Proposer(load(path))
+    proposer = proposer_of(load(path))
     ends = ["diverged", "stopped", "diverged", "done", "stopped", "failed", "done", "diverged"]
     for i, outcome in enumerate(ends):
         curve = [{"step": 1, "bits_per_byte": 3.0 + i}]
@@ -292,7 +292,7 @@ def test_the_sampler_ranks_diverged_trials_behind_all_others_and_bears_nothing_e
     recalled = proposer._recalled()
     below, _ = _split_trials(recalled, recalled.get_trials(deepcopy=False), 4)
     assert sorted(t.value if t.value is not None else t.intermediate_values[1] for t in below) == [4.0, 6.0, 7.0, 9.0]
-    alone = Proposer(load(path))
+    alone = proposer_of(load(path))
     for _ in range(12):
         alone.tell({"digest": _asked(alone).digest, "outcome": "diverged", "measures": {}, "curve": []})
     assert _asked(alone).digest  # nothing but divergence is borne
