@@ -29,7 +29,7 @@ from aotsearch.inference import (
 )
 from aotsearch.rates import Rate, chosen, used
 from aotsearch.study import Study
-from aotsearch.tables import arms_met, arms_of, cells, measured
+from aotsearch.tables import arms_met, arms_of, cells, left_out, measured, searched, unconfirmed
 
 Record = Mapping[str, Any]
 SAME = ("device", "precision", "steps", "tokens")  # what trials must share to be compared
@@ -153,7 +153,7 @@ def analyse(records: Iterable[Record], study: Study, declaration: tuple[str, ...
     _refuse_mixtures(judged)
     simple = [c for c in declared if c.kind == "simple"]
     declared = tuple(c for c in declared if c.kind != "simple")
-    family = max(1, len(declared), settings.search.confirm if search else 0) * len(views)
+    family = max(1, len(declared), len(study.comparisons) + settings.search.confirm if search else 0) * len(views)
     seeds = sorted({r["seed"] for r in judged} | (set() if search else set(settings.first_seeds)))
     contrasts = [contrast(c, view, study, family, seeds) for view in views for c in declared]
     values = [y for y in (measured(r, study) for r in views[0].cells.get(REFERENCE, {}).values()) if y is not None]
@@ -183,7 +183,8 @@ def analyse(records: Iterable[Record], study: Study, declaration: tuple[str, ...
         declaration=declaration,
         aliases=() if search else study.base_design.aliases,
     )
-    return dataclasses.replace(analysis, notes=(*_notes(analysis, len(values), search, settings.adaptive is None), *study.notes))
+    notes = (*_notes(analysis, len(values), search, settings.adaptive is None), *(_search_notes(everything, study) if search else ()))
+    return dataclasses.replace(analysis, notes=(*notes, *study.notes))
 
 
 def judge(records: Iterable[Record], history: History) -> Analysis:
@@ -236,9 +237,9 @@ def unsettled(records: Sequence[Record], study: Study) -> set[str]:
 
 
 def _candidates(records: list[Record], confirmed: list[Record], study: Study) -> tuple[Comparison, ...]:
-    """A search's candidates against the reference, the most promising first."""
+    """What a study with a search compares: its arms as declared, then candidates against the reference, the most promising first."""
     scores = {r["digest"]: measured(r, study) for r in records if r["phase"] == "search"}
-    found = {r["arm"]: r for r in confirmed if r["arm"] != REFERENCE}
+    found = {r["arm"]: r for r in confirmed if r["arm"] not in study.arm_names}
 
     def rank(name: str) -> tuple[float, str]:
         score = scores.get(found[name]["digest"])
@@ -247,7 +248,7 @@ def _candidates(records: list[Record], confirmed: list[Record], study: Study) ->
     def changes(name: str) -> Changes:
         return tuple((k, a, b) for k, (a, b) in found[name]["changes"].items())
 
-    return tuple(Comparison(n, "change", changes(n), {n: 1.0, REFERENCE: -1.0}) for n in sorted(found, key=rank))
+    return (*study.comparisons, *(Comparison(n, "change", changes(n), {n: 1.0, REFERENCE: -1.0}) for n in sorted(found, key=rank)))
 
 
 def _refuse_mixtures(judged: list[Record]) -> None:
@@ -288,8 +289,8 @@ def _notes(analysis: Analysis, seeds: int, search: bool, again: bool) -> tuple[s
     if analysis.partial:
         ended = f"{analysis.finished} of {analysis.expected} trials have ended"
         notes.append(f"partial: {ended}; intervals hold for a complete run, so read this as a preview")
-    if search and not analysis.contrasts:
-        notes.append("the search is not confirmed yet: its ranking rests on one seed each and proves nothing")
+    if search and not any(c.seeds for c in analysis.contrasts):
+        notes.append("the search is not confirmed: its ranking rests on one seed each and proves nothing")
     if search and analysis.contrasts:
         notes.append("verdicts speak of the reference: harmful means that the candidate is better, necessary that it is worse")
     if seeds < 2:
@@ -313,6 +314,12 @@ def _notes(analysis: Analysis, seeds: int, search: bool, again: bool) -> tuple[s
             "a typical contrast can not be found redundant; add seeds, or declare a wider margin before the next run"
         )
     return tuple(notes)
+
+
+def _search_notes(everything: Sequence[Record], study: Study) -> list[str]:
+    tried = searched(everything, study)
+    ended = len(tried) >= study.settings.search.trials or any(r["phase"] == "confirm" for r in everything)
+    return left_out(everything, study) + (unconfirmed(tried, study) if ended else [])
 
 
 def _outcomes(judged: list[Record], everything: list[Record], study: Study) -> tuple[Outcome, ...]:

@@ -4,7 +4,8 @@
 next step; a line torn by a crash is skipped when read, and the next one starts on a line of its own.
 
 Events: `run` (one per start of the command: command, versions, machine), `data` (the splits and their baselines), `started`
-and `finished` (one trial; `finished` holds its whole record).
+and `finished` (one trial; `finished` holds its whole record). Of a search also `proposed` (an architecture, before it is trained),
+`exhausted` (no other was found) and `importance` (which decisions mattered to it).
 """
 
 from __future__ import annotations

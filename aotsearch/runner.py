@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import importlib.metadata
 import importlib.util
+import itertools
 import logging
 import os
 import platform
@@ -30,8 +31,8 @@ from aotsearch.ledger import FAILED, Ledger
 from aotsearch.progress import Progress
 from aotsearch.rates import TUNE_SEED, Rate, beyond, chosen, used
 from aotsearch.study import Resources, Study
+from aotsearch.tables import curve_of, left_out, promising, searched, unconfirmed
 
-SEARCH_SEED = 10_000  # search trials run under this seed plus the sampler's, so that the seeds of the study stay fresh
 PACKAGES = ("aotsearch", "torch", "ray", "optuna", "mlflow", "numpy", "pandas", "scipy")
 
 
@@ -272,56 +273,88 @@ class _Run:
 
     def _search(self) -> None:
         from aotsearch import trial
-        from aotsearch.schedule import Work
+        from aotsearch.rungs import Rungs
+        from aotsearch.schedule import Search, Work
         from aotsearch.search import Proposer
 
-        s = self.study.settings
-        finished = [r for r in self.records.values() if r["phase"] == "search" and self._finished(r["key"])]
-        self.progress.begin(s.search.trials, finished)
-        if len(finished) >= s.search.trials:
-            return
-        workers = 1 if self.options.local else self.options.workers or os.cpu_count() or 1
-        count = len(finished)
+        s, search, measure = self.study.settings, self.study.settings.search, self.study.task.measure
+        rungs = Rungs(s.budget.evaluations, search.reduction)
+        proposer = Proposer(self.study.space, search, measure, self._proposed())
+        told = set(proposer.proposals)
+        finished = [r for r, _ in searched(self.records.values(), self.study) if self._finished(r["key"])]
+        self.progress.begin(search.trials, finished)
+        for note in left_out(self.records.values(), self.study):
+            self.progress.say(f"{note}; one that this search proposes is not trained again")
 
-        def plan(architecture: Architecture) -> dict[str, Any]:
-            nonlocal count
-            count += 1
-            arm = design.Arm(f"search-{count}", architecture, self.study.reference.diff(architecture))
-            return trial.plan(self.study, arm, SEARCH_SEED + s.search.seed, "search")
+        def tell(record: Mapping[str, Any]) -> None:
+            proposer.tell(record)
+            rungs.recall(record["digest"], curve_of(record, measure))
 
-        self._hand_over(
-            Work(
-                proposer=Proposer(self.study.space, s.search, workers, finished),
-                number=s.search.trials - len(finished),
-                plan=plan,
-                measure=self.study.task.measure,
-                evaluations=s.budget.evaluations,
-                reduction=s.search.reduction,
+        def proposals() -> Iterator[dict[str, Any]]:
+            while (architecture := proposer.ask()) is not None:
+                arm = design.Arm(self._name(architecture), architecture, self.study.reference.diff(architecture))
+                made = trial.plan(self.study, arm, search.training_seed, "search")
+                if architecture.digest not in told:
+                    self.ledger.append("proposed", **{name: made[name] for name in ("arm", "digest", "decisions", "seed")})
+                if self._finished(made["key"]):
+                    tell(self._adopt(made))
+                else:
+                    yield made
+
+        for record in finished:
+            tell(record)
+        made = proposals()
+        first = next(made, None)
+        if first is not None:
+            self._hand_over(Work(search=Search(itertools.chain([first], made), tell, rungs, measure)))
+        number = len(searched(self.records.values(), self.study))
+        if number < search.trials:
+            self.ledger.append("exhausted", architectures=number)
+            self.progress.say(
+                f"no architecture but these {number} was found in the space: the search ends before its {search.trials} trials"
             )
-        )
+
+    def _proposed(self) -> list[Mapping[str, Any]]:
+        """What earlier starts of this search proposed, in that order; before the ledger told it, what was finished."""
+        seed = self.study.settings.search.training_seed
+        told = [e for e in self.ledger.events() if e["event"] == "proposed" or (e["event"] == "finished" and e["phase"] == "search")]
+        return [e for e in told if e["seed"] == seed]
+
+    def _adopt(self, made: Mapping[str, Any]) -> dict[str, Any]:
+        """A model that was trained when the space had other decisions for it is recorded again with those of today."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        same = {name: made[name] for name in ("arm", "arms", "decisions", "changes")}
+        record = {**self.records[made["key"]], **same, "finished": now}
+        record.pop("event")
+        self.finished(record)
+        return self.records[made["key"]]
+
+    def _name(self, architecture: Architecture) -> str:
+        """The one name of an architecture of a search, wherever it is told: that of the arm that it is, else by its digest."""
+        arms = {arm.architecture.digest: arm.name for arm in reversed(self.study.arms())}
+        return arms.get(architecture.digest, f"candidate-{architecture.digest[:8]}")
 
     def _importance(self) -> dict[str, float]:
         from aotsearch.search import importance
 
-        return importance(self.records.values(), self.study.space)
+        return importance(self.records.values(), self.study)
 
     def _candidates(self) -> list[design.Arm]:
-        """The reference and the best architectures of the search, to be trained again under fresh seeds."""
-        reference = design.Arm(design.REFERENCE, self.study.reference, {})
-        measure = self.study.task.measure
-        searched = [r for r in self.records.values() if r["phase"] == "search" and r["outcome"] == "done"]
-        best = sorted(searched, key=lambda r: (r["measures"][measure], r["digest"]))
-        chosen = [r for r in best if r["digest"] != reference.architecture.digest][: self.study.settings.search.confirm]
-        arms = [reference]
-        for record in chosen:
-            architecture = self.study.space.at(record["decisions"])
-            arms.append(design.Arm(f"candidate-{record['digest'][:6]}", architecture, reference.architecture.diff(architecture)))
-        known = self.ledger.last("candidates") or {"arms": []}
-        found = [entry(a) for a in arms[1:]]
-        if found != known["arms"]:
-            self.ledger.append("candidates", arms=found)
+        """The study's arms and the best that the search found, to be trained under fresh seeds; none where the reference is alone."""
+        arms, tried = self.study.arms(), searched(self.records.values(), self.study)
+        for note in unconfirmed(tried, self.study):
+            self.progress.say(note)
+        best = promising(tried, self.study)[: self.study.settings.search.confirm]
+        found = [design.Arm(self._name(a), a, self.study.reference.diff(a)) for a in best]
+        self._keep(found)
+        return [*arms, *found] if found or len(arms) > 1 else []
+
+    def _keep(self, found: list[design.Arm]) -> None:
+        """Tell the ledger which candidates are confirmed."""
+        known, entries = self.ledger.last("candidates") or {"arms": []}, [entry(a) for a in found]
+        if entries != known["arms"]:
+            self.ledger.append("candidates", arms=entries)
             self.history = history(self.ledger)
-        return arms
 
     def _finished(self, key: str) -> bool:
         record = self.records.get(key)
@@ -439,7 +472,7 @@ def status(folder: str | Path) -> dict[str, Any]:
     busy = ledger.locked
     started = {e["key"] for e in ledger.events() if e["event"] == "started"}
     running = len(started - records.keys()) if busy else 0
-    total = planned(study, records.values())
+    total = planned(study, records.values(), (ledger.last("exhausted") or {}).get("architectures"))
     return {
         "study": study.name,
         "done": len(records) - sum(outcomes[o] for o in FAILED),
@@ -453,15 +486,26 @@ def status(folder: str | Path) -> dict[str, Any]:
     }
 
 
-def planned(study: Study, records: Iterable[Mapping[str, Any]]) -> int:
-    """How many trials a study has in all; a search that found fewer architectures than asked for counts those it found."""
-    s = study.settings
+def planned(study: Study, records: Iterable[Mapping[str, Any]], exhausted: int | None = None) -> int:
+    """How many trials a study has in all, as far as it is known; a search confirms no more architectures than finish.
+
+    Args:
+        exhausted: With how many architectures a search found no other, if it did.
+    """
+    s, everything = study.settings, list(records)
     if s.design != "search":
         from aotsearch.analysis import expected
 
-        return expected(list(records), study)
-    candidates = {r["digest"] for r in records if r["phase"] == "confirm"}
-    return s.search.trials + len(s.seed_list) * (len(candidates) or s.search.confirm + 1)
+        return expected(everything, study)
+    tried = searched(everything, study)
+    ended = len(tried) >= s.search.trials or len(tried) == exhausted
+    confirmed = min(s.search.confirm, len(promising(tried, study))) if ended else s.search.confirm
+    digests = {arm.architecture.digest for arm in study.arms()}
+    arms = len(digests) + confirmed if confirmed or len(digests) > 1 else 0
+    former = {r["digest"] for r in everything if r["phase"] == "confirm"} - digests  # the best may have been others at an earlier end
+    former -= {a.digest for a in promising(tried, study)[:confirmed]}
+    others = len([r for r in everything if r["phase"] == "search"]) - len(tried)
+    return (len(tried) if ended else s.search.trials) + others + len(s.seed_list) * (arms + len(former))
 
 
 def _before(ledger: Ledger, study: Study) -> History | None:

@@ -107,6 +107,17 @@ class Space:
         shared = decision.prefix and decision.address not in given and decision.name in given and decision.name not in self._survey
         return decision.name if shared else decision.address
 
+    def recall(self, decisions: Mapping[str, Any], digest: str) -> Architecture | None:
+        """The architecture that some decisions of an earlier form of this space made; None where they do not make it here.
+
+        A decision that is new here is taken at its reference.
+        """
+        try:
+            architecture = self.at(decisions)
+        except InputError:
+            return None
+        return architecture if architecture.digest == digest else None
+
     @functools.cached_property
     def reference(self) -> Architecture:
         """Every decision at its first alternative."""

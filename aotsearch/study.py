@@ -23,13 +23,25 @@ from aotsearch import design, diagnostics, grammar, registry, yamlfile
 from aotsearch.architecture import Architecture
 from aotsearch.design import Arm, Comparison, Design
 from aotsearch.errors import InputError, Mark, Problem, suggest
+from aotsearch.rates import TUNE_SEED
 from aotsearch.registry import Count, Flag, Natural, Positive
 from aotsearch.space import Space
 from aotsearch.yamlfile import Node
 
-MAX_SEEDS = 10_000
+SEARCH_SEED = 10_000  # a search trains under this seed plus the sampler's; those of the study lie below, so that what judges is fresh
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Mode = Literal["none", "parameters", "flops"]
+
+
+def _fresh(seed: int) -> int:
+    if seed >= SEARCH_SEED:
+        raise ValueError(
+            f"a seed lies below {SEARCH_SEED}: those from there on are a search's, from {TUNE_SEED} on the tuning's, not {seed}"
+        )
+    return seed
+
+
+Seed = Annotated[int, pydantic.AfterValidator(_fresh)]
 
 
 class Settings(BaseModel):
@@ -61,7 +73,12 @@ class Search(Settings):
     trials: Count = Field(24, description="architectures tried, one seed each")
     confirm: Count = Field(3, description="the best so many are trained again, against the reference, on fresh seeds")
     reduction: int = Field(3, ge=2, description="ASHA keeps one in so many at each rung")
-    seed: int = Field(0, ge=0, description="seed of the sampler")
+    seed: int = Field(0, ge=0, lt=TUNE_SEED - SEARCH_SEED, description="seed of the sampler; each is a search of its own")
+
+    @property
+    def training_seed(self) -> int:
+        """The seed that every architecture of the search is trained under."""
+        return SEARCH_SEED + self.seed
 
 
 class Tuning(Settings):
@@ -83,7 +100,7 @@ class Adaptive(Settings):
     """Seeds as needed: after `min`, the least settled comparisons get more, until all are settled or have `max`."""
 
     min: Annotated[int, Field(ge=2)] = Field(4, description="seeds before the first look")
-    max: Annotated[int, Field(ge=3)] = Field(16, description="most seeds of an arm")
+    max: Annotated[int, Field(ge=3, le=SEARCH_SEED)] = Field(16, description="most seeds of an arm")
 
     @pydantic.model_validator(mode="after")
     def _ordered(self) -> Adaptive:
@@ -126,7 +143,7 @@ class StudySettings(Settings):
     )
     stripped: dict[str, Any] = Field({}, description="for add-one-in: decision -> value of the model that choices are added to")
     runs: Count | None = Field(None, description="for fractional: how many arms, a power of two")
-    seeds: Count | list[int] | Adaptive = Field(5, description="how many seeds each arm is trained under, or which, or {min, max}")
+    seeds: Count | list[Seed] | Adaptive = Field(5, description="how many seeds each arm is trained under, or which, or {min, max}")
     budget: Budget = Budget()
     learning_rate: Positive | Tuning = Field(
         3e-3, description="highest learning rate, the same for all arms; or {tune: [...]}: also each arm's own"
@@ -153,8 +170,10 @@ class StudySettings(Settings):
     def _distinct(cls, seeds: int | list[int] | Adaptive) -> int | list[int] | Adaptive:
         if isinstance(seeds, list) and (not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0):
             raise ValueError("seeds are distinct whole numbers of at least 0")
-        if isinstance(seeds, int) and seeds > MAX_SEEDS:
-            raise ValueError(f"at most {MAX_SEEDS} seeds")
+        if isinstance(seeds, int) and seeds > SEARCH_SEED:
+            raise ValueError(
+                f"at most {SEARCH_SEED} seeds: those from there on are a search's, from {TUNE_SEED} on the tuning's, not {seeds}"
+            )
         return seeds
 
     @pydantic.field_validator("diagnostics")

@@ -165,11 +165,16 @@ def _wrapped(lines: Iterable[str]) -> list[str]:
 
 def _search_lines(searched: pd.DataFrame, analysis: Analysis, top: int = 5) -> list[str]:
     counts = ", ".join(f"{n} {outcome}" for outcome, n in Counter(searched["outcome"]).most_common())
-    lines = [f"search tried {len(searched)} architectures ({counts or 'none'}); the best, under one seed each:"]
+    best = searched[searched["outcome"] == "done"].head(top)
+    shown = "; the best, under one seed each:" if len(best) else ""
+    lines = [f"search tried {len(searched)} architectures ({counts or 'none'}){shown}"]
     decisions = list(searched.columns[list(searched.columns).index("digest") + 1 :])
-    for _, row in searched[searched["outcome"] == "done"].head(top).iterrows():
+    width = max(map(len, best["arm"]), default=0)
+    for _, row in best.iterrows():
         chosen = " ".join(f"{name}={spell(row[name])}" for name in decisions if not pd.isna(row[name]))
-        lines.append(f"  {row['arm']:<10} {number(row[analysis.measure], analysis.digits)}  {row['parameters']:>9,} parameters  {chosen}")
+        lines.append(
+            f"  {row['arm']:<{width}} {number(row[analysis.measure], analysis.digits)}  {row['parameters']:>9,} parameters  {chosen}"
+        )
     return [*lines, ""]
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from aotsearch.architecture import Architecture
 from aotsearch.design import REFERENCE
 from aotsearch.rates import Rate, used
 from aotsearch.study import Study
@@ -76,12 +78,55 @@ def _column(address: str, taken: Sequence[str]) -> str:
     return f"decision {address}" if address in taken else address
 
 
+def curve_of(record: Record, measure: str) -> list[float]:
+    """A measure at each evaluation of a trial."""
+    return [float(point[measure]) for point in record["curve"] if measure in point]
+
+
+def searched(records: Iterable[Record], study: Study) -> list[tuple[Record, Architecture]]:
+    """The trials of the study's search, each with its architecture in the study's space.
+
+    Trials under another seed are another search's; those that the space does not derive any more can be neither ranked nor confirmed.
+    """
+    tried = [r for r in records if r["phase"] == "search" and r["seed"] == study.settings.search.training_seed]
+    found = [(r, study.space.recall(r["decisions"], r["digest"])) for r in tried]
+    return [(r, architecture) for r, architecture in found if architecture is not None]
+
+
+def promising(tried: Iterable[tuple[Record, Architecture]], study: Study) -> list[Architecture]:
+    """Those of `searched` that finished and are no arm of the study, the best first."""
+    arms = {arm.architecture.digest for arm in study.base_design.arms}
+    done = [(measured(r, study), a) for r, a in tried if r["outcome"] == "done" and a.digest not in arms]
+    return [a for _, a in sorted(((v, a) for v, a in done if v is not None), key=lambda pair: (pair[0], pair[1].digest))]
+
+
+def unconfirmed(tried: Sequence[tuple[Record, Architecture]], study: Study) -> list[str]:
+    """A note where fewer architectures of a search finished than are to be confirmed."""
+    finished, wanted = len(promising(tried, study)), study.settings.search.confirm
+    if finished >= wanted:
+        return []
+    ends = Counter(r["outcome"] for r, _ in tried)
+    of = f"(of {len(tried)} tried: {', '.join(f'{n} {outcome}' for outcome, n in ends.most_common()) or 'none'})"
+    if not finished:
+        return [f"no architecture is confirmed: none but the arms of the study finished {of}"]
+    return [f"{finished} instead of {wanted} architectures are confirmed: no more finished besides the arms of the study {of}"]
+
+
+def left_out(records: Iterable[Record], study: Study) -> list[str]:
+    """A note where a run folder has trials of a search that `searched` leaves out."""
+    everything = list(records)
+    number = sum(r["phase"] == "search" for r in everything) - len(searched(everything, study))
+    return [f"{number} trials of the search are left out, made under another seed or in a space that is no longer the study's"] * (
+        number > 0
+    )
+
+
 def search_table(records: Iterable[Record], study: Study) -> pd.DataFrame:
     """The architectures a search tried, the best first; those stopped early come after, since they trained for less.
 
     One seed each, and the best of many looks better than it is: this describes, the confirmation decides.
     """
-    table = tabulate((r for r in records if r["phase"] == "search"), study)
+    table = tabulate((r for r, _ in searched(records, study)), study)
     turn = {"done": 0, "stopped": 1}
     table = table.assign(turn=[turn.get(o, 2) for o in table["outcome"]])
     order = table.sort_values(["turn", study.task.measure], kind="stable", na_position="last").index

@@ -284,19 +284,24 @@ def test_a_baseline_that_no_model_beats_is_no_warning(small: Study) -> None:
 
 def test_search_is_ranked_and_only_its_confirmation_is_judged(tmp_path: Path) -> None:
     s = study(tmp_path, "search")
-    tried: list[Mapping[str, Any]] = [
-        record(f"search-{i}", 0, loss, phase="search", digest=f"d{i}") for i, loss in enumerate([3.0, 2.5, None, 2.8])
-    ]
-    tried.append(record("search-9", 0, 2.0, phase="search", outcome="stopped", steps=10, digest="d9"))
-    table = tables.search_table(tried, s)
-    assert table["arm"].tolist() == ["search-1", "search-3", "search-0", "search-9", "search-2"]
+    ends = [("done", 3.0), ("done", 2.5), ("diverged", None), ("stopped", 2.0)]
+    tried: list[Mapping[str, Any]] = []
+    for i, ((outcome, loss), architecture) in enumerate(zip(ends, s.space.enumerate(), strict=True)):
+        known = {"digest": architecture.digest, "decisions": architecture.decisions}
+        tried.append(record(f"candidate-{i}", 10_000, loss, phase="search", outcome=outcome, **known))
+    other = [record("candidate-8", 10_001, 1.0, phase="search", digest="another seed", decisions={})]
+    other += [record("candidate-9", 10_000, 1.0, phase="search", digest="another space", decisions={"depth": 9})]
+    table = tables.search_table([*tried, *other], s)
+    assert table["arm"].tolist() == ["candidate-1", "candidate-0", "candidate-3", "candidate-2"]
+    assert any("2 trials of the search are left out" in note for note in analysis.analyse([*tried, *other], s).notes)
+    assert not any("left out" in note for note in analysis.analyse(tried, s).notes)
     assert any("not confirmed" in note for note in analysis.analyse(tried, s).notes)
     confirmed = [record("reference", i, 3.0 + i / 8, phase="confirm") for i in range(4)]
-    confirmed += [record("candidate-d1", i, 2.5 + i / 8, phase="confirm", digest="d1") for i in range(4)]
+    confirmed += [record("candidate-1", i, 2.5 + i / 8, phase="confirm", digest=tried[1]["digest"]) for i in range(4)]
     found = analysis.analyse([*tried, *confirmed], s)
-    assert [(c.arm, c.verdict) for c in found.contrasts] == [("candidate-d1", "harmful")]
+    assert [(c.arm, c.verdict) for c in found.contrasts] == [("candidate-1", "harmful")]
     assert found.family == s.settings.search.confirm  # the family is as declared, not as many as came through
-    assert "search-1" in summary.summary(found, None, table)
+    assert "candidate-1" in summary.summary(found, None, table)
 
 
 losses = st.lists(st.integers(-4096, 4096).map(lambda k: k / 1024), min_size=4, max_size=4)  # exact in binary

@@ -231,8 +231,8 @@ def test_a_search_shows_what_it_tried(tmp_path: Path) -> None:
     study, ledger = load(folder / "study.yaml"), Ledger.open(folder)
     tried = study.space.at({"heads": 1})
     for i, loss in enumerate([3.1, 2.9, None]):
-        arm = type(study.arms()[0])(f"search-{i}", tried, {})
-        finish(ledger, arm, 0, loss, phase="search")
+        arm = type(study.arms()[0])(f"candidate-{i}", tried, {})
+        finish(ledger, arm, 10_000, loss, phase="search")
     report.write(folder, ["html"])
     text = Page((folder / "report" / "report.html").read_text()).text
     assert "What the search tried" in text and "heads=1" in text
@@ -241,7 +241,7 @@ def test_a_search_shows_what_it_tried(tmp_path: Path) -> None:
     report.write(folder, ["html"])
     described = Page((folder / "report" / "report.html").read_text()).text
     assert "Which decisions mattered to the search" in described and "75%" in described and "is no evidence" in described
-    assert text.index("search-1") < text.index("search-0")
+    assert text.index("candidate-1") < text.index("candidate-0")
 
 
 def test_a_torn_ledger_is_reported_with_its_damage(tmp_path: Path) -> None:
