@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import hashlib
+import importlib.metadata
 import json
 import os
 import platform
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from aotsearch.architecture import Architecture
 from aotsearch.cost import cost
 from aotsearch.design import REFERENCE, Arm
 from aotsearch.errors import AotsearchError
+from aotsearch.ledger import VERSIONS
 from aotsearch.model import Model, build
 from aotsearch.study import Study
 from aotsearch.tasks import Task
@@ -103,12 +106,14 @@ def run(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Pat
 
     outcome, message, trace = "done", "", ""
     after: dict[str, Any] = {}
+    made_with = environment(grant)
     try:
         model, task = build(architecture, trial["seed"]), load_task(trial)
+        made_with["data"] = _manifest(trial, task)
         train(model, task, trial["training"], trial["seed"], grant, keep)
         if checkpoints is not None:
             _save(model, checkpoints / f"{trial['key']}.pt")
-        after = _after(model, task, trial, grant)
+        after = _after(model, task, trial, grant)  # raises nothing that an error could be: the trial is trained
     except Diverged as e:
         outcome, message = "diverged", str(e)
     except Stopped as e:
@@ -117,9 +122,8 @@ def run(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Pat
         raise  # the data or the disk, not the trial
     except Exception as e:  # noqa: BLE001 (any other error is the trial's result; SystemExit, by which Ray stops a trial, passes)
         outcome = "out-of-memory" if _out_of_memory(e) else "failed"
-        message, trace = f"{type(e).__name__}: {e}".splitlines()[0][:500], traceback.format_exc()
-        if grant.device != "cpu":
-            torch.cuda.empty_cache()
+        message, trace = _line(e), traceback.format_exc()
+        _release(grant)
     return record(trial, outcome, curve) | {
         **after,
         "message": message,
@@ -128,24 +132,85 @@ def run(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Pat
         "device": grant.device.partition(":")[0],
         "precision": grant.precision,
         "threads": grant.threads,
+        "environment": made_with,
         "process": os.getpid(),
     }
 
 
+def environment(grant: Grant) -> dict[str, Any]:
+    """What may move a loss in its last digits where two trials do not share it: versions, instruction set, threads, device; with the data,
+    which a worker on another machine opens there."""
+    amx = [name for name, known in (("bf16", torch.cpu._is_avx512_bf16_supported), ("amx", torch.cpu._is_amx_tile_supported)) if known()]
+    return {
+        **{name: version for name in VERSIONS if (version := _version(name))},
+        "instruction_set": " ".join([torch.backends.cpu.get_cpu_capability(), *amx]),
+        "threads": grant.threads,
+        "device_name": torch.cuda.get_device_name(grant.device) if grant.device.startswith("cuda") else _processor(),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # run from its source
+        return ""
+
+
+@functools.cache
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor() or platform.machine()
+    )
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:500]
+
+
+def _release(grant: Grant) -> None:
+    if grant.device != "cpu":
+        torch.cuda.empty_cache()
+
+
 def _after(model: Model, task: Task, trial: Mapping[str, Any], grant: Grant) -> dict[str, Any]:
-    """What is measured of a trained model besides its loss: the test split, every layer, every layer removed."""
-    found: dict[str, Any] = {}
+    """What is measured of a trained model besides its loss: the test split, every layer, every layer removed.
+
+    Whatever goes wrong in one of them, the trial is trained and the others are measured: `unmeasured` says which is missing, and why.
+    """
     seed = trial["seed"]
-    with grant.use():
-        if trial.get("sealed"):
-            found["test"] = evaluate(model, task, task.test(seed), grant.device)
-        if trial.get("diagnostics"):
-            inputs, targets = (torch.from_numpy(items[:DIAGNOSED]).to(grant.device) for items in task.validation(seed))
-            found["diagnostics"] = probe.measure(model, inputs, trial["diagnostics"], lambda m: task.loss(m(inputs), targets))
-        if trial.get("knock_out"):
-            rows = probe.knock_out(model, lambda m: evaluate(m, task, task.validation(seed), grant.device)[task.measure])
-            found["knock_out"] = [dataclasses.asdict(row) for row in rows]
-    return found
+
+    def test() -> Any:
+        return evaluate(model, task, task.test(seed), grant.device)
+
+    def diagnostics() -> Any:
+        inputs, targets = (torch.from_numpy(items[:DIAGNOSED]).to(grant.device) for items in task.validation(seed))
+        return probe.measure(model, inputs, trial["diagnostics"], lambda m: task.loss(m(inputs), targets))
+
+    def knock_out() -> Any:
+        rows = probe.knock_out(model, lambda m: evaluate(m, task, task.validation(seed), grant.device)[task.measure])
+        return [dataclasses.asdict(row) for row in rows]
+
+    asked: dict[str, tuple[Any, Callable[[], Any]]] = {
+        "test": (trial.get("sealed"), test),
+        "diagnostics": (trial.get("diagnostics"), diagnostics),
+        "knock_out": (trial.get("knock_out"), knock_out),
+    }
+    found: dict[str, Any] = {}
+    unmeasured: dict[str, str] = {}
+    for part, (wanted, measure) in asked.items():
+        if not wanted:
+            continue
+        try:
+            with grant.use():
+                found[part] = measure()
+        except Exception as e:  # noqa: BLE001 (a task or a part of an installed package may raise anything, and memory may run out)
+            unmeasured[part] = _line(e)
+            _release(grant)
+    return found | ({"unmeasured": unmeasured} if unmeasured else {})
 
 
 def record(trial: Mapping[str, Any], outcome: str, curve: list[dict[str, float]]) -> dict[str, Any]:
@@ -195,6 +260,17 @@ def load_task(trial: Mapping[str, Any]) -> Any:
         ((name, options),) = trial["task"].items()
         _tasks[text] = registry.find("task", name).load()(Path(), **options)
     return _tasks[text]
+
+
+_manifests: dict[str, str] = {}  # some tasks make their baselines for it, so a reused worker asks once
+
+
+def _manifest(trial: Mapping[str, Any], task: Task) -> str:
+    """What the data of a trial is on this machine: the beginning of its digest."""
+    text = json.dumps(trial["task"], sort_keys=True)
+    if text not in _manifests:
+        _manifests[text] = str(task.prepare()["manifest"])[:12]
+    return _manifests[text]
 
 
 def _save(model: torch.nn.Module, path: Path) -> None:
