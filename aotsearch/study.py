@@ -268,6 +268,11 @@ class Study:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def loss_unit(study: Study) -> str:
+    """The unit of the loss that training lowers; tasks of installed packages need not name one."""
+    return getattr(study.task, "loss_unit", "as the task defines it")
+
+
 SECTIONS = ("name", "question", "space", "task", "grammar", "study")
 
 
