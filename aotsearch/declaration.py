@@ -116,7 +116,9 @@ def history(ledger: Ledger) -> History:
             is missing.
     """
     path = ledger.folder / STUDY_FILE
-    manifest, events, candidates = "", [], {}
+    manifest = ""
+    events: list[Record] = []
+    candidates: dict[str, Entry] = {}
     for event in ledger.events():
         if event["event"] == "data":
             manifest = event.get("manifest", "")

@@ -501,6 +501,11 @@ def equal_terms(mode: str) -> list[str]:
     return [] if mode == "none" else [f"equal {'FLOPs' if mode == 'flops' else mode}"]
 
 
+def rate_terms(rate: str, asked: bool) -> list[str]:
+    """At which learning rate arms were compared, in words: nothing where there is but one, which all arms share."""
+    return {("tuned", True): ["own learning rate"], ("shared", False): ["shared learning rate"]}.get((rate, asked), [])
+
+
 def plain_name(name: str, mode: str) -> str:
     """The name before the arm was made equal: the inverse of `equal_name`."""
     return name.removesuffix(f"@{mode}")

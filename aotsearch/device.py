@@ -92,9 +92,14 @@ def alike_if_possible(grant: Grant, work: Callable[[Grant], T]) -> T:
     try:
         return work(grant)
     except RuntimeError as e:
-        if ALIKE not in str(e):
+        if not unlike(e):
             raise
     return work(dataclasses.replace(grant, deterministic=False))
+
+
+def unlike(error: BaseException) -> bool:
+    """Whether an error says that torch can not compute something alike every time."""
+    return ALIKE in str(error)
 
 
 def put(array: np.ndarray[Any, Any], device: str | torch.device) -> torch.Tensor:

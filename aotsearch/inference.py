@@ -3,8 +3,8 @@
 Symbols: d paired differences (lower is better), n their number, m margin, K size of the family of intervals, alpha = 1 - confidence.
 
 Two intervals for the mean of d: `interval` where the number of seeds was fixed before the run, `sequential_interval` where seeds were added
-until the contrast was settled. Beside them, as a second opinion that assumes no normal distribution, `sign_flip` and `holm`. How well the
-verdicts hold is measured in benchmarks/verdicts.md.
+until the contrast was settled; `span` is the one that a study's seeds ask for. Beside them, as a second opinion that assumes no normal
+distribution, `sign_flip` and `holm`. How well the verdicts hold is measured in benchmarks/verdicts.md.
 """
 
 from __future__ import annotations
@@ -23,6 +23,27 @@ MOST_SEEDS = 1000  # further seeds beyond this are not forecast
 MOST_FLIPPED = 40  # signs of more values than this are not enumerated
 
 Vector = NDArray[np.float64]
+Looks = tuple[int, int]  # the first and the last number of seeds at which results are looked at and more seeds may be asked for
+
+
+# ---- whichever way the number of seeds came about
+
+
+def span(values: Sequence[float], confidence: float, family: int, looks: Looks | None) -> tuple[float, float | None, float | None]:
+    """Mean and interval of values of seeds in their order; no ends where nothing may be said yet.
+
+    Args:
+        looks: Where the number of seeds was chosen by looking: between which numbers. Whatever was looked at, these values or others of the
+            same trials: the interval holds at all looks at once, so also at the one at which it was stopped.
+    """
+    if len(values) < (looks[0] if looks else 2):
+        return float(np.mean(values)), None, None
+    return interval(values, confidence, family) if looks is None else sequential_interval(values[: looks[1]], confidence, family, *looks)
+
+
+def reach(n: int, confidence: float, family: int, looks: Looks | None) -> float:
+    """Half the width of the `span` of n values, in standard deviations of their mean."""
+    return quantile(n, confidence, family) if looks is None else sequential_quantile(min(n, looks[1]), confidence, family, *looks)
 
 
 # ---- a number of seeds fixed before the run

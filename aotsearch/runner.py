@@ -121,6 +121,10 @@ class _Run:
         self.interrupted = False
         self.clock: dict[str, float] = {}
         self.records = {study.key(r["digest"], r["seed"], r["training"], r["phase"] == "search"): r for r in ledger.records().values()}
+        self.environments: dict[str, set[str]] = {}  # what the trials of earlier starts were made with, as far as it is not compared yet
+        for record in self.records.values():
+            for name, value in (record.get("environment") or {}).items():
+                self.environments.setdefault(name, set()).add(str(value))
 
     def start(self, facts: Mapping[str, Any]) -> None:
         o = self.options
@@ -358,7 +362,9 @@ class _Run:
 
     def _finished(self, key: str) -> bool:
         record = self.records.get(key)
-        return record is not None and not (self.options.retry_failed and record["outcome"] in FAILED)
+        if record is None:
+            return False
+        return not (self.options.retry_failed and (record["outcome"] in FAILED or record.get("unmeasured")))
 
     def _hand_over(self, work: Any) -> None:
         from aotsearch import schedule
@@ -391,11 +397,22 @@ class _Run:
 
     def finished(self, record: dict[str, Any]) -> None:
         record.setdefault("seconds", round(time.monotonic() - self.clock.get(record["key"], time.monotonic()), 3))
-        self.records[record["key"]] = self.ledger.append("finished", **record)
+        record = self.records[record["key"]] = self.ledger.append("finished", **record)  # from here on as it will be read again
+        self._tell_change(record)
         self.progress.finished(record)
         self.check()  # after it is written
         if self.tracker is not None:
             self.tracker.finished(record)
+
+    def _tell_change(self, record: Mapping[str, Any]) -> None:
+        """Say once where trials are now made otherwise than at earlier starts: pairs of both are compared, and the report names them."""
+        for name, value in (record.get("environment") or {}).items():
+            earlier = self.environments.pop(name, set()) - {str(value)}
+            if earlier:
+                self.progress.say(
+                    f"trials here were made with {name.replace('_', ' ')} {', '.join(sorted(earlier))}, now with {value}: losses may move "
+                    "in the last digits, and the report names the pairs that mix both"
+                )
 
     # --- what it comes to ---
 
@@ -470,8 +487,7 @@ def status(folder: str | Path) -> dict[str, Any]:
     records = {r["key"]: r for r in declared.place(ledger.records().values())}
     outcomes = Counter(r["outcome"] for r in records.values())
     busy = ledger.locked
-    started = {e["key"] for e in ledger.events() if e["event"] == "started"}
-    running = len(started - records.keys()) if busy else 0
+    running = _running(ledger) if busy else 0
     total = planned(study, records.values(), (ledger.last("exhausted") or {}).get("architectures"))
     return {
         "study": study.name,
@@ -484,6 +500,19 @@ def status(folder: str | Path) -> dict[str, Any]:
         "active": busy,
         "corrupt_lines": ledger.corrupt,
     }
+
+
+def _running(ledger: Ledger) -> int:
+    """How many trials the latest start of the command has begun and not ended; what an earlier one left open was killed with it."""
+    open_: set[str] = set()
+    for e in ledger.events():
+        if e["event"] == "run":
+            open_.clear()
+        elif e["event"] == "started":
+            open_.add(e["key"])
+        elif e["event"] == "finished":
+            open_.discard(e["key"])
+    return len(open_)
 
 
 def planned(study: Study, records: Iterable[Mapping[str, Any]], exhausted: int | None = None) -> int:

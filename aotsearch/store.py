@@ -189,6 +189,8 @@ class Store:
         tags = {"aot.outcome": record["outcome"], "aot.finished": record["finished"]}
         if record.get("message"):
             tags |= {"aot.message": record["message"], NOTE: description.failure(record)}
+        if record.get("unmeasured"):
+            tags |= {"aot.unmeasured": "; ".join(f"{part}: {reason}" for part, reason in record["unmeasured"].items())}
         params = _params(self._facts(record, child))
         self._write(child.run, metrics, params, _tags(tags))
         self._client.set_terminated(child.run, STATUS.get(record["outcome"], "FAILED"), end)
@@ -222,7 +224,7 @@ class Store:
         verdicts, measure = description.child_verdicts(analysis), analysis["measure"]
         ledger = Ledger(self.folder)
         judged = {r["key"]: r for r in history(ledger).place(ledger.records().values()) if r["phase"] in ("design", "confirm")}
-        done = {key: r for key, r in judged.items() if r["outcome"] == "done" and measure in r["measures"]}
+        done = {key: r for key, r in judged.items() if r["outcome"] == "done" and finite(r["measures"].get(measure))}
         base = {(r["phase"], r["seed"]): r["measures"][measure] for r in done.values() if r["arm"] == REFERENCE}
         for key, child in self.children.items():
             record = judged.get(key)

@@ -377,6 +377,13 @@ READ_BY = {  # setting -> the designs that read it, of those that not all read
     "compare": (*VARYING, "add-one-in"),
     "search": ("search",),
 }
+
+
+def loss_unit(study: Study) -> str:
+    """The unit of the loss that training lowers; tasks of installed packages need not name one."""
+    return getattr(study.task, "loss_unit", "as the task defines it")
+
+
 SECTIONS = ("name", "question", "space", "task", "grammar", "study")
 
 

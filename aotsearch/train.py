@@ -71,7 +71,7 @@ def train(model: nn.Module, task: Task, training: Mapping[str, Any], seed: int, 
     no steps at all the model is measured untrained.
 
     Raises:
-        Diverged: the training or the validation loss is not finite.
+        Diverged: the training or the validation loss, or the measure that models are judged by, is not finite.
     """
     steps = training["steps"]
     evaluations = {round(steps * (i + 1) / training["evaluations"]) for i in range(training["evaluations"])}
@@ -104,7 +104,8 @@ def train(model: nn.Module, task: Task, training: Mapping[str, Any], seed: int, 
 
 def _measured(model: nn.Module, task: Task, seed: int, step: int, device: str, precision: str) -> dict[str, float]:
     measures = evaluate(model, task, task.validation(seed), device, precision)
-    _finite(measures["loss"], step)
+    for name in ("loss", task.measure):
+        _finite(measures[name], step, name.replace("_", " "))
     return measures
 
 
@@ -189,6 +190,6 @@ def _forecast(model: nn.Module, task: Task, training: Mapping[str, Any], grant: 
     return float(min(times[1:]) * training["steps"] + evaluation * training["evaluations"])
 
 
-def _finite(loss: float, step: int) -> None:
-    if not math.isfinite(loss):
-        raise Diverged(f"the loss is {loss} at step {step}")
+def _finite(value: float, step: int, name: str = "loss") -> None:
+    if not math.isfinite(value):
+        raise Diverged(f"the {name} is {value} at step {step}")

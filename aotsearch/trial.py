@@ -7,25 +7,29 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
+import importlib.metadata
 import json
 import math
 import os
 import platform
+import sys
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from aotsearch import device as devices
 from aotsearch import probe, registry
+from aotsearch import device as devices
 from aotsearch.architecture import Architecture
 from aotsearch.cost import cost
 from aotsearch.design import REFERENCE, Arm
 from aotsearch.device import Grant
 from aotsearch.errors import AotsearchError, WordError
+from aotsearch.ledger import VERSIONS
 from aotsearch.model import Model, build
 from aotsearch.study import Study
 from aotsearch.tasks import Halved, Task
@@ -106,13 +110,16 @@ def run(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Pat
         used = g
         curve.clear()
         devices.begin_peak(g.device)
+        made_with["data"] = _manifest(trial, load_task(trial))
         after = _trained(trial, g, keep, checkpoints)
         return after | _whole_validation(load_task(trial), curve, after)
 
     outcome, message, trace, lost = "done", "", "", False
     after: dict[str, Any] = {}
+    made_with = environment(grant)
     try:
         after = devices.alike_if_possible(grant, attempt)
+        lost = bool(after.get("device_lost"))
     except Diverged as e:
         outcome, message = "diverged", str(e)
     except Stopped as e:
@@ -121,7 +128,7 @@ def run(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Pat
         if isinstance(e, AotsearchError) and not isinstance(e, WordError):
             raise  # the data or the disk, not the trial
         outcome, lost = "out-of-memory" if devices.out_of_memory(e) else "failed", devices.lost(e)
-        message, trace = f"{type(e).__name__}: {e}".splitlines()[0][:500], traceback.format_exc()
+        message, trace = _line(e), traceback.format_exc()
     peak = None if lost else devices.peak(grant.device)
     if not lost and (outcome == "out-of-memory" or devices.is_cuda(grant.device)):
         devices.release(grant.device)  # only now: an error holds the model by its traceback
@@ -135,6 +142,7 @@ def run(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Pat
         "threads": grant.threads,
         "deterministic": used.deterministic,
         "peak_memory": peak,
+        "environment": made_with,
         "process": os.getpid(),
         **({"device_lost": True} if lost else {}),
     }
@@ -147,24 +155,85 @@ def _trained(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints
     train(model, task, trial["training"], trial["seed"], grant, report)
     if checkpoints is not None:
         _save(model, checkpoints / f"{trial['key']}.pt")
-    return _after(model, task, trial, grant)
+    return _after(model, task, trial, grant)  # raises nothing that an error could be: the trial is trained
+
+
+def environment(grant: Grant) -> dict[str, Any]:
+    """What may move a loss in its last digits where two trials do not share it: versions, instruction set, threads, device; with the data,
+    which a worker on another machine opens there."""
+    amx = [name for name, known in (("bf16", torch.cpu._is_avx512_bf16_supported), ("amx", torch.cpu._is_amx_tile_supported)) if known()]
+    return {
+        **{name: version for name in VERSIONS if (version := _version(name))},
+        "instruction_set": " ".join([torch.backends.cpu.get_cpu_capability(), *amx]),
+        "threads": grant.threads,
+        "device_name": torch.cuda.get_device_name() if devices.is_cuda(grant.device) else _processor(),
+    }
+
+
+def _version(package: str) -> str:
+    if package == "aotsearch":  # what is installed to be edited keeps the version that it was installed with
+        return str(sys.modules["aotsearch"].__version__)
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # run from its source
+        return ""
+
+
+@functools.cache
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor() or platform.machine()
+    )
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:500]
 
 
 def _after(model: Model, task: Task, trial: Mapping[str, Any], grant: Grant) -> dict[str, Any]:
-    """What is measured of a trained model besides its loss: the test split, every layer, every layer removed."""
-    found: dict[str, Any] = {}
+    """What is measured of a trained model besides its loss: the test split, every layer, every layer removed.
+
+    Whatever goes wrong in one of them, the trial is trained and the others are measured: `unmeasured` says which is missing, and why.
+    """
     seed, precision = trial["seed"], grant.precision(trial["training"])
-    with grant.use():
-        if trial.get("sealed"):
-            found["test"] = evaluate(model, task, task.test(seed), grant.device, precision)
-        if trial.get("diagnostics"):
-            inputs, targets = (devices.put(items[:DIAGNOSED], grant.device) for items in task.validation(seed))
-            found["diagnostics"] = probe.measure(model, inputs, trial["diagnostics"], lambda m: task.loss(m(inputs), targets))
-        if trial.get("knock_out"):
-            validation = task.validation(seed)
-            rows = probe.knock_out(model, lambda m: evaluate(m, task, validation, grant.device, precision)[task.measure])
-            found["knock_out"] = [dataclasses.asdict(row) for row in rows]
-    return found
+
+    def test() -> Any:
+        return evaluate(model, task, task.test(seed), grant.device, precision)
+
+    def diagnostics() -> Any:
+        inputs, targets = (devices.put(items[:DIAGNOSED], grant.device) for items in task.validation(seed))
+        return probe.measure(model, inputs, trial["diagnostics"], lambda m: task.loss(m(inputs), targets))
+
+    def knock_out() -> Any:
+        validation = task.validation(seed)
+        rows = probe.knock_out(model, lambda m: evaluate(m, task, validation, grant.device, precision)[task.measure])
+        return [dataclasses.asdict(row) for row in rows]
+
+    asked: dict[str, tuple[Any, Callable[[], Any]]] = {
+        "test": (trial.get("sealed"), test),
+        "diagnostics": (trial.get("diagnostics"), diagnostics),
+        "knock_out": (trial.get("knock_out"), knock_out),
+    }
+    found: dict[str, Any] = {}
+    unmeasured: dict[str, str] = {}
+    for part, (wanted, measure) in asked.items():
+        if not wanted:
+            continue
+        try:
+            with grant.use():
+                found[part] = measure()
+        except Exception as e:  # a task or a part of an installed package may raise anything, and memory may run out
+            if devices.unlike(e):
+                raise
+            unmeasured[part] = _line(e)
+            if devices.lost(e):
+                return {**found, "unmeasured": unmeasured, "device_lost": True}
+            devices.release(grant.device)
+    return found | ({"unmeasured": unmeasured} if unmeasured else {})
 
 
 def _whole_validation(task: Task, curve: list[dict[str, float]], after: Mapping[str, Any]) -> dict[str, Any]:
@@ -223,6 +292,17 @@ def load_task(trial: Mapping[str, Any]) -> Any:
         ((name, options),) = trial["task"].items()
         _tasks[text] = registry.find("task", name).make(Path(), **options)
     return _tasks[text]
+
+
+_manifests: dict[str, str] = {}  # some tasks make their baselines for it, so a reused worker asks once
+
+
+def _manifest(trial: Mapping[str, Any], task: Task) -> str:
+    """What the data of a trial is on this machine: the beginning of its digest."""
+    text = json.dumps(trial["task"], sort_keys=True)
+    if text not in _manifests:
+        _manifests[text] = str(task.prepare().get("manifest", ""))[:12]
+    return _manifests[text]
 
 
 def _save(model: torch.nn.Module, path: Path) -> None:

@@ -30,7 +30,7 @@ def write(folder: Path, arm: str, seed: int, out: Path) -> list[Path]:
     return [put(out, text.encode()), put(beside, _safetensors(weights, about))]
 
 
-def find(folder: Path, arm: str, seed: int) -> tuple[dict[str, Any], Path]:
+def find(folder: Path, arm: str, seed: int) -> tuple[Mapping[str, Any], Path]:
     """The record of a trial and the file of its weights."""
     ledger = Ledger.open(folder)
     records = history(ledger).place(ledger.records().values())

@@ -35,6 +35,7 @@ class Task(Protocol):
             `classes`; or `inputs`, `outputs` and `context`, with `subspaces` where the tokens are a set and no sequence.
         measure: The one of `measures` that it is judged by; lower is better.
         unit: Of the measure.
+        loss_unit: Of the loss, for the axes of curves; tasks of installed packages may leave it out.
         chunk: How many items one forward pass of an evaluation takes.
     """
 

@@ -57,6 +57,7 @@ class Language:
         self.context, self.vocabulary = context, vocabulary
         self.sizes = {"vocabulary": vocabulary, "context": context}
         self.measure, self.unit = ("loss", "nats/token") if self.prepared else ("bits_per_byte", "bits/byte")
+        self.loss_unit = "nats/token" if self.prepared else "nats/byte"
         self.chunk = max(1, CHUNK // context)
 
     def to_plain(self) -> dict[str, Any]:

@@ -44,6 +44,8 @@ class Vision:
         measure: What the study is judged by.
     """
 
+    loss_unit = UNITS["loss"]
+
     def __init__(
         self,
         folder: Path,
