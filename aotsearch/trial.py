@@ -22,8 +22,8 @@ from typing import Any
 
 import torch
 
-from aotsearch import probe, registry
 from aotsearch import device as devices
+from aotsearch import probe, registry
 from aotsearch.architecture import Architecture
 from aotsearch.cost import cost
 from aotsearch.design import REFERENCE, Arm
