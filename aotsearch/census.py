@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aotsearch import grammar
-from aotsearch.architecture import ADD, NORM, Architecture, Part, Sizes, Sublayer, Tied, canonical, defaults, frame
+from aotsearch import grammar, registry
+from aotsearch.architecture import ADD, NONE, NORM, Architecture, Part, Sizes, Sublayer, Tied, canonical, defaults, frame
 from aotsearch.grammar import Choice, Component, Fixed, Form, ModelForm, Parallel, Range, Recurse, Repeat, Sequence
-from aotsearch.laws import broken, laws, unfit
+from aotsearch.laws import Around, Law, broken, laws, unfit
 
 Shape = tuple[tuple[str, int] | None, ...]
 Language = dict[Shape, int]
@@ -61,7 +62,7 @@ class Scope:
 class Model:
     """What the model itself decides."""
 
-    width: int
+    around: Around
     norm: Part
     place: str
     join: Part
@@ -88,6 +89,7 @@ class Census:
         self.languages: dict[Any, Language] = {}
         self.met: dict[int, set[str] | None] = {}  # of a form: the addresses it may meet
         self.agreed: dict[int, frozenset[str]] = {}  # of the form of a scope: the addresses that must agree in it
+        self.placed = placed(form)
         self.leaves = 0
         self.work = 0
         self.depth: Counter[str] = Counter()
@@ -154,17 +156,18 @@ class Census:
         made = frame(options, self.sizes)
         if unfit(made) is None:
             defaults: dict[str, Any] = {"norm": NORM, "place": "pre", "join": ADD} | options
-            model = Model(made.width, defaults["norm"], defaults["place"], defaults["join"])
+            around = Around.of(made) if self.placed else Around.anywhere(made.width)
+            model = Model(around, defaults["norm"], defaults["place"], defaults["join"])
             yield made, self._scoped(self.body, model, Scope(0, env, self._agreed(self.body) | env.keys()))
 
     def _own(self, scope: Scope) -> dict[str, Any] | None:
         """The options of the model; None where one breaks a law, such as a head count that does not divide the width."""
         o = self.form.options
-        width = next(self._values(o["width"], scope, 0))
+        width = next(self._values(o["width"], scope, Around(0)))
         options: dict[str, Any] = {"width": width}
         for name, inner in o.items():
             if name not in ("width", "depth", "block", "blocks"):
-                options[name] = next(self._values(inner, scope, width), None)
+                options[name] = next(self._values(inner, scope, Around(width)), None)
         return None if None in options.values() else options
 
     # --- languages ---
@@ -219,16 +222,18 @@ class Census:
         found: Language = {(): END} if all(() in inner for inner in parts) else {}
         for i, first in enumerate(parts):
             if (None,) in first:
-                beside = [{shape: self._beside(node) for shape, node in other.items()} for other in parts[i + 1 :]]
+                beside = [self._beside(other) for other in parts[i + 1 :]]
                 found = self._union(found, self._concatenate([{(None,): first[(None,)]}, *beside]))
             if () not in first:
                 break
         return found
 
-    def _beside(self, node: int) -> int:
+    def _beside(self, part: Language) -> Language:
+        """A part that reads what the one before it read: none, or a sublayer with a join."""
         known = list(self.letters)
-        beside = {letter: dataclasses.replace(known[letter], parallel=True) for letter in self.nodes[node]}
-        return self._node({self._letter(sublayer): self.nodes[node][letter] for letter, sublayer in beside.items()})
+        there = {letter: child for letter, child in self.nodes[part.get((None,), END)].items() if not known[letter].join.absent}
+        beside = {self._letter(dataclasses.replace(known[letter], parallel=True)): child for letter, child in there.items()}
+        return {shape: END for shape in part if shape == ()} | ({(None,): self._node(beside)} if beside else {})
 
     def _visible(self, form: Form, scope: Scope) -> tuple[Any, ...]:
         """What is decided, here and outside, of the addresses that a form may meet; a recursion may meet all of its rule's."""
@@ -258,7 +263,7 @@ class Census:
     def _repeat(self, form: Repeat, model: Model, scope: Scope) -> Language:
         found: Language = {}
         powers: list[Language] = [{(): END}]  # of independent draws
-        for times in sorted(self._values(form.times, scope, model.width)):
+        for times in sorted(self._values(form.times, scope, model.around)):
             if form.address is None:
                 made = self._copies(self._language(form.body, model, scope), times, form.tied)
             else:
@@ -385,45 +390,56 @@ class Census:
 
     def _sublayers(self, form: Component, model: Model, scope: Scope) -> Iterator[Sublayer]:
         defaults: dict[str, Any] = {"norm": model.norm, "place": model.place, "join": model.join, "tied": False}
-        operations = self._parts(form, scope, model.width)
-        own = [list(self._values(form.own[n], scope, model.width)) if n in form.own else [value] for n, value in defaults.items()]
+        operations = self._parts(form, scope, model.around)
+        own = [list(self._values(form.own[n], scope, model.around)) if n in form.own else [value] for n, value in defaults.items()]
         for operation, norm, place, join, tied in itertools.product(operations, *own):
             self.exact = self.exact and not tied  # whose weights it has depends on the other sublayers; here it is a letter of its own
             yield (Tied if tied else Sublayer)(operation, norm, "pre" if norm.absent else place, join)
 
-    def _parts(self, form: Component, scope: Scope, width: int) -> list[Part]:
-        found = self._lawful(form, scope, width) if form.options else [{}]
+    def _parts(self, form: Component, scope: Scope, around: Around) -> list[Part]:
+        found = self._lawful(form, scope, around) if form.options else [{}]
         self._spend(20 * len(found) if form.options else 2)
         made = (canonical(form.slot, form.word, options) for options in found)
-        return [p for p in made if broken(form.slot, p, width, self.sizes) is None]
+        return [p for p in made if broken(form.slot, p, around, self.sizes) is None]
 
-    def _lawful(self, form: Component, scope: Scope, width: int) -> list[dict[str, Any]]:
+    def _lawful(self, form: Component, scope: Scope, around: Around) -> list[dict[str, Any]]:
         """The values of the options together; a law drops what breaks it as soon as its options are decided."""
-        found: list[dict[str, Any]] = [dict(defaults(form.slot, form.word))]
+        usual = dict(defaults(form.slot, form.word))
+        found: list[dict[str, Any]] = [usual]
         left = set(form.options)
-        for name, inner in form.options.items():
-            values = list(self._values(inner, scope, width))
-            if len(found) * len(values) > LETTERS:
+        values = {name: list(self._values(inner, scope, around)) for name, inner in form.options.items()}
+        doubtful = [law for law in laws(form.slot, form.word, around, self.sizes) if not self._certain(law, usual, values)]
+        for name in form.options:
+            if len(found) * len(values[name]) > LETTERS:
                 raise TooLarge
             left.discard(name)
-            ready = [law for law in laws(form.slot, form.word, width, self.sizes) if name in law.options and left.isdisjoint(law.options)]
-            self._spend(len(found) * len(values) * (3 + 2 * len(ready)))
-            made = ({**options, name: value} for options in found for value in values)
+            ready = [law for law in doubtful if name in law.options and left.isdisjoint(law.options)]
+            self._spend(len(found) * len(values[name]) * (3 + 2 * len(ready)))
+            made = ({**options, name: value} for options in found for value in values[name])
             found = [options for options in made if all(law.holds(options) for law in ready)]
         return found
 
-    def _values(self, form: Form, scope: Scope, width: int) -> Iterator[Any]:
+    def _certain(self, law: Law, usual: dict[str, Any], values: dict[str, list[Any]]) -> bool:
+        """Whether a law holds for any values of its options; of many together it is not asked."""
+        met = [values.get(name, [usual[name]]) for name in law.options if name in values or name in usual]
+        together = math.prod(map(len, met))
+        if len(met) < len(law.options) or together > EXPAND:
+            return False
+        self._spend(together // 10)
+        return all(law.holds(dict(zip(law.options, chosen, strict=True))) for chosen in itertools.product(*met))
+
+    def _values(self, form: Form, scope: Scope, around: Around) -> Iterator[Any]:
         """The values of an option, scalars or parts."""
         if isinstance(form, Choice):
             for inner in self._alternatives(form, scope):
-                yield from self._values(inner, scope, width)
+                yield from self._values(inner, scope, around)
         elif isinstance(form, Range):
             if form.integer and form.high - form.low > LETTERS:
                 raise TooLarge
             decided = self._decided(form.address, tuple(range(int(form.low), int(form.high) + 1)) if form.integer else (), scope)
             yield from (form.option.parse(v) for v in decided)
         elif isinstance(form, Component):
-            yield from self._parts(form, scope, width)
+            yield from self._parts(form, scope, around)
         else:
             assert isinstance(form, Fixed), form
             yield form.value
@@ -448,6 +464,18 @@ class Census:
         if address in scope.shared:
             raise Needed(address, values, scope.number)
         return values
+
+
+def placed(form: ModelForm) -> bool:
+    """Whether a law of what the sublayers are made of may ask for more of the model than its width; if none does, models that are alike in
+    it need not be told apart."""
+    left = [(f.slot, f.word) for f in grammar.walk(form) if isinstance(f, Component) and f.word != NONE.word]
+    for slot, word in left:
+        if any(law.placed for law in laws(slot, word, Around.anywhere(1), ())):
+            return True
+        options = registry.find(slot, word).options
+        left += [(options[name].slot, v.word) for name, v in defaults(slot, word).items() if isinstance(v, Part)]
+    return False
 
 
 def entangled(form: ModelForm) -> bool:

@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 
 from aotsearch import grammar, registry
 from aotsearch.architecture import MAX_SUBLAYERS, Part, Sizes, canonical, defaults, frame
-from aotsearch.census import TooLarge, addresses, entangled, uses
-from aotsearch.grammar import Choice, Component, Fixed, Form, ModelForm, Range, Recurse, Repeat
-from aotsearch.laws import broken, laws, unfit
+from aotsearch.census import TooLarge, addresses, entangled, placed, uses
+from aotsearch.grammar import Choice, Component, Fixed, Form, ModelForm, Parallel, Range, Recurse, Repeat
+from aotsearch.laws import Around, Law, broken, laws, unfit
 from aotsearch.registry import Option
 
 WORK = 400_000  # steps of counting, so that every count ends (within a second)
-LAWFUL = ("embedding", "positions", "pooling", "final_norm", "head")  # options of the model whose values laws speak of
+LAWFUL = ("embedding", "positions", "pooling", "final_norm", "head", "initialisation")  # options of the model whose values laws speak of
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +95,8 @@ class Derivations:
     """
 
     def __init__(self, form: ModelForm, sizes: Sizes):
-        if entangled(form):
-            raise TooLarge  # all that an `each` or a recursion decides would have to agree
+        if entangled(form) or _replaces(form):
+            raise TooLarge  # all that an `each` or a recursion decides would have to agree; which sublayer is the first would be told apart
         self.form = form
         o = form.options
         self.body = o["blocks"] if "blocks" in o else Repeat(form.mark, o["depth"], o["block"], False)
@@ -147,79 +147,82 @@ class Derivations:
         options = self.form.options
         lawful = {n: f for n, f in options.items() if n in LAWFUL}
         others = [f for n, f in options.items() if n not in (*LAWFUL, "width", "depth", "block", "blocks")]
-        found: dict[int, list[tuple[Delta, Ways]]] = {}
-        for delta, width, first in self._values(options["width"], scope, {}, 0):
-            for more, values, ways in self._product(lawful, scope, dict(delta), width):
-                if unfit(frame({"width": width, **values}, self.sizes)) is None:
-                    found.setdefault(width, []).append((delta | more, _both(first, ways)))
-        for width, pairs in found.items():
-            made = _gathered(pairs)
+        told = placed(self.form)
+        found: dict[Around, list[tuple[Delta, Ways]]] = {}
+        for delta, width, first in self._values(options["width"], scope, {}, Around(0)):
+            for more, values, ways in self._product(lawful, scope, dict(delta), Around(width)):
+                made = frame({"width": width, **values}, self.sizes)
+                if unfit(made) is None:
+                    around = Around.of(made) if told else Around.anywhere(width)
+                    found.setdefault(around, []).append((delta | more, _both(first, ways)))
+        for around, pairs in found.items():
+            alone, before = Around(around.width), _gathered(pairs)
             for other in others:
-                made = self._then(made, {}, lambda env, other=other, width=width: self._merged(other, scope, env, width))  # type: ignore[misc]
-            yield from self._then(made, {}, lambda env, width=width: self._ways(self.body, scope, env, width)).items()  # type: ignore[misc]
+                before = self._then(before, {}, lambda env, other=other, alone=alone: self._merged(other, scope, env, alone))  # type: ignore[misc]
+            yield from self._then(before, {}, lambda env, around=around: self._ways(self.body, scope, env, around)).items()  # type: ignore[misc]
 
     # --- sublayers ---
 
-    def _ways(self, form: Form, scope: Scope, env: Env, width: int) -> Apart:
+    def _ways(self, form: Form, scope: Scope, env: Env, around: Around) -> Apart:
         """The ways of a form, apart by what they decide for the forms that follow."""
-        key = self._key(form, scope, env, width)
+        key = self._key(form, scope, env, around)
         if key not in self.known:
             self._spend(5)
-            self.known[key] = self._finished(form, self._make(form, scope, env, width), scope)
+            self.known[key] = self._finished(form, self._make(form, scope, env, around), scope)
         return self.known[key]
 
-    def _make(self, form: Form, scope: Scope, env: Env, width: int) -> Apart:
+    def _make(self, form: Form, scope: Scope, env: Env, around: Around) -> Apart:
         if isinstance(form, Choice):
             return _gathered(
                 (delta | more, _both(ways, inner))
                 for delta, index, ways in self._decided(form, scope, env)
-                for more, inner in self._ways(form.forms[index], scope, {**env, **dict(delta)}, width).items()
+                for more, inner in self._ways(form.forms[index], scope, {**env, **dict(delta)}, around).items()
             )
         if isinstance(form, Repeat):
-            return self._repeat(form, scope, env, width)
+            return self._repeat(form, scope, env, around)
         if isinstance(form, Recurse):
             self.depth[form.rule] += 1
-            found = self._inside(self.form.recursive[form.rule], f"{form.address}.", scope, (), env, width)
+            found = self._inside(self.form.recursive[form.rule], f"{form.address}.", scope, (), env, around)
             self.depth[form.rule] -= 1
             return found
         if isinstance(form, Component):
             found = {NOTHING: STEP}
             for inner in (dataclasses.replace(form, own={}), *form.own.values()):
-                found = self._then(found, env, lambda known, inner=inner: self._merged(inner, scope, known, width))  # type: ignore[misc]
+                found = self._then(found, env, lambda known, inner=inner: self._merged(inner, scope, known, around))  # type: ignore[misc]
             return found
         found = {NOTHING: DONE}
         for inner in grammar.children(form):  # of a sequence, or side by side
-            found = self._then(found, env, lambda known, inner=inner: self._ways(inner, scope, known, width))  # type: ignore[misc]
+            found = self._then(found, env, lambda known, inner=inner: self._ways(inner, scope, known, around))  # type: ignore[misc]
         return found
 
-    def _repeat(self, form: Repeat, scope: Scope, env: Env, width: int) -> Apart:
+    def _repeat(self, form: Repeat, scope: Scope, env: Env, around: Around) -> Apart:
         found = []
-        for delta, times, ways in self._values(form.times, scope, env, width):
+        for delta, times, ways in self._values(form.times, scope, env, around):
             if times > MAX_SUBLAYERS:
                 raise TooLarge
             known = {**env, **dict(delta)}
             if form.address is None:
-                body = self._ways(form.body, scope, known, width)
+                body = self._ways(form.body, scope, known, around)
                 made = {d: dataclasses.replace(w, length=w.length * times) for d, w in body.items()}
             else:
-                made = self._places(form, times, scope, known, width)
+                made = self._places(form, times, scope, known, around)
             found += [(delta | d, _both(ways, w)) for d, w in made.items()]
         return _gathered(found)
 
-    def _places(self, form: Repeat, times: int, scope: Scope, env: Env, width: int) -> Apart:
+    def _places(self, form: Repeat, times: int, scope: Scope, env: Env, around: Around) -> Apart:
         """Places that are decided anew, so many of them."""
-        powers = self.powers.setdefault(self._key(form.body, scope, env, width), [{NOTHING: DONE}])
+        powers = self.powers.setdefault(self._key(form.body, scope, env, around), [{NOTHING: DONE}])
         while len(powers) <= times:
             prefix = f"{form.address}.{len(powers) - 1}."
             powers.append(
-                self._then(powers[-1], env, lambda known, at=prefix: self._inside(form.body, at, scope, form.share, known, width))  # type: ignore[misc]
+                self._then(powers[-1], env, lambda known, at=prefix: self._inside(form.body, at, scope, form.share, known, around))  # type: ignore[misc]
             )
         return powers[times]
 
-    def _inside(self, form: Form, prefix: str, scope: Scope, share: tuple[str, ...], env: Env, width: int) -> Apart:
+    def _inside(self, form: Form, prefix: str, scope: Scope, share: tuple[str, ...], env: Env, around: Around) -> Apart:
         """The ways of a form that is the whole of a scope of its own."""
         inner = Scope(scope.number + 1, self._uses(form), scope, scope.lent | frozenset(share))
-        found = self._ways(form, inner, env, width)
+        found = self._ways(form, inner, env, around)
         left = _gathered((frozenset(d for d in delta if d[0][0] != inner.number), ways) for delta, ways in found.items())
         return {delta: Inside(ways.count, ways.length, prefix, ways) for delta, ways in left.items()}
 
@@ -242,14 +245,14 @@ class Derivations:
 
         return _gathered((frozenset(d for d in delta if needed(d[0])), w) for delta, w in ways.items())
 
-    def _key(self, form: Form, scope: Scope, env: Env, width: int) -> Any:
+    def _key(self, form: Form, scope: Scope, env: Env, around: Around) -> Any:
         """What the ways of a form depend on: a recursion may meet all that is decided, another form its own addresses."""
         if id(form) not in self.met:
             recurses = any(isinstance(f, Recurse) for f in grammar.walk(form))
             self.met[id(form)] = None if recurses else addresses(form)
         met = self.met[id(form)]
         seen = frozenset(item for item in env.items() if met is None or item[0][1] in met)
-        return id(form), scope.number, id(scope.uses), scope.lent, seen, width, tuple(sorted((+self.depth).items()))
+        return id(form), scope.number, id(scope.uses), scope.lent, seen, around, tuple(sorted((+self.depth).items()))
 
     def _uses(self, form: Form) -> Counter[str]:
         if id(form) not in self.used:
@@ -258,46 +261,47 @@ class Derivations:
 
     # --- values ---
 
-    def _merged(self, form: Form, scope: Scope, env: Env, width: int) -> Apart:
-        return _gathered((delta, ways) for delta, _, ways in self._values(form, scope, env, width))
+    def _merged(self, form: Form, scope: Scope, env: Env, around: Around) -> Apart:
+        return _gathered((delta, ways) for delta, _, ways in self._values(form, scope, env, around))
 
-    def _values(self, form: Form, scope: Scope, env: Env, width: int, whole: bool = False) -> Values:
+    def _values(self, form: Form, scope: Scope, env: Env, around: Around, whole: bool = False) -> Values:
         """The values of an option, each with its ways; of parts only the words, unless they are asked for as a whole."""
         if isinstance(form, Choice):
             return [
                 (delta | more, value, _both(ways, inner))
                 for delta, index, ways in self._decided(form, scope, env)
-                for more, value, inner in self._values(form.forms[index], scope, {**env, **dict(delta)}, width, whole)
+                for more, value, inner in self._values(form.forms[index], scope, {**env, **dict(delta)}, around, whole)
             ]
         if isinstance(form, Range):
             return [(delta, form.option.parse(number), ways) for delta, number, ways in self._decided(form, scope, env)]
         if isinstance(form, Component):
             if not whole:
-                return [(delta, Part(form.word), ways) for delta, ways in self._lawful(form, scope, env, width).items()]
-            made = [(d, canonical(form.slot, form.word, o), w) for d, o, w in self._product(form.options, scope, env, width)]
-            return [(d, p, w) for d, p, w in made if broken(form.slot, p, width, self.sizes) is None]
+                return [(delta, Part(form.word), ways) for delta, ways in self._lawful(form, scope, env, around).items()]
+            made = [(d, canonical(form.slot, form.word, o), w) for d, o, w in self._product(form.options, scope, env, around)]
+            return [(d, p, w) for d, p, w in made if broken(form.slot, p, around, self.sizes) is None]
         assert isinstance(form, Fixed), form
         return [(NOTHING, form.value, DONE)]
 
-    def _product(self, forms: Mapping[str, Form], scope: Scope, env: Env, width: int) -> list[tuple[Delta, dict[str, Any], Ways]]:
+    def _product(self, forms: Mapping[str, Form], scope: Scope, env: Env, around: Around) -> list[tuple[Delta, dict[str, Any], Ways]]:
         """The values of some options together, parts as a whole."""
         found: list[tuple[Delta, dict[str, Any], Ways]] = [(NOTHING, {}, DONE)]
         for name, form in forms.items():
             found = [
                 (delta | more, {**options, name: value}, _both(ways, inner))
                 for delta, options, ways in found
-                for more, value, inner in self._values(form, scope, {**env, **dict(delta)}, width, whole=True)
+                for more, value, inner in self._values(form, scope, {**env, **dict(delta)}, around, whole=True)
             ]
             self._spend(10 * len(found))
         return found
 
-    def _lawful(self, form: Component, scope: Scope, env: Env, width: int) -> Apart:
+    def _lawful(self, form: Component, scope: Scope, env: Env, around: Around) -> Apart:
         """The ways of a component that keep the laws of its word. A law is asked as soon as its options are decided, and the value of
         an option is kept only as long as a law needs it."""
         if form.word == registry.NONE:
             return {NOTHING: DONE}
         declared, usual = registry.find(form.slot, form.word).options, defaults(form.slot, form.word)
-        left = laws(form.slot, form.word, width, self.sizes)
+        left = [law for law in laws(form.slot, form.word, around, self.sizes) if _possible(law, form)]
+        whole = {law.inner[0] for law in left}  # parts that have such a law, where others need their words alone
         if not all(law.holds({}) for law in left if not law.options):
             return {}
         states: dict[tuple[Delta, tuple[tuple[str, Any], ...]], Ways] = {(NOTHING, ()): DONE}
@@ -306,23 +310,23 @@ class Derivations:
             made: list[tuple[Delta, dict[str, Any], Ways]] = []
             for (delta, kept), ways in states.items():
                 if name in form.options:
-                    values = self._values(form.options[name], scope, {**env, **dict(delta)}, width)
+                    values = self._values(form.options[name], scope, {**env, **dict(delta)}, around, name in whole)
                 else:
-                    values = self._usual(declared[name], usual[name], width)
-                fits = (v for v in values if not (declared[name].divides_width and width % v[1]))
+                    values = self._usual(declared[name], usual[name], around)
+                fits = (v for v in values if not (declared[name].divides_width and around.width % v[1]))
                 made += [(delta | more, {**dict(kept), name: value}, _both(ways, inner)) for more, value, inner in fits]
             self._spend(1 + len(made))
             decided.add(name)
             ready = [law for law in left if name in law.options and decided.issuperset(law.options)]
-            left = tuple(law for law in left if not decided.issuperset(law.options))
+            left = [law for law in left if not decided.issuperset(law.options)]
             needed = {option for law in left for option in law.options}
             lawful = ((d, o, w) for d, o, w in made if all(law.holds(o) for law in ready))
             states = _gathered(((d, tuple((n, v) for n, v in o.items() if n in needed)), w) for d, o, w in lawful)
         return _gathered((delta, ways) for (delta, _), ways in states.items())
 
-    def _usual(self, option: Option, value: Any, width: int) -> Values:
+    def _usual(self, option: Option, value: Any, around: Around) -> Values:
         """The default of an option, where it is lawful."""
-        lawful = not isinstance(value, Part) or broken(option.slot, value, width, self.sizes) is None
+        lawful = not isinstance(value, Part) or broken(option.slot, value, around, self.sizes) is None
         return [(NOTHING, value, DONE)] if lawful else []
 
     def _decided(self, form: Choice | Range, scope: Scope, env: Env) -> list[tuple[Delta, int, Ways]]:
@@ -344,6 +348,22 @@ class Derivations:
         self._spend(len(labels))
         apart = rule in self.lent or owner.uses[form.address] > 1
         return [(frozenset({(key, i)}) if apart else NOTHING, i, Decided(1, 0, form.address, label, up)) for i, label in labels.items()]
+
+
+def _possible(law: Law, form: Component) -> bool:
+    """Whether a component may have the part that a law is of."""
+    option, inner = law.inner
+    if option in form.options:
+        return any(isinstance(f, Component) and f.word == inner for f in grammar.walk(form.options[option]))
+    usual = defaults(form.slot, form.word).get(option)
+    return not option or (isinstance(usual, Part) and usual.word == inner)
+
+
+def _replaces(form: ModelForm) -> bool:
+    """Whether sublayers in parallel may be without a join, which only the first may."""
+    forms = list(grammar.walk(form))
+    absent = any(isinstance(f, Component) and f.slot == "join" and f.word == registry.NONE for f in forms)
+    return absent and any(isinstance(f, Parallel) for f in forms)
 
 
 def _rule(address: str) -> str:

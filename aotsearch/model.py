@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import hashlib
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +25,7 @@ from torch.nn import functional as F
 from aotsearch import registry
 from aotsearch.architecture import NONE, Architecture, Part, Sublayer, settings
 from aotsearch.errors import AotsearchError
+from aotsearch.laws import TRAITS, Around
 from aotsearch.parts.coefficient import Learned
 from aotsearch.parts.position import Positions
 from aotsearch.parts.site import Flow, Site
@@ -79,6 +81,8 @@ class Model(nn.Module):
         self.embedding, self.pooling, site = _ends(architecture, sizes)
         self.positions = Positions() if architecture.positions.absent else module_of("positions", architecture.positions, site)
         site = dataclasses.replace(site, rotates=self.positions.rotates, biases=self.positions.biases)
+        told = Around.of(architecture).given  # to the laws, which have read it from the source
+        assert all(told[name] == getattr(site, name) for name in TRAITS), f"a class of positions sets to True itself what holds of {TRAITS}"
         self.site = site
         self.order: list[str] = []
         self.parallel = [s.parallel for s in architecture.sublayers]
@@ -144,7 +148,8 @@ def initialise(model: Model, seed: int, scheme: str = "gpt2") -> None:
 
     gpt2: N(0, 0.02^2), those that write to the residual stream (`output.weight`) divided by sqrt(2 N); their biases 0
     torch: U(-1, 1) / sqrt(inputs) for matrices and their biases, N(0, 1) for token embeddings
-    zero-output: gpt2, but `output.weight` is 0, so that every sublayer starts as the identity
+    zero-output: gpt2, but `output.weight` is 0, so that every sublayer starts as the identity; not where its join keeps nothing of the
+        stream or starts at 0 itself
     shaped: gpt2, but `query.weight` is 0, so that attention starts uniform
     identity: square matrices of the sublayers are the identity, so that the subspaces of attention are blocks of coordinates; the rest gpt2
     normal: N(0, 0.02^2) throughout, biases 0; maps of patches, places and vectors to the width as torch
@@ -170,7 +175,7 @@ def initialise(model: Model, seed: int, scheme: str = "gpt2") -> None:
         generator = _generator(seed, name)
         if own is not None:
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * own)
-        elif _starts_as_identity(scheme, name) and parameter.shape == parameter.T.shape:
+        elif _starts_as_identity(scheme, name) and parameter.shape == (len(parameter),) * 2:
             parameter.copy_(torch.eye(len(parameter)))
         elif uniform and name == "embedding.weight":
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
@@ -180,7 +185,7 @@ def initialise(model: Model, seed: int, scheme: str = "gpt2") -> None:
         else:
             writes, asks = name.endswith("output.weight"), name.endswith("query.weight")
             std = INITIAL_STD / math.sqrt(2 * layers) if writes and scheme not in UNSCALED else INITIAL_STD
-            silent = (scheme == "zero-output" and writes) or (scheme in ("shaped", "simplified") and asks)
+            silent = (scheme == "zero-output" and writes and _open(model, name)) or (scheme in ("shaped", "simplified") and asks)
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * (0.0 if silent else std))
 
 
@@ -195,6 +200,16 @@ def as_torch(scheme: str, name: str) -> bool:
 def _starts_as_identity(scheme: str, name: str) -> bool:
     """Whether a scheme starts a matrix, where it is square, as the identity."""
     return (scheme == "identity" and name.startswith("steps.")) or (scheme == "simplified" and name.endswith("value.weight"))
+
+
+def _open(model: Model, name: str) -> bool:
+    """Whether the sublayer of a parameter may put out 0 at the start: its join keeps the stream, and lets a gradient pass to the output."""
+    found = re.match(r"steps\.(\w+)\.", name)
+    if found is None:
+        return False
+    nothing, something = torch.zeros(1, 1, model.site.width), torch.ones(1, 1, model.site.width)
+    join = model.steps[found[1]].get_submodule("join")
+    return bool(join(something, nothing).any() and join(nothing, something).any())
 
 
 def _weight_of(name: str, parameters: dict[str, nn.Parameter]) -> nn.Parameter | None:

@@ -188,7 +188,7 @@ def attention_map(mixer: Attention, q_BHLP: torch.Tensor, k_BHMP: torch.Tensor, 
     """A (B, H, L, M), as `mixer.attend` applies it to values; memory stands in the first columns."""
     L = q_BHLP.shape[-2]
     if mixer.memory > 0:
-        k_BHMP = torch.cat([mixer.memory_key.expand(len(k_BHMP), -1, -1, -1), k_BHMP], dim=-2)
+        k_BHMP = mixer.remembered(k_BHMP)
     if mixer.features:
         q_BHLP, k_BHMP = F.elu(q_BHLP) + 1, F.elu(k_BHMP) + 1
     s_BHLM = q_BHLP @ k_BHMP.mT * mixer.scale

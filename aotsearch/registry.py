@@ -119,7 +119,8 @@ class Word:
     formula: str
     source: str
     differs: str
-    requires: tuple[str, ...]  # expressions over its options, `width` and the sizes of the task that must hold
+    requires: tuple[str, ...]  # expressions that must hold; see `laws` for the names in them
+    traits: frozenset[str]  # what its class says is True of it, such as `rotates`
     module: str
     qualname: str
     package: str = ""  # the distribution it was installed with; "" where it is ours
@@ -364,6 +365,7 @@ def _read_word(node: ast.ClassDef, call: ast.Call, module: str, package: str = "
         source=source,
         differs=differs,
         requires=_required(doc),
+        traits=_traits(node),
         module=module,
         qualname=node.name,
         package=package,
@@ -408,6 +410,12 @@ def _required(doc: str) -> tuple[str, ...]:
     """The `Requires:` section of a docstring: an expression in each line."""
     section = re.search(r"^Requires:(.*?)(?=^\S|\Z)", doc, re.M | re.S)
     return tuple(line.strip() for line in section.group(1).splitlines() if line.strip()) if section else ()
+
+
+def _traits(node: ast.ClassDef) -> frozenset[str]:
+    """The names that the body of a class sets to True."""
+    true = [a for a in node.body if isinstance(a, ast.Assign) and isinstance(a.value, ast.Constant) and a.value.value is True]
+    return frozenset(t.id for a in true for t in a.targets if isinstance(t, ast.Name))
 
 
 def _read_type(node: ast.expr) -> tuple[Any, str, str]:

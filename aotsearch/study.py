@@ -373,7 +373,7 @@ READ_BY = {  # setting -> the designs that read it, of those that not all read
     "factors": VARYING,
     "stripped": ("add-one-in",),
     "runs": ("fractional",),
-    "arms": (*VARYING, "add-one-in"),
+    "arms": (*VARYING, "add-one-in", "search"),
     "compare": (*VARYING, "add-one-in"),
     "search": ("search",),
 }

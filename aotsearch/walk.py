@@ -23,7 +23,7 @@ from aotsearch.constraint import Constraint
 from aotsearch.errors import Mark, Problem
 from aotsearch.grammar import Choice, Component, Fixed, Form, ModelForm, Parallel, Range, Recurse, Repeat, Sequence
 from aotsearch.guide import Ends, Guide, fits, may, numbers
-from aotsearch.laws import broken, unfit
+from aotsearch.laws import Around, broken, unfit
 
 MEASURABLE = 500  # sublayers of a model whose parameters a constraint asks for
 
@@ -61,6 +61,7 @@ class Decision:
 
 
 Chooser = Callable[[Decision], Any]
+REPLACES = "join: none replaces the stream, and with it what the sublayers before it in parallel have added; give it a join"
 OFF_TARGET = Problem("not the target")
 
 
@@ -193,14 +194,15 @@ class Derivation:
 
     def build(self, form: ModelForm) -> Architecture:
         o = form.options
-        self.width = 0
-        self.width = self.model_option("width")
+        self.around = Around(0)
+        self.around = Around(self.model_option("width"))
         options = {name: self.model_option(name) for name in o if name not in ("block", "blocks")}
         made = frame(options, self.sizes)
         law = unfit(made)
         if law is not None:
             raise Refused(Problem(law[0], self.resolve(o[law[1]]).mark if law[1] in o else form.mark))
-        self.usual = Model(self.width, options.get("norm", NORM), options.get("place", "pre"), options.get("join", ADD))
+        self.around = Around.of(made)
+        self.usual = Model(self.around, options.get("norm", NORM), options.get("place", "pre"), options.get("join", ADD))
         goals = None if self.pursuit is None else self.pursuit.frame(made, self.usual)
         if "blocks" in o:
             sublayers = self.sublayers(o["blocks"], goals)
@@ -256,7 +258,7 @@ class Derivation:
         known = None if wanted is None else settings(form.slot, wanted)
         options = {name: self.option(inner, None if known is None else frozenset((known[name],))) for name, inner in form.options.items()}
         found = canonical(form.slot, form.word, options)
-        law = broken(form.slot, found, self.width, self.sizes)
+        law = broken(form.slot, found, self.around, self.sizes)
         if law is not None:
             mark = self.resolve(form.options[law[1]]).mark if law[1] in form.options else form.mark
             raise Refused(Problem(law[0], mark))
@@ -309,7 +311,10 @@ class Derivation:
         found: list[Sublayer] = []
         for inner, inner_goals in zip(form.forms, self.route(form.forms, goals, parallel=True), strict=True):
             self.beside = bool(found)
-            found += self.sublayers(inner, inner_goals)
+            made = self.sublayers(inner, inner_goals)
+            if found and made and made[0].join.absent:
+                raise Refused(Problem(REPLACES, inner.mark))
+            found += made
         self.beside = False
         return found
 

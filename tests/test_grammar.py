@@ -9,6 +9,7 @@ import pytest
 from aotsearch import architecture, constraint, laws, registry, yamlfile
 from aotsearch.architecture import Architecture
 from aotsearch.errors import InputError, Mark
+from aotsearch.laws import PLACED
 from aotsearch.space import Space
 from aotsearch.study import load
 
@@ -301,10 +302,14 @@ def test_a_law_of_a_word_may_speak_of_its_options_the_width_and_the_sizes_of_the
 
 def test_every_law_of_the_library_is_an_expression_over_known_names() -> None:
     sizes = {"vocabulary", "context", "image", "channels", "classes", "inputs", "outputs"}
-    for word in registry.library().values():
+    library = registry.library().values()
+    for word in library:
+        around = [w for w in library if any(option.slot == word.slot for option in w.options.values())]
+        beside = {f"beside.{name}" for w in around for name in w.options}
+        placed = set(PLACED) if word.slot in ("mixer", "channel", "score", "coefficient") else set()
         for text in word.requires:
             law = constraint.parse(yamlfile.Node(text, Mark(word.name)))
-            assert law.names <= {*word.options, "width", *sizes}, f"{word.name}: {text}"
+            assert law.names <= {*word.options, "width", *sizes, *beside, *placed}, f"{word.name}: {text}"
 
 
 @pytest.mark.parametrize(

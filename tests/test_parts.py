@@ -564,12 +564,16 @@ def test_coefficients_are_what_they_say() -> None:
     assert [n for n, _ in attention.named_parameters() if "uniform" in n] == []
 
 
-def test_what_linear_attention_and_followers_can_not_do_is_refused_in_words() -> None:
-    with pytest.raises(InputError, match="score: linear has no scores to which positions such as alibi could add"):
-        build(architecture({"depth": 1, "positions": "alibi", "block": [{"attention": {"score": "linear"}}]}))
+def test_what_linear_attention_and_followers_can_not_do_is_refused_in_words_before_a_model_is_built() -> None:
+    for positions, what in (("alibi", "biases = True, rotates = False"), ("rope", "biases = False, rotates = True")):
+        with pytest.raises(InputError, match=f"linear requires not .rotates or biases., which does not hold for {what}"):
+            architecture({"depth": 1, "positions": positions, "block": [{"attention": {"score": "linear"}}]})
     circle = {"map": {"follows": {"of": "identity"}}, "identity": {"follows": {"of": "map"}}}
-    with pytest.raises(InputError, match="map follows identity, which follows another itself"):
-        build(architecture({"depth": 1, "block": [{"attention": circle}]}))
+    refused = "follows requires of != 'identity' or beside.identity != 'follows', which does not hold for"
+    with pytest.raises(InputError, match=refused):
+        architecture({"depth": 1, "block": [{"attention": circle}]})
+    with pytest.raises(InputError, match="of != 'map'"):
+        architecture({"depth": 1, "block": [{"attention": {"map": "follows"}}]})
     with pytest.raises(InputError, match="attention requires memory == 0 or"):
         architecture({"depth": 1, "block": [{"attention": {"memory": 2, "second": 0.5, "heads": 2}}]})
 

@@ -30,6 +30,10 @@ SINGLE: list[Any] = [
     {"attention": {"kv_heads": {"any": ["all", 2, 3]}, "score": {"any": ["softmax", {"sigmoid": {"bias": {"any": [0, "log"]}}}]}}},
     {"attention": {"identity": "r5", "uniform": {"any": ["r5", 0]}}},
     {"mlp": {"norm": {"any": ["rmsnorm", "none"]}}},
+    {"mlp": {"join": {"any": ["add", "none"]}}},
+    {"attention": {"score": {"any": ["linear", "softmax"]}}},
+    {"attention": {"map": {"any": [1, {"follows": {"of": "identity"}}]}, "identity": {"any": [0, {"follows": {"of": "map"}}]}}},
+    {"attention": {"heads": {"any": [2, 1]}, "identity": {"split": {"inside": 0, "rest": 1}}}},
     "r1",
     "r2",
     {"any": ["mlp", "none"]},
@@ -55,6 +59,7 @@ def grammars(draw: st.DrawFn) -> dict[str, Any]:
     model: dict[str, Any] = {"width": draw(st.sampled_from([8, {"any": [8, 16]}])), "blocks": draw(BLOCK)}
     if draw(st.booleans()):
         model = {"width": model["width"], "depth": draw(st.sampled_from([1, 2, {"any": [1, 3]}])), "block": model["blocks"]}
+    model["positions"] = draw(st.sampled_from(["none", "none", {"any": ["learned", "rope"]}]))
     model["norm"] = draw(st.sampled_from(["layernorm", {"any": ["layernorm", "none"]}]))
     rules: dict[str, Any] = {
         "model": model,

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from aotsearch.errors import InputError
 from aotsearch.parts.coefficient import Differential, Follows
 from aotsearch.parts.score import Linear, Softmax
 from aotsearch.parts.site import Flow, Site, decayed, drawn
@@ -88,7 +87,7 @@ class Attention(nn.Module):
         square: Coefficient d of the squared map.
         second: Coefficient l of the second map, which is subtracted.
         first: Coefficient e of the values of the first attention.
-        exclusive: How much of its own value's direction is taken out of the output of a token.
+        exclusive: How much of its own value's direction is taken out of the output of a token; 1 leaves nothing of what `identity` adds.
         diagonal: Whether a token may attend to itself; a token that then sees none gets 0 from A.
         values: The layer's `own`; those of the `first` attention; or the mean of `both`.
         head_norm: Whether the output of each head is brought to unit root mean square, times a learned gain; with `second:
@@ -104,12 +103,16 @@ class Attention(nn.Module):
         output != 'transposed' or qkv == 'tied'
         output == 'free' or bias != 'output'
         score != 'threshold' or qkv == 'tied'
+        score != 'threshold' or (scale != 'learned' and qk_norm != 'rms' and memory == 0)
+        initialisation not in ['shaped', 'simplified'] or qkv != 'shared-qk'
         score != 'linear' or softcap == 'none'
         score != 'diagonal' or diagonal
         score != 'diagonal' or memory == 0
         memory == 0 or (square == 0 and second == 0)
         second == 0 or width / heads % 2 == 0
         values == 'own' or qkv == 'free'
+        exclusive != 1 or identity == 0
+        map != 0 or identity != 0 or uniform != 0 or square != 0 or second != 0 or first != 0
     """
 
     def __init__(
@@ -150,7 +153,7 @@ class Attention(nn.Module):
         for term in TERMS:
             follower = getattr(self, term)
             if isinstance(follower, Follows):
-                follower.follow(getattr(self, follower.of), term)
+                follower.follow(getattr(self, follower.of))
         self.attends = present(map) or present(square) or present(second)  # else no queries, keys and scores are needed
 
         self.qkv, self.value, self.values = qkv, value, values
@@ -167,10 +170,6 @@ class Attention(nn.Module):
         self.fused = isinstance(score, Softmax) and softcap == "none"
         self.score = None if self.fused or not self.attends else score
         self.features = isinstance(score, Linear)
-        if self.features and site.biases:
-            raise InputError(
-                "score: linear has no scores to which positions such as alibi could add; take another score or other positions"
-            )
         self.softcap = softcap
         self.qk_norm = qk_norm if self.attends else "none"
         scored = self.size // 2 if present(second) else self.size  # entries that a score sums over
@@ -278,7 +277,11 @@ class Attention(nn.Module):
             q_BHLP = F.rms_norm(q_BHLP, self.query_gain.shape, self.query_gain, 1e-5)
             k_BHLP = F.rms_norm(k_BHLP, self.key_gain.shape, self.key_gain, 1e-5)
         if self.rotates:  # after the norm, whose gain would else tell places apart
-            q_BHLP, k_BHLP = flow.positions.rotate(q_BHLP), flow.positions.rotate(k_BHLP)
+            turned_BHLP, k_BHLP = flow.positions.rotate(q_BHLP), flow.positions.rotate(k_BHLP)
+            if self.memory > 0:  # which stands at no place: a query meets it as it was before the turn, in entries of its own
+                q_BHLP, k_BHLP = torch.cat([turned_BHLP, q_BHLP], dim=-1), F.pad(k_BHLP, (0, self.size))
+            else:
+                q_BHLP = turned_BHLP
         if self.learned_scale is not None:
             q_BHLP = q_BHLP * self.learned_scale.view(-1, 1, 1)
         return q_BHLP, k_BHLP
@@ -287,7 +290,7 @@ class Attention(nn.Module):
         """A V, by the fused kernel where the score is plain softmax."""
         L = q_BHLP.shape[-2]
         if self.memory > 0:
-            k_BHMP = torch.cat([self.memory_key.to(k_BHMP.dtype).expand(len(k_BHMP), -1, -1, -1), k_BHMP], dim=-2)
+            k_BHMP = self.remembered(k_BHMP)
             v_BHMP = torch.cat([self.memory_value.to(v_BHMP.dtype).expand(len(v_BHMP), -1, -1, -1), v_BHMP], dim=-2)
         if self.fused and not self.masked:
             return F.scaled_dot_product_attention(q_BHLP, k_BHMP, v_BHMP, is_causal=self.causal, scale=self.scale)
@@ -310,6 +313,11 @@ class Attention(nn.Module):
         if self.causal and not self.diagonal and self.memory == 0:  # the first token sees none
             y_BHLP = torch.cat([torch.zeros_like(y_BHLP[..., :1, :]), y_BHLP[..., 1:, :]], dim=-2)
         return y_BHLP
+
+    def remembered(self, k_BHLP: torch.Tensor) -> torch.Tensor:
+        """The keys of the memory before those of the tokens; in the entries of what was not turned, where keys are turned."""
+        key_HMP = F.pad(self.memory_key, (k_BHLP.shape[-1] - self.size, 0))
+        return torch.cat([key_HMP.to(k_BHLP.dtype).expand(len(k_BHLP), -1, -1, -1), k_BHLP], dim=-2)
 
     def keep(self, L: int, device: torch.device) -> torch.Tensor:
         """Which keys a query may see, (L, M); at least one, since softmax over none is not a number."""

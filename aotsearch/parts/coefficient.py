@@ -11,7 +11,6 @@ from typing import Literal
 import torch
 from torch import nn
 
-from aotsearch.errors import InputError
 from aotsearch.parts.site import Site, drawn
 from aotsearch.registry import Count, Number, word
 
@@ -73,6 +72,9 @@ class Split(nn.Module):
         heads: How many heads are inside; more than there are means all.
         inside: Their number.
         rest: The number of the other heads.
+
+    Requires:
+        inside != 0 or (rest != 0 and heads < beside.heads)
     """
 
     def __init__(self, site: Site, *, heads: Count = 1, inside: Number = 1.0, rest: Number = 0.0):
@@ -98,6 +100,14 @@ class Follows(nn.Module):
         of: The name of the other coefficient.
         times: What it is multiplied by.
         plus: What is added.
+
+    Requires:
+        of != 'map' or beside.map != 'follows'
+        of != 'identity' or beside.identity != 'follows'
+        of != 'uniform' or beside.uniform != 'follows'
+        of != 'square' or beside.square != 'follows'
+        of != 'second' or beside.second != 'follows'
+        of != 'first' or beside.first != 'follows'
     """
 
     def __init__(
@@ -112,10 +122,9 @@ class Follows(nn.Module):
         self.of, self.times, self.plus = of, times, plus
         self.followed: list[nn.Module | float] = []  # a list, so that its parameters stay the other's
 
-    def follow(self, other: nn.Module | float, own: str) -> None:
-        """Tie to the other coefficient; `own` is the name of this one."""
-        if isinstance(other, Follows):
-            raise InputError(f"{own} follows {self.of}, which follows another itself; it follows one that is a number or learned")
+    def follow(self, other: nn.Module | float) -> None:
+        """Tie to the other coefficient, which does not follow one itself."""
+        assert not isinstance(other, Follows), self.of
         self.followed.append(other)
 
     def forward(self) -> torch.Tensor:
@@ -134,6 +143,9 @@ class Differential(nn.Module):
 
     Args:
         start: Its value where the exponentials cancel; `depth` grows with the layer.
+
+    Requires:
+        width / beside.heads >= 2
     """
 
     def __init__(self, site: Site, *, start: Number | Literal["depth"] = "depth"):

@@ -36,6 +36,9 @@ class Step(nn.Module):
     Args:
         size: The step size eta, or its initial value.
         learned: Whether eta is trained.
+
+    Requires:
+        learned or size != 0
     """
 
     def __init__(self, site: Site, *, size: Number = 0.5, learned: Flag = False):

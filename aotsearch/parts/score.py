@@ -67,6 +67,9 @@ class Threshold(nn.Module):
 
     Args:
         tau: The threshold, and the weight of what is above it.
+
+    Requires:
+        tau < 1
     """
 
     def __init__(self, site: Site, *, tau: Positive = 0.501):
@@ -129,6 +132,9 @@ class Relu(nn.Module):
     A_ij = max(s_ij, 0) / n
 
     Source: Wortsman et al. 2023, arXiv:2309.08586.
+
+    Requires:
+        initialisation not in ['shaped', 'simplified'] or beside.qkv == 'tied'
     """
 
     def __init__(self, site: Site):
@@ -145,7 +151,11 @@ class Linear(nn.Module):
     A_ij = f(q_i) . f(k_j) / sum_k f(q_i) . f(k_k),   f(x) = elu(x) + 1
 
     Source: Katharopoulos et al. 2020, arXiv:2006.16236.
-    Differs: the map is written out, so that the other terms can act on it; cost in training is quadratic, not linear.
+    Differs: the map is written out, so that the other terms can act on it; cost in training is quadratic, not linear. Positions that turn
+    queries and keys are refused: features of what was turned are no function of the distance.
+
+    Requires:
+        not (rotates or biases)
     """
 
     featured = True
