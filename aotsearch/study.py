@@ -374,7 +374,7 @@ READ_BY = {  # setting -> the designs that read it, of those that not all read
     "stripped": ("add-one-in",),
     "runs": ("fractional",),
     "arms": (*VARYING, "add-one-in", "search"),
-    "compare": (*VARYING, "add-one-in"),
+    "compare": (*VARYING, "add-one-in", "search"),
     "search": ("search",),
 }
 
