@@ -69,8 +69,8 @@ def main() -> int:
     where = torch.cuda.get_device_name() if is_cuda(a.device) else f"processor ({platform.machine()}, {a.threads} thread)"
     say(f"torch {torch.__version__}, {where}; {STEPS} steps; {SCALE['here']}\n")
     failures = families(grant) + checks(grant)
-    seconds = f"{time.monotonic() - began:.0f} s, of which {time.process_time():.0f} s on a processor"
-    say(f"\n{'all hold' if not failures else f'{failures} FAILED'}; {seconds}")
+    spent = f"{time.monotonic() - began:.0f} s, of which {time.process_time():.0f} s on a processor"
+    say(f"\n{f'{failures} FAILED' if failures else 'all hold'}; {spent}")
     return 1 if failures else 0
 
 
