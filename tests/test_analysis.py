@@ -142,16 +142,20 @@ def test_verdict_at_the_ends_of_the_margin() -> None:
     assert inference.verdict(0.0, 0.03, 0.02) == "undecided"
 
 
-def test_seeds_needed_is_the_first_number_that_settles() -> None:
-    mean, sd, margin = 0.03, 0.05, 0.02
-    more = inference.seeds_needed(mean, sd, 4, margin, 0.95, 10)
-    assert more is not None
+@pytest.mark.parametrize("mean, sd", [(0.05, 0.05), (0.03, 0.03), (0.1, 0.08), (0.001, 0.02)])
+def test_seeds_needed_are_those_of_a_further_look(mean: float, sd: float) -> None:
+    """To add them is to look again: the forecast lies within a seed or two of where the interval of a second look settles."""
+    first, margin, family = 5, 0.02, 6
 
-    def settles(n: int) -> bool:
-        return float(stats.t.isf(0.0025, n - 1)) * sd / math.sqrt(n) < mean
+    def settles(n: int, reach: float) -> bool:
+        half = reach * sd / math.sqrt(n)
+        return half < mean or mean + half <= margin
 
-    assert settles(4 + more) and not settles(3 + more)
-    assert inference.seeds_needed(0.02, 5.0, 4, margin, 0.95, 10) is None
+    more = inference.seeds_needed(mean, sd, first, margin, 0.95, family)
+    again = next(n for n in range(6, 40) if settles(n, inference.boundary(first, n, 0.05 / family)[-1]))
+    fixed = next(n for n in range(6, 40) if settles(n, float(stats.t.isf(0.025 / family, n - 1))))
+    assert more is not None and abs(first + more - again) <= 1 and fixed <= first + more
+    assert inference.seeds_needed(0.02, 5.0, first, margin, 0.95, family) is None
 
 
 def test_an_arm_is_compared_with_another_arm_within_a_seed(tmp_path: Path) -> None:
