@@ -531,7 +531,8 @@ def planned(study: Study, records: Iterable[Mapping[str, Any]], exhausted: int |
     models = {arm.name: arm.architecture.digest for arm in study.arms()}
     best = [a.digest for a in promising(tried, study)] if ended else [str(i) for i in range(s.search.confirm)]
     models |= {candidate(digest): digest for digest in best[: s.search.confirm]}
-    searching = (len(tried) if ended else s.search.trials) + sum(r["phase"] == "search" for r in everything) - len(tried)
+    others = len([r for r in everything if r["phase"] == "search"]) - len(tried)
+    searching = (len(tried) if ended else s.search.trials) + others
     return searching + (expected(everything, study, models) if len(models) > 1 else 0)
 
 
