@@ -6,6 +6,7 @@ analyse(records, study) -> Analysis;  answer(analysis) -> one sentence
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +29,7 @@ from aotsearch.inference import (
     too_few,
     wilson,
 )
-from aotsearch.rates import Rate, chosen, used
+from aotsearch.rates import TUNE_SEED, Rate, chosen, used
 from aotsearch.study import Study
 from aotsearch.tables import arms_met, arms_of, cells, left_out, measured, searched, unconfirmed
 
@@ -207,7 +208,7 @@ def analyse(records: Iterable[Record], study: Study, declaration: tuple[str, ...
         method=_method(study, family, len(simple) * len(views), bool(declaration)),
         outcomes=_outcomes(judged, everything, study),
         notes=(),
-        finished=len(judged) + sum(r["phase"] == "tune" for r in everything),
+        finished=len(phase) + sum(r["phase"] == "tune" for r in everything),
         expected=None if search or settings.adaptive else expected(everything, study),
         seeds=tuple(seeds),
         family=family,
@@ -230,7 +231,7 @@ def judge(records: Iterable[Record], history: History) -> Analysis:
     """
     everything = list(records)
     found = analyse(history.place(everything), history.study, history.changes)
-    found = dataclasses.replace(found, declaration=(*history.changes, *filter(None, [history.edited])))
+    found = dataclasses.replace(found, declaration=(*filter(None, [history.lost]), *history.changes, *filter(None, [history.edited])))
     if not history.changes:
         return found
     first, last = history.first, history.last
@@ -246,20 +247,27 @@ def judge(records: Iterable[Record], history: History) -> Analysis:
     return dataclasses.replace(found, contrasts=tuple(map(beside, found.contrasts)))
 
 
-def expected(records: Sequence[Record], study: Study) -> int:
-    """How many trials the study asks for, as far as it is known: tuning may add rates, and open verdicts seeds.
+def expected(records: Sequence[Record], study: Study, models: Mapping[str, str] | None = None) -> int:
+    """How many trials the arms of a study ask for, as far as it is known: tuning may add rates, and open verdicts seeds.
 
-    An arm whose own rate is the shared one, or which is the same model at equal size, is trained once for both.
+    Those that have ended count, whether they are still asked for or not; so does once what two arms share, because an own rate is the
+    shared one, or a model of equal size the same model.
+
+    Args:
+        models: Arm -> digest, or any name of its own where the model is not known yet; by default of the arms of the study.
     """
     s, measure = study.settings, study.task.measure
-    models = {arm: r["digest"] for r in records for arm in arms_of(r)}  # an arm that has not run yet counts as a model of its own
-    names = {name: models.get(name, name) for name in study.arm_names}
+    if models is None:
+        known = {arm: r["digest"] for r in records for arm in arms_of(r)}
+        models = {name: known.get(name, name) for name in study.arm_names}
+    judged = {(r["digest"], r["learning_rate"], r["seed"]) for r in records if r["phase"] in ("design", "confirm")}
     if s.tuning is None:
-        return max(len(set(names.values())) * len(s.first_seeds), len([r for r in records if r["phase"] == "design"]))
-    tuned = len([r for r in records if r["phase"] == "tune"])
-    rates = {name: chosen(records, name, measure) for name in names}
-    trained = {(model, used(rates, name, REFERENCE, mode)) for name, model in names.items() for mode in ("shared", "tuned")}
-    return max(tuned, len(set(names.values())) * len(s.tuning.tune) * s.tuning.seeds) + len(trained) * len(s.first_seeds)
+        return len({(model, seed) for model, _, seed in judged} | set(itertools.product(models.values(), s.first_seeds)))
+    tuned = {(r["digest"], r["learning_rate"], r["seed"]) for r in records if r["phase"] == "tune"}
+    tuned |= set(itertools.product(models.values(), s.tuning.tune, range(TUNE_SEED, TUNE_SEED + s.tuning.seeds)))
+    rates = {name: chosen(records, name, measure) for name in models}
+    trained = {(model, used(rates, name, REFERENCE, mode)) for name, model in models.items() for mode in ("shared", "tuned")}
+    return len(tuned) + len(judged | {(*pair, seed) for pair in trained for seed in s.first_seeds})
 
 
 def unsettled(records: Sequence[Record], study: Study) -> set[str]:

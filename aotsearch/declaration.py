@@ -68,11 +68,13 @@ class History:
         declared: In order; the first is the last that was made before any trial had ended.
         manifest: Of the data.
         edited: How the `study.yaml` of the folder differs from the last declaration, in words; empty where it does not.
+        lost: That the first declaration can not be read any more, in words; empty where it can.
     """
 
     declared: tuple[Declared, ...]
     manifest: str = ""
     edited: str = ""
+    lost: str = ""
 
     @property
     def first(self) -> Declared:
@@ -118,19 +120,22 @@ def history(ledger: Ledger) -> History:
     path = ledger.folder / STUDY_FILE
     manifest = ""
     events: list[Record] = []
-    candidates: dict[str, Entry] = {}
+    confirmed: list[dict[str, Entry]] = [{}]  # the candidates of a search, before the first event and until the next after each
     for event in ledger.events():
         if event["event"] == "data":
             manifest = event.get("manifest", "")
         elif event["event"] == "declared":
             events.append(event)
+            confirmed.append(dict(confirmed[-1]))
         elif event["event"] == "candidates":
-            candidates |= {entry["name"]: entry for entry in event["arms"]}
+            found = {entry["name"]: entry for entry in event["arms"]}
+            confirmed = [known or found for known in confirmed[:-1]] + [confirmed[-1] | found]  # a search cut short comes to them later
+    lost = f"the first declaration is lost ({ledger.corrupt} damaged lines in the ledger): what changed before is not known"
     if not events:
-        return History((Declared(load(path), {}, 0, 0, ""),), manifest)
-    before = [e for e in events if not e["trials"]]
-    events = [*before[-1:], *(e for e in events if e["trials"])]
-    return History(tuple(_read(e, candidates) for e in events), manifest, _edited(events[-1], path))
+        return History((Declared(load(path), {}, 0, 0, ""),), manifest, lost=lost if ledger.corrupt else "")
+    before = sum(not e["trials"] for e in events)
+    told = list(zip(events, confirmed[1:], strict=True))[max(0, before - 1) :]
+    return History(tuple(_read(e, known) for e, known in told), manifest, _edited(events[-1], path), "" if before else lost)
 
 
 def event(study: Study, arms: Sequence[Arm], records: Iterable[Record]) -> dict[str, Any]:
@@ -154,6 +159,11 @@ def entry(arm: Arm) -> dict[str, Any]:
     }
 
 
+def candidate(digest: str) -> str:
+    """What an architecture of a search is called that is no arm."""
+    return f"candidate-{digest[:8]}"
+
+
 def differences(old: Any, new: Any, path: str = "") -> str:
     """Where two studies as plain data differ, in words."""
     if isinstance(old, dict) and isinstance(new, dict):
@@ -168,15 +178,18 @@ def differences(old: Any, new: Any, path: str = "") -> str:
 def _place(records: Iterable[Record], declared: Declared) -> list[Record]:
     if not declared.arms:
         return list(records)
+    # keys of older versions named trials otherwise: one that was trained again since stands twice in the ledger, and the later counts
+    latest = {(r["digest"], r["seed"], r["learning_rate"], r["phase"] == "search"): r for r in records}
     models: dict[str, list[Entry]] = {}
     for found in declared.arms.values():
         models.setdefault(found["digest"], []).append(found)
     search = declared.study.settings.design == "search"
     placed: list[Record] = []
-    for r in records:
+    for r in latest.values():
         entries = models.get(r["digest"])
         if r["phase"] == "search":
-            placed += [r] if search else []
+            name = entries[0]["name"] if entries else candidate(r["digest"])
+            placed += [{**r, "arm": name, "arms": [name]}] if search else []
         elif entries:
             phase = r["phase"] if r["phase"] == "tune" else "confirm" if search else "design"
             named = {"arm": entries[0]["name"], "arms": [e["name"] for e in entries], "phase": phase}
@@ -214,22 +227,24 @@ def _changes(old: Declared, new: Declared) -> list[str]:
 
 
 def _seeds(settings: StudySettings) -> str:
+    """In words; a list that says no more than a number is that number."""
     s = settings.seeds
-    return f"{{min: {s.min}, max: {s.max}}}" if isinstance(s, Adaptive) else str(s)
+    if isinstance(s, Adaptive):
+        return f"{{min: {s.min}, max: {s.max}}}"
+    return str(len(settings.seed_list) if sorted(settings.seed_list) == list(range(len(settings.seed_list))) else s)
 
 
 def _looked(declared: Sequence[Declared]) -> tuple[int, int] | None:
-    """The first and the last look, where seeds were declared anew after two of them had ended: further seeds are then further looks."""
-    spans = [_span(d.study.settings) for d in declared]
-    for i, (before, after) in enumerate(itertools.pairwise(spans), start=1):
+    """The first and the last look, where seeds were declared anew after two of them had ended: further seeds are then further looks.
+
+    What was trained stays, so the last look is at all seeds that were ever declared: three exchanged for three others come to six.
+    """
+    asked = [(set(d.study.settings.first_seeds), set(d.study.settings.seed_list)) for d in declared]
+    for i, (before, after) in enumerate(itertools.pairwise(asked), start=1):
         if before != after and declared[i].seeds >= 2:
-            first, last = min(before[0], declared[i].seeds), max(high for _, high in spans[i - 1 :])
+            first, last = min(len(before[0]), declared[i].seeds), len(set().union(*(most for _, most in asked)))
             return (first, last) if last > first else None
     return None
-
-
-def _span(settings: StudySettings) -> tuple[int, int]:
-    return (settings.adaptive.min, settings.adaptive.max) if settings.adaptive else (len(settings.seed_list),) * 2
 
 
 def _trials(count: int) -> str:

@@ -25,7 +25,7 @@ from typing import Any
 
 from aotsearch import design, yamlfile
 from aotsearch.architecture import Architecture
-from aotsearch.declaration import STUDY_FILE, History, Record, differences, entry, event, history
+from aotsearch.declaration import STUDY_FILE, History, Record, candidate, differences, entry, event, history
 from aotsearch.errors import AotsearchError, InputError, RunError
 from aotsearch.ledger import FAILED, Ledger
 from aotsearch.progress import Progress
@@ -336,7 +336,7 @@ class _Run:
     def _name(self, architecture: Architecture) -> str:
         """The one name of an architecture of a search, wherever it is told: that of the arm that it is, else by its digest."""
         arms = {arm.architecture.digest: arm.name for arm in reversed(self.study.arms())}
-        return arms.get(architecture.digest, f"candidate-{architecture.digest[:8]}")
+        return arms.get(architecture.digest, candidate(architecture.digest))
 
     def _importance(self) -> dict[str, float]:
         from aotsearch.search import importance
@@ -521,20 +521,19 @@ def planned(study: Study, records: Iterable[Mapping[str, Any]], exhausted: int |
     Args:
         exhausted: With how many architectures a search found no other, if it did.
     """
+    from aotsearch.analysis import expected
+
     s, everything = study.settings, list(records)
     if s.design != "search":
-        from aotsearch.analysis import expected
-
         return expected(everything, study)
     tried = searched(everything, study)
     ended = len(tried) >= s.search.trials or len(tried) == exhausted
-    confirmed = min(s.search.confirm, len(promising(tried, study))) if ended else s.search.confirm
-    digests = {arm.architecture.digest for arm in study.arms()}
-    arms = len(digests) + confirmed if confirmed or len(digests) > 1 else 0
-    former = {r["digest"] for r in everything if r["phase"] == "confirm"} - digests  # the best may have been others at an earlier end
-    former -= {a.digest for a in promising(tried, study)[:confirmed]}
+    models = {arm.name: arm.architecture.digest for arm in study.arms()}
+    best = [a.digest for a in promising(tried, study)] if ended else [str(i) for i in range(s.search.confirm)]
+    models |= {candidate(digest): digest for digest in best[: s.search.confirm]}
     others = len([r for r in everything if r["phase"] == "search"]) - len(tried)
-    return (len(tried) if ended else s.search.trials) + others + len(s.seed_list) * (arms + len(former))
+    searching = (len(tried) if ended else s.search.trials) + others
+    return searching + (expected(everything, study, models) if len(models) > 1 else 0)
 
 
 def _before(ledger: Ledger, study: Study) -> History | None:

@@ -225,6 +225,98 @@ def _make_old(folder: Folder) -> None:
             Ledger(folder.out).append(kind, **{**event, **old})
 
 
+def test_a_trial_that_an_older_version_failed_and_this_one_trained_again_stands_once(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(trial, "run", _failing("small", 2))
+        folder.run()
+    _make_old(folder)
+    assert folder.run(retry_failed=True).trained == 1
+    found = runner.status(folder.out)
+    assert (found["done"], found["failed"], found["left"]) == (20, 0, 0) and len(aotsearch.results(folder.out)) == 20
+
+
+def _failing(arm: str, seed: int) -> Any:
+    def run(plan: Mapping[str, Any], *rest: Any) -> dict[str, Any]:
+        lost = {"outcome": "failed", "measures": {}} if (plan["arm"], plan["seed"]) == (arm, seed) else {}
+        return made_up(plan, *rest) | lost
+
+    return run
+
+
+def _killed(after: int) -> Any:
+    """Trials that end with Ctrl-C after so many."""
+    left = [after]
+
+    def run(*arguments: Any) -> dict[str, Any]:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return made_up(*arguments)
+
+    return run
+
+
+NEW_ARM = (", arms: {small", ", arms: {plain: {channel: none, norm: rmsnorm}, small")
+TUNED = ("margin: 0.05", "margin: 0.05, learning_rate: {tune: [1e-3, 3e-3, 1e-2]}")
+
+
+@pytest.mark.parametrize(
+    ("first", "edit", "override", "left"),
+    [
+        ([], [], "study.seeds=[4, 5, 6]", 15),  # other seeds
+        ([], [NEW_ARM], "study.seeds=3", 3),  # fewer seeds, and an arm more
+        ([TUNED], [NEW_ARM], "study.margin=0.1", 3 + 4),  # as far as it is known: its own rate and what tuning adds come later
+    ],
+)
+def test_what_is_left_is_what_is_asked_for_and_not_there(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, first: list[Any], edit: list[Any], override: str, left: int
+) -> None:
+    folder.edit(*first).run()
+    assert runner.status(folder.out)["left"] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(trial, "run", _killed(1))
+        with pytest.raises(KeyboardInterrupt):
+            folder.edit(*edit).run(override)
+    assert runner.status(folder.out)["left"] >= left - 1 and folder.document()["partial"]
+    folder.run(override)
+    assert runner.status(folder.out)["left"] == 0 and not folder.document()["partial"]
+
+
+SEARCH = "design: search, search: {trials: 8, confirm: 2}"
+
+
+@pytest.mark.parametrize("more", ["learning_rate: {tune: [1e-3, 3e-3]}", "seeds: {min: 3, max: 9}"])
+def test_a_search_that_tunes_or_adds_seeds_comes_to_an_end(folder: Folder, monkeypatch: pytest.MonkeyPatch, more: str) -> None:
+    folder.edit(("arms: {small: {channel: none, heads: 1}}", SEARCH))
+    folder.edit(("seeds: 4", more)) if "seeds" in more else folder.edit(("margin: 0.05", f"margin: 0.05, {more}"))
+    with monkeypatch.context() as patch:
+        patch.setattr(trial, "run", _killed(11))
+        with pytest.raises(KeyboardInterrupt):
+            folder.run()
+    assert 0 < runner.status(folder.out)["left"] <= folder.run().trained
+    found = runner.status(folder.out)
+    assert found["left"] == 0 and found["total"] == found["done"]
+
+
+def test_an_arm_of_a_search_that_is_renamed_or_dropped_has_one_name(folder: Folder) -> None:
+    """Also in the ranking of the search, whose trials were made under the former name."""
+    asked = "arms: {small: {channel: none, heads: 1}}"
+
+    def names() -> dict[str, set[str]]:
+        table = aotsearch.results(folder.out)
+        return {digest: set(rows.arm) for digest, rows in table.groupby("digest")}
+
+    folder.edit((asked, f"{SEARCH}, {asked}")).run()
+    folder.edit(("small:", "little:")).run()
+    (digest,) = [d for d, given in names().items() if "little" in given]
+    assert all(len(given) == 1 for given in names().values())
+    folder.edit((", arms: {little: {channel: none, heads: 1}}", "")).run()
+    assert names().get(digest, {f"candidate-{digest[:8]}"}) == {f"candidate-{digest[:8]}"}
+    assert all(len(given) == 1 for given in names().values())
+
+
 def test_the_view_in_mlflow_follows_a_renamed_arm(folder: Folder) -> None:
     import mlflow
 
@@ -293,7 +385,7 @@ def test_a_margin_that_moves_after_the_fact_is_the_first_thing_told_and_the_firs
     assert re.fullmatch(r"margin changed from 0\.05 to 0\.5 after 20 trials, on \d{4}-\d\d-\d\d", said)
     found = forms(folder)
     assert found["terminal"].startswith(f"declaration: {said}")
-    assert found["mlflow"].startswith(f"> **Declaration.** {said}")
+    assert found["mlflow"].startswith(f"> **Declaration:** {said}")
     assert found["report.html"].index(said) < found["report.html"].index("<h1>")
     assert found["report.md"].index(said) < found["report.md"].index("redundant")
     assert said in found["report.tex"].split("caption{")[1][:200]
@@ -349,6 +441,50 @@ def test_a_fixed_number_after_looks_keeps_their_correction(folder: Folder) -> No
     after = {c["arm"]: (c["low"], c["high"]) for c in folder.document()["contrasts"]}
     assert after == before
     assert folder.document()["declaration"][0].startswith("seeds changed from {min: 3, max: 8} to 3")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "looks", "seeds"),
+    [
+        ("[0, 1, 2]", "[3, 4, 5]", "3 to 6", 6),  # what was trained stays, so three for three are six
+        ("[3, 5, 7]", "[3, 5, 7, 9]", "3 to 4", 4),
+        ("[10, 11, 12]", "4", "3 to 7", 7),
+        ("[10, 11, 12]", "{min: 3, max: 5}", "3 to 8", 8),
+    ],
+)
+def test_other_seeds_after_a_look_are_a_further_look_that_counts_them_all(
+    folder: Folder, before: str, after: str, looks: str, seeds: int
+) -> None:
+    folder.run(f"study.seeds={before}")
+    folder.run(f"study.seeds={after}")
+    assert folder.document()["interval"] == f"repeated looks from {looks} seeds"
+    assert max(c["seeds"] for c in folder.document()["contrasts"]) == seeds
+
+
+def test_the_same_seeds_written_otherwise_are_no_change(folder: Folder) -> None:
+    folder.run()
+    before = folder.verdicts()
+    assert folder.run("study.seeds=[3, 2, 1, 0]").trained == 0
+    assert folder.verdicts() == before and folder.document()["declaration"] == []
+
+
+def test_a_first_declaration_that_was_damaged_is_told(folder: Folder) -> None:
+    folder.run()
+    folder.run("study.margin=0.5")
+    path = Ledger(folder.out).path
+    lines = path.read_bytes().splitlines(keepends=True)
+    places = [i for i, line in enumerate(lines) if b'"event":"declared"' in line]
+    for torn in (places[:1], places):
+        path.write_bytes(b"".join(line[:60] + b"\n" if i in torn else line for i, line in enumerate(lines)))
+        assert folder.document()["declaration"][0].startswith(f"the first declaration is lost ({len(torn)} damaged")
+
+
+def test_more_candidates_after_the_fact_were_not_declared_first(folder: Folder) -> None:
+    folder.edit(("arms: {small: {channel: none, heads: 1}}", SEARCH)).run()
+    first = {c["arm"]: c["verdict"] for c in folder.document()["contrasts"]}
+    folder.run("study.search.confirm=4")
+    declared = {c["arm"]: c["declared"] for c in folder.document()["contrasts"]}
+    assert len(declared) == 4 and {**dict.fromkeys(declared, "not declared"), **first} == declared
 
 
 def test_the_first_verdict_rests_on_the_seeds_that_were_declared(folder: Folder) -> None:
