@@ -130,7 +130,7 @@ def history(ledger: Ledger) -> History:
         elif event["event"] == "candidates":
             found = {entry["name"]: entry for entry in event["arms"]}
             confirmed = [known or found for known in confirmed[:-1]] + [confirmed[-1] | found]  # a search cut short comes to them later
-    lost = f"the first declaration is lost ({ledger.corrupt} damaged lines in the ledger): what changed before is not known"
+    lost = f"the first declaration is lost (damaged lines in the ledger: {ledger.corrupt}): what changed before is not known"
     if not events:
         return History((Declared(load(path), {}, 0, 0, ""),), manifest, lost=lost if ledger.corrupt else "")
     before = sum(not e["trials"] for e in events)
