@@ -235,7 +235,7 @@ class Attention(nn.Module):
 
     def values_of(self, x_BLD: torch.Tensor, flow: Flow) -> torch.Tensor:
         """The values (B, H, L, P), which the first attention of a model leaves to those after it."""
-        if not self.owns:
+        if not self.owns or (self.values == "first" and flow.first_BLD is not None):  # the first itself, where its weights come again
             return self.heads_of(first_values(flow))
         if self.value == "identity":
             v_BHLP = self.heads_of(x_BLD)
