@@ -218,7 +218,7 @@ def test_positions_that_inherit_what_laws_read_are_told_where_to_write_it(instal
     study.write_text(STUDY.replace("depth: 1", "depth: 1, positions: bad").replace("WORD", "none"))
     installed.install("bad-package", "bad_module", POSITIONS)
     with pytest.raises(
-        InputError, match="the positions word 'bad' can not be used: the package bad-package.*`rotates = True` stands in its"
+        InputError, match=r"the positions word 'bad' can not be used: the package bad-package.*`rotates = True` stands in its"
     ):
         tree(load(study).arms()[0], load(study).reference)
     (installed.folder / "site" / "bad_module.py").write_text(POSITIONS.replace("# traits", "rotates = True"))
