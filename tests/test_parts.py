@@ -573,6 +573,12 @@ def test_coefficients_are_what_they_say() -> None:
     assert [n for n, _ in attention.named_parameters() if "uniform" in n] == []
 
 
+@pytest.mark.parametrize("options", [{"map": 0, "first": 0.5}, {"map": 0, "values": "first", "identity": 1}])
+def test_an_attention_that_would_read_nothing_of_its_input_after_the_first_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="attention requires"):
+        architecture({"depth": 2, "block": [{"attention": options}]})
+
+
 def test_what_linear_attention_and_followers_can_not_do_is_refused_in_words_before_a_model_is_built() -> None:
     for positions, what in (("alibi", "biases = True, rotates = False"), ("rope", "biases = False, rotates = True")):
         with pytest.raises(InputError, match=f"linear requires not .rotates or biases., which does not hold for {what}"):

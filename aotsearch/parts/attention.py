@@ -111,8 +111,9 @@ class Attention(nn.Module):
         memory == 0 or (square == 0 and second == 0)
         second == 0 or width / heads % 2 == 0
         values == 'own' or qkv == 'free'
+        values != 'first' or map != 0 or square != 0 or second != 0
         exclusive != 1 or identity == 0
-        map != 0 or identity != 0 or uniform != 0 or square != 0 or second != 0 or first != 0
+        map != 0 or identity != 0 or uniform != 0 or square != 0 or second != 0
     """
 
     def __init__(
