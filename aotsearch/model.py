@@ -81,8 +81,7 @@ class Model(nn.Module):
         self.embedding, self.pooling, site = _ends(architecture, sizes)
         self.positions = Positions() if architecture.positions.absent else module_of("positions", architecture.positions, site)
         site = dataclasses.replace(site, rotates=self.positions.rotates, biases=self.positions.biases)
-        told = Around.of(architecture).given  # to the laws, which have read it from the source
-        assert all(told[name] == getattr(site, name) for name in TRAITS), f"a class of positions sets to True itself what holds of {TRAITS}"
+        self._as_told(site)
         self.site = site
         self.order: list[str] = []
         self.parallel = [s.parallel for s in architecture.sublayers]
@@ -108,10 +107,25 @@ class Model(nn.Module):
             outputs = next(sizes[name] for name in ("vocabulary", "classes", "outputs") if name in sizes)
             self.head = nn.Linear(architecture.width, outputs, bias="vocabulary" not in sizes)
 
+    def _as_told(self, site: Site) -> None:
+        """What positions do is what the laws have read from the text of their class.
+
+        Raises:
+            WordError: an installed package's class says otherwise there.
+        """
+        told = Around.of(self.architecture).given
+        for name in TRAITS:
+            if told[name] == getattr(site, name):
+                continue
+            word = registry.find("positions", self.architecture.positions.word)
+            law = f"`{name} = {getattr(site, name)}` stands in its own body, where laws read it, not in another class or as anything else"
+            assert word.package, law
+            raise word.blamed(TypeError(law), "can not be used")
+
     def _share_norm(self, step: Step, sublayer: Sublayer, architecture: Architecture) -> None:
-        """Sublayers that read the same input norm it once, where their norms are alike."""
+        """Sublayers that read the same input norm it once, where their norms are alike and both act on it."""
         before = architecture.sublayers[len(self.order) - 1]
-        if before.norm == sublayer.norm:
+        if before.norm == sublayer.norm and before.place != "post":
             step.norm = self.steps[self.order[-1]].get_submodule("norm")
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:

@@ -95,7 +95,8 @@ def run_local(work: Work, observer: Observer, device: str, threads: int, checkpo
 def _stop_if_lost(record: Record) -> None:
     """In this process nothing can be computed after a device was lost; what is finished is kept."""
     if record.get("device_lost"):
-        raise RunError(f"the device was lost ({record['message']}); run the same command again to go on with the next trial")
+        why = record["message"] or [*record["unmeasured"].values()][-1]  # it was lost in training, or by what is measured after
+        raise RunError(f"the device was lost ({why}); run the same command again to go on with the next trial")
 
 
 def _stopping(search: Search, trial: Trial, observer: Observer) -> Callable[[Mapping[str, float]], None]:

@@ -95,15 +95,18 @@ def run(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Pat
     Args:
         trial: What `plan` made.
         grant: The resources it may use.
-        report: Called with every point of the curve; may raise Stopped.
+        report: Called with every point of the curve, once; may raise Stopped.
         checkpoints: Folder for the trained weights, one file per trial.
     """
     curve: list[dict[str, float]] = []
-    started, used = time.perf_counter(), grant
+    started, used, told = time.perf_counter(), grant, 0
 
     def keep(point: dict[str, float]) -> None:
+        nonlocal told
         curve.append(point)
-        report(point)
+        if len(curve) > told:  # else an attempt before this one has told it
+            told = len(curve)
+            report(point)
 
     def attempt(g: Grant) -> dict[str, Any]:
         nonlocal used
@@ -116,8 +119,9 @@ def run(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Pat
 
     outcome, message, trace, lost = "done", "", "", False
     after: dict[str, Any] = {}
-    made_with = environment(grant)
+    made_with: dict[str, Any] = {}
     try:
+        made_with |= environment(grant)  # which asks the device for its name: one that is full or lost may not answer
         after = devices.alike_if_possible(grant, attempt)
         lost = bool(after.get("device_lost"))
     except Diverged as e:

@@ -195,6 +195,37 @@ def test_a_word_that_fails_when_it_is_used_is_one_line_that_names_its_package(in
     assert re.search(words, asked) and "the package bad-package, bad_module.Kind" in asked and not installed.logged, asked
 
 
+POSITIONS = '''
+from aotsearch.parts.position import Rotary
+from aotsearch.registry import word
+
+@word("positions", "bad")
+class Kind(Rotary):
+    """A turn.
+
+    u <- R u
+    """
+
+    # traits
+
+    def __init__(self, site):
+        super().__init__(site)
+'''
+
+
+def test_positions_that_inherit_what_laws_read_are_told_where_to_write_it(installed: Installed) -> None:
+    study = installed.folder / "turned.yaml"
+    study.write_text(STUDY.replace("depth: 1", "depth: 1, positions: bad").replace("WORD", "none"))
+    installed.install("bad-package", "bad_module", POSITIONS)
+    with pytest.raises(
+        InputError, match=r"the positions word 'bad' can not be used: the package bad-package.*`rotates = True` stands in its"
+    ):
+        tree(load(study).arms()[0], load(study).reference)
+    (installed.folder / "site" / "bad_module.py").write_text(POSITIONS.replace("# traits", "rotates = True"))
+    forget()
+    assert "bad" in tree(load(study).arms()[0], load(study).reference)
+
+
 def test_a_name_that_is_taken_is_left_to_whom_it_belongs(installed: Installed) -> None:
     packages = {"takes-ours": good("mlp"), "mixer-of-ours": good("glu").replace('"channel"', '"mixer"')}
     for package, text in (packages | dict.fromkeys(("first", "second"), good("twin"))).items():

@@ -20,6 +20,7 @@ from aotsearch.device import Grant, autocast, put
 from aotsearch.diagnostics import catalogue
 from aotsearch.errors import InputError, RunError
 from aotsearch.model import build
+from aotsearch.rungs import Rungs
 from aotsearch.study import Resources, Study, load
 from aotsearch.tasks import Items
 from aotsearch.train import evaluate, forecast, optimiser, train, train_step
@@ -318,6 +319,29 @@ def test_after_a_lost_device_a_run_in_this_process_ends_in_one_line_and_goes_on_
     assert [r["outcome"] for r in heard.records] == ["failed", "done", "done"]
 
 
+def test_a_device_that_is_lost_after_training_is_named_and_the_trial_is_kept(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: Any) -> Any:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    heard = Heard()
+    monkeypatch.setattr(probe, "measure", lost)
+    with pytest.raises(RunError, match=r"device was lost \(AcceleratorError: .*device-side assert"):
+        schedule.run_local(schedule.Work(trials=[plan(load(study_file))]), heard, "cpu", 1, tmp_path)
+    (record,) = heard.records
+    assert record["outcome"] == "done" and record["measures"] and record["test"] and list(record["unmeasured"]) == ["diagnostics"]
+
+
+def test_a_device_that_is_full_before_a_trial_begins_is_the_trials_result(study_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> str:  # as torch says where a neighbour leaves no room to begin in
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch.cuda, "get_device_name", full)
+    found = run(plan(load(study_file)), Grant(1, "cuda"))
+    assert (found["outcome"], found["message"]) == ("out-of-memory", "RuntimeError: CUDA error: out of memory")
+
+
 class Heard:
     """An observer that keeps what it hears."""
 
@@ -367,6 +391,29 @@ def test_a_part_that_torch_can_not_compute_alike_every_time_is_trained_and_told(
     assert expected["deterministic"] and not found["deterministic"]
     assert found["outcome"] == "done" and found["curve"] == expected["curve"] == points
     assert forecast(odd(load(study_file).reference, 0), load(study_file).task, made["training"], Grant(1)) > 0
+
+
+def test_a_trial_that_is_trained_again_tells_every_point_once_and_comes_to_every_rung_in_its_place(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure, reached = probe.measure, []
+
+    def odd(*arguments: Any, **more: Any) -> Any:
+        torch.zeros(3).put_(torch.tensor([1]), torch.ones(1))  # torch can not do this alike every time
+        return measure(*arguments, **more)
+
+    class Watched(Rungs):
+        def reach(self, trial: str, evaluation: int, value: float) -> str:
+            reached.append(evaluation)
+            return super().reach(trial, evaluation, value)
+
+    monkeypatch.setattr(probe, "measure", odd)
+    made, points = plan(load(study_file), steps=8, evaluations=4), []
+    found = trial.run(made, Grant(1), points.append)
+    assert not found["deterministic"] and found["curve"] == points
+    search = schedule.Search(iter([made]), lambda _: None, Watched(4, 2), "bits_per_byte")
+    schedule.run_local(schedule.Work(search=search), Heard(), "cpu", 1, tmp_path)
+    assert reached == [1, 2, 3]
 
 
 def test_saved_weights_are_a_processors(study_file: Path, tmp_path: Path) -> None:

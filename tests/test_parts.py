@@ -495,6 +495,15 @@ def test_values_may_be_the_input_itself() -> None:
     close(module(X, flow()), module_free(X, flow()))
 
 
+def test_values_of_the_first_attention_are_its_own_weights_too_where_these_come_again() -> None:
+    """Weights that are used twice: whatever the second pass reads, its values are those of the first."""
+    model = build(architecture({"blocks": {"repeat": 2, "of": [{"attention": {"heads": 2, "values": "first"}}], "tied": True}}))
+    mixer = model.steps["attention_0"].operation
+    flow = Flow(model.positions)
+    first, again = (mixer.values_of(torch.randn(2, 8, WIDTH), flow) for _ in range(2))
+    assert torch.equal(first, again)
+
+
 def test_values_of_the_first_attention_reach_the_later_ones() -> None:
     options = {"heads": 2, "output": "identity"}
     passed = flow()
@@ -562,6 +571,12 @@ def test_coefficients_are_what_they_say() -> None:
     attention = made("mixer", {"attention": {"heads": 2, **tied}})
     close(attention.uniform().flatten(), 1 - attention.map.raw.detach())
     assert [n for n, _ in attention.named_parameters() if "uniform" in n] == []
+
+
+@pytest.mark.parametrize("options", [{"map": 0, "first": 0.5}, {"map": 0, "values": "first", "identity": 1}])
+def test_an_attention_that_would_read_nothing_of_its_input_after_the_first_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="attention requires"):
+        architecture({"depth": 2, "block": [{"attention": options}]})
 
 
 def test_what_linear_attention_and_followers_can_not_do_is_refused_in_words_before_a_model_is_built() -> None:

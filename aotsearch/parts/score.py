@@ -158,8 +158,6 @@ class Linear(nn.Module):
         not (rotates or biases)
     """
 
-    featured = True
-
     def __init__(self, site: Site):
         super().__init__()
 
