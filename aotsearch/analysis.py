@@ -259,7 +259,8 @@ def expected(records: Sequence[Record], study: Study) -> int:
     tuned = len([r for r in records if r["phase"] == "tune"])
     rates = {name: chosen(records, name, measure) for name in names}
     trained = {(model, used(rates, name, REFERENCE, mode)) for name, model in names.items() for mode in ("shared", "tuned")}
-    return max(tuned, len(set(names.values())) * len(s.tuning.tune) * s.tuning.seeds) + len(trained) * len(s.first_seeds)
+    ended = len([r for r in records if r["phase"] == "design" and (r["digest"], r["learning_rate"]) in trained])  # may be of more seeds
+    return max(tuned, len(set(names.values())) * len(s.tuning.tune) * s.tuning.seeds) + max(ended, len(trained) * len(s.first_seeds))
 
 
 def unsettled(records: Sequence[Record], study: Study) -> set[str]:

@@ -110,7 +110,12 @@ def assemble(given: Mapping[str, Value], few: bool = False, last: Assembly | Non
         nonlocal made
         address = address or name
         stands = (around, sizes)
-        if last is None or changed == address or last.pieces.get(address, ("",))[0] != stands or changed.startswith(f"{address}.{last.row[address]}."):
+        if (
+            last is None
+            or changed == address
+            or last.pieces.get(address, ("",))[0] != stands
+            or changed.startswith(f"{address}.{last.row[address]}.")
+        ):
             whole, made = made, Assembly()
             made.parts[address] = part(name, address, pick(address, words(name)))
             whole.pieces[address] = (stands, made)

@@ -94,7 +94,9 @@ def finite(s: Subject) -> str | None:
     """Outputs and gradients are numbers, of the right shape."""
     model = s.model()
     y = model(s.inputs)
-    shape = (BATCH, s.sizes["classes"]) if "image" in s.sizes else (BATCH, s.sizes["context"], s.sizes.get("vocabulary") or s.sizes["outputs"])
+    shape = (
+        (BATCH, s.sizes["classes"]) if "image" in s.sizes else (BATCH, s.sizes["context"], s.sizes.get("vocabulary") or s.sizes["outputs"])
+    )
     if y.shape != shape:
         return f"outputs of shape {tuple(y.shape)}, not {shape}"
     s.loss(y).backward()
@@ -285,7 +287,9 @@ def entropic(s: Subject) -> str | None:
         if isinstance(module, Attention):
             for p in module.projections.parameters():
                 if p.ndim == 2:
-                    p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel()), dtype=p.dtype) * math.sqrt(2 / p.shape[1]))
+                    p.copy_(
+                        torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel()), dtype=p.dtype) * math.sqrt(2 / p.shape[1])
+                    )
             module.register_forward_pre_hook(lambda _, given: (given[0] / given[0].square().mean(-1, keepdim=True).sqrt(), *given[1:]))
     with watched(model) as maps:
         model(s.exact_inputs)

@@ -53,4 +53,6 @@ def test_every_model_keeps_the_invariants(array: combinations.Array, part: int) 
     torch.manual_seed(0)
     for row in array.rows[part::8]:
         wrong = invariants.broken(combinations.architecture(row))
-        assert not wrong, f"{wrong} for {combinations.shrunk(row, lambda r, w=wrong: invariants.broken(combinations.architecture(r)).keys() >= w.keys())}"
+        assert not wrong, (
+            f"{wrong} for {combinations.shrunk(row, lambda r, w=wrong: invariants.broken(combinations.architecture(r)).keys() >= w.keys())}"
+        )
