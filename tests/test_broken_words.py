@@ -82,6 +82,11 @@ UNREADABLE = {
         bad("site, *, rank: Count", "site, rank: Count"),
         "Kind: after 'site' options are keyword-only; put \\* before rank",
     ),
+    "literals that are names": (
+        bad("rank: Count = 2", "rank: Literal[ONE] = 1"),
+        "Kind: the option 'rank': the type 'Literal.ONE.' is read from source text",
+    ),
+    "a decorator of another name": (bad("@word(", "@registry.word("), "bad_module: it declares no word: a class at the top"),
     "no site": (bad("self, site, *, ", "self, *, "), "Kind: __init__ takes self, site"),
     "any keyword": (bad("rank: Count = 2)", "rank: Count = 2, **more)"), "Kind: \\*\\*kwargs would let"),
     "an option of every sublayer": (bad("rank: Count", "norm: Count"), "Kind: every sublayer takes norm already"),
