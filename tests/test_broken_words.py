@@ -108,6 +108,10 @@ UNUSABLE = {
     "a forward that fails": (bad("return self.output(x)", "return self.output(x, x)"), "a model with it can not be computed: TypeError"),
     "a forward of another shape": (bad("return self.output(x)", "return x[..., :3]"), "a model with it can not be computed: RuntimeError"),
     "a law that is none": (good("bad", "\n    Requires:\n        rank >"), "requires 'rank >', which is no law"),
+    "a law that can not be evaluated": (
+        good("bad", "\n    Requires:\n        width / (rank - 2) > 0"),
+        "requires 'width / \\(rank - 2\\) > 0': InputError: .*division by zero; mend it",
+    ),
     "a law about what is not there": (
         good("bad", "\n    Requires:\n        rang > 1"),
         "requires rang, .*; so says the package bad-package",
