@@ -71,7 +71,7 @@ def test_an_arm_of_one_layer_is_shown_beside_another(layerwise: Path) -> None:
     ("settings", "notes"),
     [
         (["study.factors=[]"], ["not varied: channel.glu.expand (only inside channel=glu)"]),
-        (["study.design=search"], ["factors is not read by design: search"]),
+        (["study.design=search", "study.compare=[]"], ["factors is not read by design: search"]),
         (["study.runs=4", "study.stripped={channel: none}"], ["stripped is not read by design: one-at-a-time", "runs is not read"]),
         (["study.factors=[]", "study.arms={}", "study.compare=[]", "grammar.channel=mlp"], ["nothing is compared"]),
         (
