@@ -83,6 +83,7 @@ class Law:
         self.given = {name: given[name] for name in outside & given.keys()}
         self.placed = not outside.isdisjoint(PLACED)
         self.missing = min(outside - given.keys(), default="")
+        self.owner = owner
         self.whose = f"; so says the package {owner.package}, {owner.module}.{owner.qualname}" if owner.package else ""
         self.known: dict[tuple[Any, ...], bool] = {}
 
@@ -92,7 +93,10 @@ class Law:
             return True
         values = tuple(options[name] for name in self.options)
         if values not in self.known:
-            self.known[values] = not self.missing and self.expression.holds(self.given | self._asked(options))
+            try:
+                self.known[values] = not self.missing and self.expression.holds(self.given | self._asked(options))
+            except InputError as e:
+                raise (self.owner.blamed(e, f"requires {self.expression.text!r}") if self.owner.package else e) from None
         return self.known[values]
 
     def breach(self, word: str, options: Mapping[str, Any]) -> Breach:

@@ -238,7 +238,11 @@ def _offered() -> tuple[list[Word], list[Broken]]:
         except Exception as e:  # noqa: BLE001 (a package may hold anything)
             wrong.append(Broken(package, module, f"can not be read: {type(e).__name__}: {e}"))
             continue
-        for node, call in _declared(tree):
+        declared = list(_declared(tree))
+        if not declared:
+            reason = 'it declares no word: a class at the top of the module, with the decorator written @word("slot", "name")'
+            wrong.append(Broken(package, module, reason))
+        for node, call in declared:
             try:
                 words.append(_read_word(node, call, module, package))
             except Exception as e:  # noqa: BLE001
@@ -433,6 +437,9 @@ def _read_type(node: ast.expr) -> tuple[Any, str, str]:
     literal = isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "Literal"
     _law(literal, f"the type {ast.unparse(node)!r} is not one of {known}")
     assert isinstance(node, ast.Subscript)
-    values = ast.literal_eval(node.slice)
+    try:
+        values = ast.literal_eval(node.slice)
+    except (ValueError, TypeError):
+        raise ValueError(f"the type {ast.unparse(node)!r} is read from source text: literals, not names") from None
     values = values if isinstance(values, tuple) else (values,)
     return Literal[values], " or ".join(map(repr, values)), ""

@@ -82,6 +82,11 @@ UNREADABLE = {
         bad("site, *, rank: Count", "site, rank: Count"),
         "Kind: after 'site' options are keyword-only; put \\* before rank",
     ),
+    "literals that are names": (
+        bad("rank: Count = 2", "rank: Literal[ONE] = 1"),
+        "Kind: the option 'rank': the type 'Literal.ONE.' is read from source text",
+    ),
+    "a decorator of another name": (bad("@word(", "@registry.word("), "bad_module: it declares no word: a class at the top"),
     "no site": (bad("self, site, *, ", "self, *, "), "Kind: __init__ takes self, site"),
     "any keyword": (bad("rank: Count = 2)", "rank: Count = 2, **more)"), "Kind: \\*\\*kwargs would let"),
     "an option of every sublayer": (bad("rank: Count", "norm: Count"), "Kind: every sublayer takes norm already"),
@@ -103,6 +108,10 @@ UNUSABLE = {
     "a forward that fails": (bad("return self.output(x)", "return self.output(x, x)"), "a model with it can not be computed: TypeError"),
     "a forward of another shape": (bad("return self.output(x)", "return x[..., :3]"), "a model with it can not be computed: RuntimeError"),
     "a law that is none": (good("bad", "\n    Requires:\n        rank >"), "requires 'rank >', which is no law"),
+    "a law that can not be evaluated": (
+        good("bad", "\n    Requires:\n        width / (rank - 2) > 0"),
+        "requires 'width / \\(rank - 2\\) > 0': InputError: .*division by zero; mend it",
+    ),
     "a law about what is not there": (
         good("bad", "\n    Requires:\n        rang > 1"),
         "requires rang, .*; so says the package bad-package",

@@ -138,6 +138,16 @@ def test_a_pattern_of_files_may_stand_in_a_folder_whose_name_looks_like_one(tmp_
     assert Language(Path("/"), data={"text": "$DATA/exp*/b.txt"}, context=16).prepare()["documents"] == 1
 
 
+def test_a_file_that_a_pattern_meets_twice_is_one_document(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for i in range(30):
+        (tmp_path / "a" / "b" / f"{i:02d}.txt").write_bytes(f"{i:04d}".encode() * 250)
+    (tmp_path / "a" / "latest.txt").symlink_to(tmp_path / "a" / "b" / "29.txt")
+    source = corpus.check({"text": "**/**/*.txt"}, tmp_path)
+    found = corpus.prepare(source)
+    assert found.documents == 30 and sum(found.bytes.values()) == 30_000  # a copy would bring bytes of one split into another
+
+
 def test_baselines_are_the_entropies_of_counted_bytes() -> None:
     train = b"ab" * 100_000
     found = corpus.baselines(train, b"ab" * 100)

@@ -71,7 +71,7 @@ def test_an_arm_of_one_layer_is_shown_beside_another(layerwise: Path) -> None:
     ("settings", "notes"),
     [
         (["study.factors=[]"], ["not varied: channel.glu.expand (only inside channel=glu)"]),
-        (["study.design=search", "study.compare=[]"], ["factors is not read by design: search", "arms is not read by design: search"]),
+        (["study.design=search", "study.compare=[]"], ["factors is not read by design: search"]),
         (["study.runs=4", "study.stripped={channel: none}"], ["stripped is not read by design: one-at-a-time", "runs is not read"]),
         (["study.factors=[]", "study.arms={}", "study.compare=[]", "grammar.channel=mlp"], ["nothing is compared"]),
         (
@@ -84,4 +84,5 @@ def test_what_a_design_leaves_out_is_said_before_it_runs(layerwise: Path, settin
     found = load(layerwise, settings).notes
     for note in notes:
         assert any(line.startswith(note) for line in found), found
+    assert not any(line.startswith(("arms is", "compare is")) for line in found)  # every design reads those
     assert "nothing is compared" in " ".join(notes) or not any("nothing is compared" in line for line in found)

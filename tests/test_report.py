@@ -486,6 +486,24 @@ def test_arms_that_are_the_same_model_are_shown_once(everything: report.Material
     assert "norm=rmsnorm@parameters" not in everything.trained and "also norm=rmsnorm@parameters" in page.text
 
 
+def test_arms_that_are_equal_as_they_are_are_not_said_to_be_left_unequal(tmp_path: Path) -> None:
+    text = fabricated.TEXT.replace("channel: {any: [{mlp: {expand: 2}}, none]}", "channel: {mlp: {expand: 2}}")
+    made = fabricated.Run(tmp_path / "equal", "seeds: 2, equalise: [none, parameters], tolerance: 0.5", text)
+    made.train(broken=False)
+    report.write(made.folder, ["html"])
+    said = (made.folder / "report" / "report.html").read_text()
+    assert "also norm=none@parameters" in said and "so the same model stands for both" in said and "not made equal" not in said
+
+
+def test_fewer_seeds_than_were_trained_leave_no_more_trials_ended_than_there_are(tmp_path: Path) -> None:
+    made = fabricated.Run(tmp_path / "fewer", "seeds: 4, learning_rate: {tune: [3e-3, 6e-3, 1.2e-2]}")
+    made.train(broken=False)
+    path = made.folder / "study.yaml"
+    path.write_text(path.read_text().replace("seeds: 4", "seeds: 2"))
+    found = report.read(made.folder).analysis
+    assert found.finished == found.expected and not found.partial
+
+
 def test_equal_arms_show_how_they_were_resized_and_by_how_much_they_miss(everything: report.Material) -> None:
     given = {(g.arm, g.rate): g for g in exhibits.fairness(everything)}
     equal = given["channel=none@parameters", "tuned"]
@@ -583,6 +601,11 @@ def test_a_change_that_interacts_is_told_at_each_value_of_the_other(tmp_path: Pa
     assert simple["channel=none at norm=layernorm"].difference == pytest.approx(0.35, abs=0.02)
     assert simple["channel=none at norm=none"].difference == pytest.approx(0.47, abs=0.02)
     assert found.family == 3 + 2 and "again for all 7 simple effects" in found.method
+    many = fabricated.Run(tmp_path / "many", "seeds: 9, margin: 0.05, design: factorial, factors: [channel, norm]")
+    many.train(broken=False)
+    report.write(many.folder, ["html"])
+    text = (many.folder / "report" / "report.html").read_text()
+    assert "and have none" in text and "so few seeds could not" not in text
     assert "channel mlp (against none, at norm=none)" in analysis.answer(found)
 
 

@@ -86,9 +86,10 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, empty_store: bytes) -> Path:
+def folder(tmp_path: Path, empty_store: bytes, study_file: Path) -> Path:
     run = tmp_path / "a run"
     run.mkdir()
+    (run / "study.yaml").write_bytes(study_file.read_bytes())  # without a declaration in the ledger trials keep their names
     (run / "mlflow.db").write_bytes(empty_store)
     return run
 
@@ -207,7 +208,6 @@ def test_what_a_killed_driver_left_running_is_ended(folder: Path, study: Study, 
 
 def test_arms_of_any_name_are_published_with_effect_verdict_and_description(folder: Path, study: Study, warned: list[str]) -> None:
     fill(folder, [record(arm, seed) for arm in ARMS for seed in (0, 1)])
-    (folder / "study.yaml").write_text("name: small\n")
     tracker = Tracker(folder, study, "")
     unknown = {"difference": None, "low": None, "high": None, "verdict": "undecided"}
     contrasts = [
@@ -377,7 +377,6 @@ def test_trials_that_only_found_learning_rates_are_told_apart(study_file: Path, 
         record("positions=rope", 0, learning_rate=0.01, key="d" * 16),
     ]
     fill(folder, trials)
-    (folder / "study.yaml").write_text("name: small\n")
     tracker = Tracker(folder, load(study_file), "")
     both = [contrast("positions=rope", learning_rate="tuned", verdict="redundant", difference=0.01)]
     both += [contrast("positions=rope", learning_rate="shared", asked=False)]
@@ -408,7 +407,6 @@ def test_trials_that_only_found_learning_rates_are_told_apart(study_file: Path, 
 def test_effects_on_the_test_split_and_interactions_are_on_the_parent_and_pictures_in_a_folder(
     folder: Path, study: Study, tmp_path: Path
 ) -> None:
-    (folder / "study.yaml").write_text("name: small\n")
     for name in ("report.html", "forest.png"):
         (tmp_path / name).write_bytes(b"x")
     test = {"difference": 0.15, "low": 0.14, "high": 0.16}

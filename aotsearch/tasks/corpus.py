@@ -279,6 +279,7 @@ def _text(pattern: str) -> Iterator[tuple[str, bytes]]:
         paths = [literal]
     if not paths:
         raise InputError(f"data text: no file matches {pattern}")
+    paths = list({os.path.realpath(p): p for p in reversed(paths)}.values())[::-1]  # a file met twice would be in two splits
     shared = os.path.commonpath([str(Path(p).parent) for p in paths])
     for path in paths:
         yield Path(os.path.relpath(path, shared)).as_posix(), _file(Path(path))
