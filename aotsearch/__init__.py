@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["AotsearchError", "Architecture", "InputError", "RunError", "Study", "build", "eject", "load", "results", "run"]
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ def check(file: File, set_: Set = [], json_: Json = False) -> None:
         study = load(file, set_)
     except InputError as e:
         if json_:
-            _json({"ok": False, "errors": [_error(p) for p in e.problems], "architectures": None, "decisions": []})
+            _json({"ok": False, "errors": [_error(p) for p in e.problems], "architectures": None, "decisions": [], "not_varied": []})
             raise typer.Exit(2) from None
         raise
     decisions = study.space.decisions()
@@ -48,16 +48,23 @@ def check(file: File, set_: Set = [], json_: Json = False) -> None:
         _say(str(e))
     if json_:
         known = {"architectures": number if exact else None, "architectures_at_most": number}
-        _json({"ok": True, "errors": [], **known, "decisions": list(decisions)})
+        left = [{"decision": address, "reason": reason} for address, reason in study.not_varied.items()]
+        _json({"ok": True, "errors": [], **known, "decisions": list(decisions), "not_varied": left, "notes": study.notes})
         return
     count = "uncounted" if number is None else f"{number:,}" if exact else f"at most {number:,}"
     s = study.settings
     arms = 1 + (len(study.base_design.arms) - 1) * len(s.modes)
     seeds = f"{s.adaptive.min} to {s.adaptive.max}" if s.adaptive else str(len(s.seed_list))
-    _print(f"{file}: ok; {count} architectures over {len(decisions)} decisions; {arms} arms x {seeds} seeds")
+    plural = "s" * (arms > 1)
+    _print(f"{file}: ok; {count} architectures over {len(decisions)} decisions; {arms} arm{plural} x {seeds} seeds")
+    places: dict[Any, list[str]] = {}
     for address, d in decisions.items():
         shown = ", ".join(map(str, d.values)) if d.values else f"[{d.low}, {d.high}]{' log' if d.log else ''}"
-        _print(f"  {address}: {shown}")
+        places.setdefault((d.name, shown), []).append(address)
+    for (_, shown), addresses in places.items():
+        _print(f"  {addresses[0]}{f' to {addresses[-1]}' if addresses[1:] else ''}: {shown}")
+    for note in study.notes:
+        _print(note)
 
 
 @app.command()
@@ -209,10 +216,14 @@ def eject(
             raise InputError(f"{law}: it needs a run folder and --out, and no --set: aotsearch eject DIR --seed {seed} --out PATH.py")
         _say("written: " + ", ".join(map(str, trained.write(path, arm, seed, out))))
         return
+    if path.is_dir() and set_:
+        raise InputError(f"--set changes a study file; {path} is a run folder, whose study is declared")
+    from aotsearch.declaration import history
     from aotsearch.ejection.standalone import Origin
     from aotsearch.ejection.standalone import eject as text
+    from aotsearch.ledger import Ledger
 
-    study = load(path / "study.yaml" if path.is_dir() else path, set_)
+    study = history(Ledger.open(path)).study if path.is_dir() else load(path, set_)
     found = text(study.arm(arm).architecture, Origin(f"the arm {arm!r} of the study {study.name!r}"))
     if out is None:
         sys.stdout.write(found)

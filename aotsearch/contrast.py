@@ -14,18 +14,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from aotsearch.design import REFERENCE, STRIPPED, Changes, Comparison, plain_name, spell
 from aotsearch.inference import (
     MOST_SEEDS,
+    Looks,
     deviation,
     holm,
-    interval,
     seeds_needed,
-    sequential_interval,
     sequential_seeds_needed,
     sign_flip,
+    smallest_p,
+    span,
     verdict,
 )
 from aotsearch.study import Study
@@ -48,15 +47,19 @@ class Contrast:
         seeds: How many seeds the verdict rests on.
         missing: Seeds of the study without a usable pair.
         verdict: One of VERDICTS; of an interaction `present`, `absent` or `undecided`.
-        seeds_needed: Further seeds that would settle an undecided contrast; None where that is unknown or above MOST_SEEDS.
+        seeds_needed: Further seeds that would settle an undecided contrast; None where that is unknown, or more than may be added.
         sd_paired: Standard deviation of d.
         sd_unpaired: What it would be without pairing: the root of the sum of w_a^2 var(a) over the arms.
         remark: What else the reader must know, in words.
         kind: `change`, `main` (effect, averaged over the other factors), `interaction`, or `simple` (effect, at one value of another
             factor): shown where the two interact, because then the main effect is an average of effects that differ.
         rate: `shared` (one learning rate for all arms) or `tuned` (each arm at its own).
-        p: Of the exact sign-flip test of no difference, adjusted by Holm's rule over all contrasts; described, not judged by.
+        asked: Whether `rate` is what the study asks for: each arm's own where it tunes; then what the shared one says stands beside.
+        p: Of the exact sign-flip test of no difference, adjusted by Holm's rule over all contrasts; described, not judged by. None where
+            so few seeds could not have made it small.
         test: Mean of d on the test split, with its interval, where it was read.
+        declared: The verdict by the first declaration, where this was changed after trials had ended.
+        mixed: What the trials of a pair do not share (`torch`, `threads`, ..) -> seed -> what they have of it.
     """
 
     arm: str
@@ -74,8 +77,11 @@ class Contrast:
     remark: str
     kind: str = "change"
     rate: str = "shared"
+    asked: bool = True
     p: float | None = None
     test: tuple[float, float, float] | None = None
+    declared: str = ""
+    mixed: Mapping[str, Mapping[int, tuple[str, ...]]] = dataclasses.field(default_factory=dict)
 
     @property
     def change(self) -> str:
@@ -83,18 +89,27 @@ class Contrast:
         return ", ".join(f"{address}: {spell(a)} -> {spell(b)}" for address, a, b in self.changes) or self.arm
 
     @property
-    def label(self) -> str:
-        """The change where there is one, else the arm's name."""
-        name = self.change if len(self.changes) == 1 and self.kind == "change" else plain_name(self.arm, self.equalise)
-        said = ["stripped model"] * self.arm.startswith(f"{STRIPPED} of ") + [f"equal {self.equalise}"] * (self.equalise != "none")
-        said += ["own learning rate"] * (self.rate == "tuned")
-        return f"{name} ({', '.join(said)})" if said else name
+    def title(self) -> str:
+        """What was compared, without its terms: the change where it stands for the whole comparison, else the name."""
+        if self.alone and self.kind in ("change", "main"):
+            return self.change + " (of the stripped model)" * self.arm.startswith(f"{STRIPPED} of ")
+        return plain_name(self.arm, self.equalise).removeprefix("main effect of ")
+
+    @property
+    def alone(self) -> bool:
+        """Whether the name says no more than the one change: two arms that share another change are compared where that is made."""
+        if len(self.changes) != 1:
+            return False
+        ((address, a, b),) = self.changes
+        return " against " not in self.arm or plain_name(self.arm, self.equalise) == f"{address}={spell(b)} against {address}={spell(a)}"
 
     @property
     def where(self) -> str:
         """At which values of the other factors an effect is meant, in words."""
         if self.kind == "main":
             return "averaged over the other factors"
+        if self.arm.startswith(f"{STRIPPED} of "):
+            return "in the stripped model"
         return f"at {self.arm.partition(' at ')[2]}" if self.kind == "simple" else ""
 
     @property
@@ -107,7 +122,7 @@ class Contrast:
         if len(self.changes) > 1:
             ends = [", ".join(spell(change[i]) for change in self.changes) for i in (1, 2)]
         names: tuple[str, ...] = ("kind", "difference", "low", "high", "seeds", "verdict", "seeds_needed", "missing")
-        names += ("sd_paired", "sd_unpaired", "p", "remark")
+        names += ("sd_paired", "sd_unpaired", "p", "remark", "declared")
         test = dict(zip(("difference", "low", "high"), self.test, strict=True)) if self.test else None
         return {
             "arm": self.arm,
@@ -116,8 +131,10 @@ class Contrast:
             "to": ends[1],
             "equalise": self.equalise,
             "learning_rate": self.rate,
+            "asked": self.asked,
             "test": test,
             **{name: getattr(self, name) for name in names},
+            "mixed": {name: sorted(seeds) for name, seeds in self.mixed.items()},
         }
 
 
@@ -133,15 +150,36 @@ class View:
         return [r for cell in self.cells.values() for r in cell.values()]
 
 
+def looks(study: Study) -> Looks | None:
+    """Between which numbers of seeds a study looks at its results to choose how many it takes; None where they were fixed."""
+    return None if study.looks is None else (study.looks.min, study.looks.max)
+
+
+def pairs(comparison: Comparison, view: View, study: Study, split: str = "measures") -> dict[int, list[Record]]:
+    """Seed -> the trials of all arms of a comparison, in the order of its weights, for every seed in which each has a value."""
+    cells = [view.cells.get(arm, {}) for arm in comparison.weights]
+    found = {}
+    for seed in sorted(set.intersection(*(set(cell) for cell in cells))):
+        trials = [cell[seed] for cell in cells]
+        if all(measured(r, study, split) is not None for r in trials):
+            found[seed] = trials
+    return found
+
+
 def _differences(comparison: Comparison, view: View, study: Study, split: str = "measures") -> dict[int, float]:
     """d_s for every seed in which all arms of a comparison have a value."""
-    cells = [(view.cells.get(arm, {}), weight) for arm, weight in comparison.weights.items()]
-    found = {}
-    for seed in sorted(set.intersection(*(set(cell) for cell, _ in cells))):
-        values = [measured(cell[seed], study, split) for cell, _ in cells]
-        if all(v is not None for v in values):
-            found[seed] = sum(w * v for (_, w), v in zip(cells, values, strict=True) if v is not None)
-    return found
+    weights = list(comparison.weights.values())
+    return {
+        seed: sum(w * v for w, r in zip(weights, trials, strict=True) if (v := measured(r, study, split)) is not None)
+        for seed, trials in pairs(comparison, view, study, split).items()
+    }
+
+
+def mixture(trials: Sequence[Record]) -> dict[str, tuple[str, ...]]:
+    """What trials do not share of what may move a loss in its last digits, and after hundreds of steps in the second: name -> values."""
+    made = [r.get("environment") or {} for r in trials]
+    found = {name: tuple(sorted({str(e.get(name, "unknown")) for e in made})) for name in dict.fromkeys(k for e in made for k in e)}
+    return {name: values for name, values in found.items() if len(values) > 1}
 
 
 def contrast(comparison: Comparison, view: View, study: Study, family: int, seeds: Sequence[int]) -> Contrast:
@@ -152,7 +190,7 @@ def contrast(comparison: Comparison, view: View, study: Study, family: int, seed
     mean, low, high, sd, apart = (d[0] if d else None), None, None, None, None
     said, needed = "undecided", None
     if n > 1:
-        mean, low, high = _interval(d, study, family)
+        mean, low, high = span(d, confidence, family, looks(study))
         sd, apart = deviation(d), _unpaired(comparison, view, by_seed, study)
         said = "undecided" if low is None or high is None else verdict(low, high, margin)
         if said == "undecided":
@@ -161,13 +199,17 @@ def contrast(comparison: Comparison, view: View, study: Study, family: int, seed
     if remark:
         needed = None  # more seeds of the same kind do not answer why it diverges
     elif said == "undecided":
-        remark = _remark(n, needed)
+        remark = _remark(n, needed, looks(study))
     wanted = len(seeds) if settings.adaptive is None else n
     if 1 < n < wanted and not based:
         remark = "; ".join(filter(None, [remark, f"{n} of {wanted} pairs"]))
     if comparison.kind == "interaction":
         said = {"redundant": "absent", "undecided": "undecided"}.get(said, "present")
-    sealed = list(_differences(comparison, view, study, "test").values())
+    mixed: dict[str, dict[int, tuple[str, ...]]] = {}
+    for seed, trials in pairs(comparison, view, study).items():
+        for name, values in mixture(trials).items():
+            mixed.setdefault(name, {})[seed] = values
+    remark = "; ".join(filter(None, [remark, *(f"{len(s)} of {n} pairs mix {said_of(name)}" for name, s in mixed.items())]))
     return Contrast(
         comparison.name,
         comparison.changes,
@@ -184,8 +226,23 @@ def contrast(comparison: Comparison, view: View, study: Study, family: int, seed
         remark,
         comparison.kind,
         view.mode,
-        test=interval(sealed, confidence, family) if len(sealed) > 1 else None,
+        asked=(view.mode == "tuned") == (settings.tuning is not None),
+        test=_sealed(comparison, view, study, family),
+        mixed=mixed,
     )
+
+
+def said_of(name: str) -> str:
+    """A key of `mixture` in words."""
+    return name.replace("_", " ")
+
+
+def _sealed(comparison: Comparison, view: View, study: Study, family: int) -> tuple[float, float, float] | None:
+    """Mean of d on the test split with its interval, by the same rule: how many seeds there are was chosen by the validation split of the
+    same trials, so the looks count here too."""
+    d = list(_differences(comparison, view, study, "test").values())
+    mean, low, high = span(d, study.settings.confidence, family, looks(study)) if len(d) > 1 else (0.0, None, None)
+    return None if low is None or high is None else (mean, low, high)
 
 
 def simple_effects(
@@ -210,19 +267,12 @@ def simple_effects(
 
 
 def _needed(mean: float, sd: float, n: int, study: Study, family: int) -> int | None:
-    s = study.settings
-    if s.adaptive is None:
+    s, at = study.settings, looks(study)
+    if at is None:
         return seeds_needed(mean, sd, n, s.margin, s.confidence, family)
-    return sequential_seeds_needed(mean, sd, min(n, s.adaptive.max), s.margin, s.confidence, family, s.adaptive.min, s.adaptive.max)
-
-
-def _interval(d: list[float], study: Study, family: int) -> tuple[float, float | None, float | None]:
-    adaptive = study.settings.adaptive
-    if adaptive is None:
-        return interval(d, study.settings.confidence, family)
-    if len(d) < adaptive.min:
-        return float(np.mean(d)), None, None  # not looked at yet
-    return sequential_interval(d[: adaptive.max], study.settings.confidence, family, adaptive.min, adaptive.max)
+    if study.looked and n >= at[1]:  # the seeds that are declared now are all there
+        return seeds_needed(mean, sd, n, s.margin, s.confidence, family, at[0])
+    return sequential_seeds_needed(mean, sd, min(n, at[1]), s.margin, s.confidence, family, *at)
 
 
 def _unpaired(comparison: Comparison, view: View, by_seed: Mapping[int, float], study: Study) -> float:
@@ -233,13 +283,18 @@ def _unpaired(comparison: Comparison, view: View, by_seed: Mapping[int, float], 
     return math.sqrt(variance)
 
 
-def with_p(contrasts: Sequence[Contrast], views: Sequence[View], declared: Sequence[Comparison], study: Study) -> tuple[Contrast, ...]:
-    """The contrasts with the p-values of a test that assumes nothing of the noise but symmetry."""
+def with_p(
+    contrasts: Sequence[Contrast], views: Sequence[View], declared: Sequence[Comparison], study: Study, family: int
+) -> tuple[Contrast, ...]:
+    """The contrasts with the p-values of a test that assumes nothing of the noise but symmetry, where such a value could have been small:
+    if every contrast had the smallest that its seeds can give, Holm's rule would still leave some above 1 - confidence."""
     samples = [list(_differences(c, view, study).values()) for view in views for c in declared]
-    if study.settings.adaptive:  # it tests one number of seeds, not one that the differences themselves have chosen
+    if looks(study):  # it tests one number of seeds, not one that the differences themselves have chosen
         return tuple(contrasts)
     ps = {i: p for i, d in enumerate(samples) if len(d) > 1 and (p := sign_flip(d)) is not None}
-    adjusted = dict(zip(ps, holm(list(ps.values()), len(contrasts)), strict=True))
+    least = holm([smallest_p(len(samples[i])) for i in ps], family)
+    level = (1 - study.settings.confidence) * (1 + 1e-9)
+    adjusted = {i: p for i, p, best in zip(ps, holm(list(ps.values()), family), least, strict=True) if best <= level}
     return tuple(dataclasses.replace(c, p=adjusted.get(i)) for i, c in enumerate(contrasts))
 
 
@@ -279,7 +334,11 @@ def _divergence(here: Mapping[int, Record], there: Mapping[int, Record], said: s
     return said, 0, "; ".join(remarks)
 
 
-def _remark(n: int, needed: int | None) -> str:
+def _remark(n: int, needed: int | None, looks: Looks | None) -> str:
     if n < 2:
         return "no pair of seeds yet" if not n else "one seed gives no interval"
-    return f"about {needed} more seed{'s' * (needed > 1)}" if needed is not None else f"more than {MOST_SEEDS} seeds"
+    if needed is not None:
+        return f"about {needed} more seed{'s' * (needed > 1)}"
+    if looks is None:
+        return f"more than {MOST_SEEDS} seeds"
+    return f"not within the at most {looks[1]} seeds" if n < looks[1] else f"open after the at most {looks[1]} seeds"

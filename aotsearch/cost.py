@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from aotsearch.architecture import Architecture
 from aotsearch.errors import InputError
-from aotsearch.model import Model
+from aotsearch.model import Model, blaming
 
 ADAM_BYTES = 16  # of a parameter in training: weight, gradient and two moments in float32
 
@@ -100,7 +100,7 @@ def training_cost(architecture: Architecture) -> TrainingCost:
     with FakeTensorMode():  # processors without memory, so that attention is the fused kernel, as it is in training
         model = Model(architecture)
         counter: Any = FlopCounterMode(display=False, custom_mapping=_FUSED)
-        with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with blaming(model), counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             made = model(_inputs(architecture))
             forward = counter.get_total_flops()
             torch.autograd.backward(made.log_softmax(-1).sum())
@@ -144,15 +144,16 @@ def _measured(architecture: Architecture) -> tuple[Cost, list[Row]]:
         model = Model(architecture).eval().requires_grad_(False)  # views of parameters without gradients upset the counter
         inputs = _inputs(architecture)
     tape = _Tape(model)
-    with torch.no_grad(), tape.counter:
-        made = model(inputs)
     tokens = model.site.tokens
     mixers = [model.steps[name].get_submodule("operation") for name in model.order if model.steps[name].mixes] if model.site.causal else []
+    with blaming(model), torch.no_grad(), tape.counter:
+        made = model(inputs)
+        state = sum(m.state(tokens) for m in mixers)  # type: ignore[operator]
     total = Cost(
         parameters=sum(p.numel() for p in model.parameters()),
         parameters_without_embeddings=sum(p.numel() for p in nn.ModuleList([model.steps, model.final_norm]).parameters()),
         flops_per_token=tape.counter.get_total_flops() // tokens,
-        state_per_sequence=sum(m.state(tokens) for m in mixers),  # type: ignore[operator]
+        state_per_sequence=state,
     )
     return total, _rows(model, tape, inputs.shape, made.shape)
 

@@ -8,10 +8,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from aotsearch.design import REFERENCE, equal_terms, plain_name
-from aotsearch.study import Study
+from aotsearch.design import REFERENCE, equal_terms, plain_name, rate_terms
+from aotsearch.study import Study, loss_unit
 
 LONGEST = {"param": 6000, "tag": 8000, "note": 8000, "key": 200}  # MLflow's limits, with room for a prefix before a key
+NOTES = 8  # of a description; the report has all
 BASE = ("arm", "seed", "phase", "equalise")  # params of every trial
 COST = ("seconds", "parameters", "flops_per_token", "tokens")  # metrics of every finished trial
 
@@ -42,7 +43,7 @@ def keys(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
 
 def comparison(c: Values) -> str:
     """A contrast's name with the terms it was made under: `channel=none (equal parameters, own learning rate)`."""
-    terms = _terms(c["arm"], c["equalise"]) + ["own learning rate"] * (c.get("learning_rate") == "tuned")
+    terms = _terms(c["arm"], c["equalise"]) + rate_terms(c.get("learning_rate", "shared"), c.get("asked", True))
     name = plain_name(c["arm"], c["equalise"])
     return f"{name} ({', '.join(terms)})" if terms else name
 
@@ -80,7 +81,7 @@ def effects(analysis: Values) -> tuple[dict[str, Any], dict[str, str]]:
         numbers |= {f"test_effect/{name}": test.get("difference")}
         numbers |= {f"test_effect_{end}/{name}": test.get(end) for end in ("low", "high")}
         tags[f"verdict/{name}"] = c["verdict"]
-    said = [c["verdict"] for c in contrasts]
+    said = [c["verdict"] for c in contrasts if c.get("asked", True)]
     return numbers | {f"verdicts/{word}": said.count(word) for word in dict.fromkeys(said)}, {k: v for k, v in tags.items() if v}
 
 
@@ -123,11 +124,17 @@ def failure(record: Values) -> str:
 def note(study: Study, analysis: Values) -> str:
     """Question, answer, what to know first, and the verdict table as Markdown, within what MLflow keeps of a description."""
     unit, confidence = analysis.get("unit") or analysis["measure"], study.settings.confidence
-    start = f"{head(study)}\n\n" + (f"**Answer.** {_cut(analysis['answer'], 1500)}\n\n" if analysis.get("answer") else "")
-    start += "".join(f"> {_cut(line, 400)}\n>\n" for line in analysis.get("notes", ())[:5]) + ("\n" if analysis.get("notes") else "")
-    title = f"| arm | change | difference ({unit}) | {confidence:.0%} interval | seeds | verdict |\n|---|---|---:|---|---:|---|\n"
+    warnings = list(analysis.get("warnings", ()))
+    notes = [line for line in analysis.get("notes", ()) if line not in warnings][:NOTES]
+    start = "".join(f"> **Declaration:** {_cut(change, 600)}\n\n" for change in analysis.get("declaration", ()))
+    start += "".join(f"> **Warning:** {_cut(line, 400)}\n\n" for line in warnings) + f"{head(study)}\n\n"
+    start += f"**Answer.** {_cut(analysis['answer'], 1500)}\n\n" if analysis.get("answer") else ""
+    start += "".join(f"> {_cut(line, 400)}\n>\n" for line in notes) + "\n" * bool(notes)
+    kind = f", {analysis['interval']}" if analysis.get("interval") else ""
+    title = f"| arm | change | difference ({unit}) | {confidence:.0%} interval{kind} | seeds | verdict |\n|---|---|---:|---|---:|---|\n"
+    when = "as it is declared now" if any(c.get("declared") for c in analysis["contrasts"]) else "declared before the run"
     margin, measure = f"{study.settings.margin:g}", key_of(analysis["measure"])
-    tail = "\n" + READING.format(unit=unit, measure=measure, margin=margin, name=study.name)
+    tail = "\n" + READING.format(when=when, unit=unit, measure=measure, margin=margin, name=study.name, loss_unit=loss_unit(study))
     tail += INTERACTING if any(c.get("kind") == "interaction" for c in analysis["contrasts"]) else ""
     tail += TUNED if study.settings.tuning else ""
     rows = [_row(c) for c in sorted(analysis["contrasts"], key=_rank)]
@@ -140,14 +147,14 @@ def note(study: Study, analysis: Values) -> str:
 
 
 READING = (
-    "*redundant*: the whole interval lies within the margin of {margin} {unit}, declared before the run. *necessary*: it lies above 0, "
+    "*redundant*: the whole interval lies within the margin of {margin} {unit}, {when}. *necessary*: it lies above 0, "
     "changing it makes the model worse. *harmful*: it lies below 0, changing it makes the model better. *undecided*: these seeds can not "
     "tell. A difference is the arm minus what it is compared with, in the mean over the same seeds; lower is better.\n\n"
     "**Where to look.** The full report is `report.html` under *Artifacts* of the run `{name}`, its figures are images in `figures`. Every "
     "run below that one is a trial: one arm under one seed. To see the table above among the runs, choose *Group by* `arm` and the "
-    "*Columns* `final/difference`, `final/{measure}` and `aot.verdict`: a group shows the mean over its seeds. `train/...` and "
-    "`validation/...` are curves, `layer/...` are diagnostics with the layer as the step; `aot.outcome` says how a trial ended. The test "
-    "split is on the run `{name}` alone, as `test_effect/...`.\n"
+    "*Columns* `final/difference`, `final/{measure}` and `aot.verdict`: a group shows the mean over its seeds. `train/loss` and "
+    "`validation/loss` in {loss_unit} and `validation/{measure}` in {unit} are curves, `layer/...` are diagnostics with the layer as the "
+    "step; `aot.outcome` says how a trial ended. The test split is on the run `{name}` alone, as `test_effect/...`.\n"
 )
 INTERACTING = (
     "\nTwo changes interact (*present*) where both together do more or less than the sum of each; *absent*: not beyond the margin.\n"
@@ -163,9 +170,10 @@ def head(study: Study) -> str:
 
 
 def _rank(c: Values) -> int:
-    """What a description keeps longest: changes, main effects, interactions that are there, what these make of the changes."""
+    """What a description keeps longest: what is at the learning rates asked for, before what is at the shared one beside it; of these
+    changes, main effects, interactions that are there, what these make of the changes."""
     kind = c.get("kind", "change")
-    return {"change": 0, "main": 1, "simple": 3}.get(kind, 4 if c["verdict"] != "present" else 2)
+    return {"change": 0, "main": 1, "simple": 3}.get(kind, 4 if c["verdict"] != "present" else 2) + (0 if c.get("asked", True) else 5)
 
 
 def _row(c: Values) -> str:
@@ -176,8 +184,7 @@ def _row(c: Values) -> str:
     change = "; ".join(f"{address}: {a} -> {b}" for address, a, b in zip(*lists, strict=True))
     difference = "-" if c["difference"] is None else f"{c['difference']:+.4f}"
     interval = "-" if c["low"] is None else f"[{c['low']:+.4f}, {c['high']:+.4f}]"
-    needed = c.get("seeds_needed")
-    more = f" (about {needed} more seed{'s' if needed > 1 else ''})" if needed else ""
+    more = f" ({c['remark']})" if c.get("remark") else ""
     cells = [comparison(c), change, difference, interval, str(c["seeds"]), f"**{c['verdict']}**{more}"]
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |\n"
 

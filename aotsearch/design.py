@@ -23,7 +23,9 @@ REFERENCE = "reference"
 STRIPPED = "stripped"
 MAX_ARMS = 1000
 MAX_SUBLAYERS = 10_000  # of all arms
+MAX_DECISIONS = 50_000  # of all arms
 MAX_FACTORS = 10  # of a fraction
+LISTED = 12  # decisions of one reason, and reasons, that are told in words
 
 Changes = tuple[tuple[str, Any, Any], ...]
 Held = tuple[tuple[str, Any], ...]  # decisions with the values that some cells share
@@ -72,12 +74,16 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Design:
-    """The arms of a study, the reference first, and what they are compared for; a fraction also has its aliases."""
+    """The arms of a study, the reference first, and what they are compared for; a fraction also has its aliases.
+
+    `same` are the changes that have no arm of their own, each with the arm that is that model: a layer removed from equal ones.
+    """
 
     arms: tuple[Arm, ...]
     comparisons: tuple[Comparison, ...]
     aliases: tuple[tuple[str, tuple[str, ...]], ...] = ()
     resolution: int | None = None
+    same: tuple[tuple[str, Any, str], ...] = ()
 
 
 def make(
@@ -94,7 +100,8 @@ def make(
     Args:
         space: The architectures; the reference of every decision is its first alternative.
         design: `one-at-a-time`, `add-one-in`, `factorial`, `fractional`, `pairs` or `search` (which has no arms before it runs).
-        factors: The decisions that are varied; all, if none are named.
+        factors: The decisions that are varied; all, if none are named. Here and below a decision under an `each` is named by its address,
+            or by the name that it has at every place, which means all of them.
         stripped: For `add-one-in`: decision -> value of the model to which the reference's choices are added back one at a time.
         runs: For `fractional`: how many arms, a power of two.
         extra: Further arms by name, as decision -> value, each compared with the reference.
@@ -105,7 +112,7 @@ def make(
     """
     levels = _levels(space, factors)
     if design == "one-at-a-time":
-        made = _one_at_a_time(space, levels)
+        made = _places_merged(space, _one_at_a_time(space, levels))
     elif design == "add-one-in":
         made = _add_one_in(space, stripped or {})
     elif design == "pairs":
@@ -118,26 +125,24 @@ def make(
         made = Design((Arm(REFERENCE, space.reference, {}),), ())
     arms, comparisons = list(made.arms), list(made.comparisons)
     for name, decisions in (extra or {}).items():
-        for address in decisions.keys() - space.decisions().keys():
-            raise InputError(f"arm {name!r}: no decision {address!r}{suggest(address, space.decisions())}")
         found = arm(space, decisions, name)
         arms.append(found)
         comparisons.append(_against(found, REFERENCE))
     _limit(arms)
     _distinct(arms)
     comparisons += [_of_two(arms, one, other) for one, other in compare]
-    return Design(tuple(arms), tuple(comparisons), made.aliases, made.resolution)
+    return dataclasses.replace(made, arms=tuple(arms), comparisons=tuple(comparisons))
 
 
 def arm(space: Space, decisions: Mapping[str, Any], name: str | None = None) -> Arm:
     """The reference with some decisions changed."""
     reference = space.reference
-    label = name or ",".join(f"{address}={value}" for address, value in decisions.items())
+    label = name or _label(list(decisions.items()))
     try:
-        architecture = space.at(decisions)
+        architecture, given = space.meant(decisions)
     except InputError as e:
         raise InputError(type(p)(f"arm {label!r}: {p.message}", p.mark) for p in e.problems) from None
-    changes = {a: pair for a, pair in reference.diff(architecture).items() if a in decisions}
+    changes = {a: pair for a, pair in reference.diff(architecture).items() if a in given}
     return Arm(label, architecture, changes)
 
 
@@ -157,21 +162,40 @@ def order(names: list[str], seeds: list[int]) -> list[tuple[str, int]]:
 def _levels(space: Space, factors: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     """Decision -> the values it is changed to, for the decisions that the reference meets."""
     known = space.decisions()
-    for address in factors:
-        if address not in known:
-            raise InputError(f"factors: no decision {address!r}{suggest(address, known)}")
-        if not known[address].values:
-            raise InputError(f"factors: {address!r} is a range, which a search varies; a factor has alternatives")
-    met = [a for a in known if a in space.reference.decisions and (not factors or a in factors)]
-    for address in factors:
-        if address not in met:
-            raise InputError(f"factors: {address!r} is not met in the reference")
-    return {a: known[a].values[1:] for a in met if len(known[a].values) > 1}
+    keys = {a: space.key(decision, factors) for a, decision in known.items()}
+    for factor in factors:
+        meant = [known[a] for a, key in keys.items() if key == factor]
+        if not meant:
+            raise InputError(f"factors: no decision {factor!r}{suggest(factor, {*known, *(d.name for d in known.values())})}")
+        met = [d for d in meant if d.address not in space.absent]
+        if not met:
+            raise InputError(f"factors: {factor!r} is not met in the reference ({space.absent[meant[0].address]})")
+        if not met[0].values:
+            raise InputError(f"factors: {factor!r} is a range, which a search varies; a factor has alternatives")
+        if all(len(d.values) < 2 for d in met):
+            raise InputError(f"factors: {factor!r} has one alternative alone; a factor has two at least")
+    chosen = [d for a, d in known.items() if a not in space.absent and (not factors or keys[a] in factors)]
+    return {d.address: d.values[1:] for d in chosen if len(d.values) > 1}
+
+
+def _places_merged(space: Space, made: Design) -> Design:
+    """The design without the arms that are, at another place of an `each`, the same change and the same model.
+
+    Of equal layers in a row it is no matter which one is left out.
+    """
+    known, first, same = space.decisions(), dict[Any, str](), dict[str, tuple[str, Any, str]]()
+    for a in made.arms[1:]:
+        ((address, (_, value)),) = a.changes.items()
+        twin = first.setdefault((known[address].name, value, a.architecture.digest), a.name)
+        if twin != a.name and known[address].prefix:
+            same[a.name] = address, value, twin
+    arms = tuple(a for a in made.arms if a.name not in same)
+    return dataclasses.replace(made, arms=arms, comparisons=tuple(_against(a, REFERENCE) for a in arms[1:]), same=tuple(same.values()))
 
 
 def _one_at_a_time(space: Space, levels: Mapping[str, tuple[Any, ...]]) -> Design:
-    reference = Arm(REFERENCE, space.reference, {})
-    arms = [reference]
+    _room(space, 1 + sum(map(len, levels.values())))
+    arms = [Arm(REFERENCE, space.reference, {})]
     for address, values in levels.items():
         for value in values:
             arms.append(arm(space, {address: value}))
@@ -184,6 +208,7 @@ def _add_one_in(space: Space, stripped: Mapping[str, Any]) -> Design:
     if not stripped:
         raise InputError("design: add-one-in needs stripped, the decisions of the model that choices are added to: {channel: none, ...}")
     base = arm(space, stripped, STRIPPED)
+    stripped = {a: base.architecture.decisions[a] for a in space.meant(stripped)[1]}  # every address that the keys mean
     arms = [Arm(REFERENCE, space.reference, {}), base]
     comparisons = [_against(base, REFERENCE)]
     for address in stripped:
@@ -199,13 +224,13 @@ def _add_one_in(space: Space, stripped: Mapping[str, Any]) -> Design:
 
 def _pairs(space: Space, levels: Mapping[str, tuple[Any, ...]]) -> Design:
     """Every change alone and every two together: what the two do beyond the sum of each is their interaction."""
+    single = [(address, value) for address, values in levels.items() for value in values]
+    pairs = [(one, two) for one, two in itertools.combinations(single, 2) if one[0] != two[0]]
+    _room(space, 1 + len(single) + len(pairs))
     alone = _one_at_a_time(space, levels)
     arms, comparisons = list(alone.arms), list(alone.comparisons)
-    single = [(address, value) for address, values in levels.items() for value in values]
-    for one, two in itertools.combinations(single, 2):
-        if one[0] == two[0]:
-            continue
-        both = arm(space, dict([one, two]))
+    for one, two in pairs:
+        both = _together(space, dict([one, two]))
         arms.append(both)
         _limit(arms)
         weights = {both.name: 1.0, _label([one]): -1.0, _label([two]): -1.0, REFERENCE: 1.0}
@@ -218,8 +243,11 @@ def _factorial(space: Space, levels: Mapping[str, tuple[Any, ...]]) -> Design:
 
     A simple effect is the mean change where one other factor has one value: what a main effect is made of.
     """
-    if math.prod(1 + len(v) for v in levels.values()) > MAX_ARMS:
-        raise InputError(f"a full factorial over {', '.join(levels)} has more than {MAX_ARMS} arms; name fewer factors, or take a fraction")
+    number = math.prod(1 + len(v) for v in levels.values())
+    if number > MAX_ARMS:
+        over = ", ".join(levels) if len(levels) <= MAX_FACTORS else f"{len(levels)} decisions"
+        raise InputError(f"a full factorial over {over} has more than {MAX_ARMS} arms; name fewer in factors, or take a fraction")
+    _room(space, number)
     reference = space.reference.decisions
     full = {a: (reference[a], *values) for a, values in levels.items()}
     cells = [dict(zip(full, values, strict=True)) for values in itertools.product(*full.values())]
@@ -334,6 +362,46 @@ def _aliases(names: Sequence[str], words: Sequence[frozenset[int]]) -> tuple[tup
     return tuple(found)
 
 
+# ---- what is not varied
+
+
+def not_varied(space: Space, made: Design, design: str) -> dict[str, str]:
+    """Decision -> why no arm changes it, or not to each of its alternatives; of a search nothing, which varies all."""
+    if design == "search":
+        return {}
+    varied = {address for a in made.arms for address in a.changes}
+    reasons: dict[str, str] = {}
+    for address, decision in space.decisions().items():
+        if address in varied:
+            if design == "fractional" and len(decision.values) > 2:
+                reasons[address] = f"beyond {spell(decision.values[1])}; a fraction has two levels"
+        elif address in space.absent:
+            reasons[address] = space.absent[address]
+        elif not decision.values:
+            reasons[address] = "a range; a search varies it"
+        elif len(decision.values) == 1:
+            reasons[address] = "one alternative"
+        else:
+            reasons[address] = "not in stripped" if design == "add-one-in" else "not in factors"
+    for address, value, twin in made.same:
+        reasons[address] = f"{spell(value)} is the same model as {twin}"
+    return reasons
+
+
+def listed(space: Space, reasons: Mapping[str, str]) -> str:
+    """What is not varied in one line, by reason; decisions that share name and reason at all places of an `each` by their name."""
+    known = space.decisions()
+    members: dict[str, set[str]] = {}
+    for address, decision in known.items():
+        members.setdefault(decision.name, set()).add(reasons.get(address, ""))
+    by_reason: dict[str, list[str]] = {}
+    for address, reason in reasons.items():
+        by_reason.setdefault(reason, []).append(known[address].name if len(members[known[address].name]) == 1 else address)
+    groups = {reason: list(dict.fromkeys(names)) for reason, names in by_reason.items()}
+    shown = [f"{', '.join(n[:LISTED])}{f' and {len(n) - LISTED} more' if n[LISTED:] else ''} ({reason})" for reason, n in groups.items()]
+    return "; ".join(shown[:LISTED]) + (f"; and {len(shown) - LISTED} more reasons" if shown[LISTED:] else "")
+
+
 # ---- arms and comparisons
 
 
@@ -365,7 +433,16 @@ def _interaction(space: Space, one: tuple[str, Any], two: tuple[str, Any], weigh
 def _cell(space: Space, cell: Mapping[str, Any]) -> Arm:
     reference = space.reference.decisions
     changed = {a: v for a, v in cell.items() if v != reference[a]}
-    return arm(space, changed) if changed else Arm(REFERENCE, space.reference, {})
+    return _together(space, changed) if changed else Arm(REFERENCE, space.reference, {})
+
+
+def _together(space: Space, changed: Mapping[str, Any]) -> Arm:
+    """An arm of several factors at once, which must be such that they can be."""
+    try:
+        return arm(space, changed)
+    except InputError as e:
+        remedy = "name in factors those that can be changed together"
+        raise InputError(type(p)(f"{p.message}; {remedy}", p.mark) for p in e.problems) from None
 
 
 def _name(cell: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
@@ -373,7 +450,7 @@ def _name(cell: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
 
 
 def _label(changes: Sequence[tuple[str, Any]]) -> str:
-    return ",".join(f"{address}={value}" for address, value in changes)
+    return ",".join(f"{address}={spell(value)}" for address, value in changes)
 
 
 def spell(value: Any) -> str:
@@ -384,10 +461,22 @@ def spell(value: Any) -> str:
 
 
 def _limit(made: Sequence[Arm]) -> None:
-    if len(made) > MAX_ARMS:
-        raise InputError(f"a study has at most {MAX_ARMS} arms; use design: search, or fewer alternatives")
-    if len(made) > 20 and sum(len(a.architecture.sublayers) for a in made) > MAX_SUBLAYERS:
-        raise InputError(f"the arms of a study have at most {MAX_SUBLAYERS} sublayers, all together")
+    _sized(len(made), sum(len(a.architecture.sublayers) for a in made), sum(len(a.architecture.decisions) for a in made))
+
+
+def _room(space: Space, number: int) -> None:
+    """Refuse so many arms before any is made, where they are of the reference's size."""
+    reference = space.reference
+    _sized(number, number * len(reference.sublayers), number * len(reference.decisions))
+
+
+def _sized(arms: int, sublayers: int, decisions: int) -> None:
+    remedy = "name fewer decisions in factors, or use design: search"
+    if arms > MAX_ARMS:
+        raise InputError(f"a study has at most {MAX_ARMS} arms, and these would be {arms}; {remedy}")
+    for what, number, most in (("sublayers", sublayers, MAX_SUBLAYERS), ("decisions", decisions, MAX_DECISIONS)):
+        if arms > 20 and number > most:
+            raise InputError(f"the arms of a study have at most {most:,} {what}, all together, and these would have {number:,}; {remedy}")
 
 
 def _distinct(made: Sequence[Arm]) -> None:
@@ -396,7 +485,7 @@ def _distinct(made: Sequence[Arm]) -> None:
     for a in made:
         other = first.setdefault(a.architecture.digest, a.name)
         if other != a.name:
-            raise InputError(f"arm {a.name!r} is the same model as {other!r}; remove it, or let its decision act")
+            raise InputError(f"arm {a.name!r} is the same model as {other!r}; remove it, leave its decision out of factors, or let it act")
     for name, times in Counter(a.name for a in made).items():
         if times > 1:
             raise InputError(f"two arms are named {name!r}")
@@ -410,6 +499,11 @@ def equal_name(name: str, mode: str) -> str:
 def equal_terms(mode: str) -> list[str]:
     """What an arm was made equal in, in words: `equal parameters`, `equal FLOPs`; nothing where it is as it is."""
     return [] if mode == "none" else [f"equal {'FLOPs' if mode == 'flops' else mode}"]
+
+
+def rate_terms(rate: str, asked: bool) -> list[str]:
+    """At which learning rate arms were compared, in words: nothing where there is but one, which all arms share."""
+    return {("tuned", True): ["own learning rate"], ("shared", False): ["shared learning rate"]}.get((rate, asked), [])
 
 
 def plain_name(name: str, mode: str) -> str:

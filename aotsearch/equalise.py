@@ -14,7 +14,7 @@ from aotsearch.architecture import Architecture
 from aotsearch.cost import cost
 from aotsearch.design import Arm, Design, compared, equal_name
 from aotsearch.errors import InputError
-from aotsearch.grammar import Choice, Fixed, ModelForm, Range
+from aotsearch.grammar import Choice, Fixed, Form, ModelForm, Range, walk
 from aotsearch.space import Space
 
 MEASURES = {"parameters": "parameters", "flops": "flops_per_token"}
@@ -53,9 +53,13 @@ def resized(space: Space, arm: Arm, mode: str, resize: str, tolerance: float) ->
             return dataclasses.replace(arm, name=equal_name(arm.name, mode), architecture=architecture, equalise=mode, resized=change)
         closest = min(closest, miss)
     remedy = "raise tolerance, or let resize be either" if resize != "either" else "raise tolerance"
+    deep = "depth" in space.form.options
+    if resize == "depth" and not deep:
+        remedy = "a model of blocks has no depth: let resize be width"
+    what = {"either": "depth and width" if deep else "width"}.get(resize, resize)
     raise InputError(
         f"arm {arm.name!r} comes no closer to the reference's {mode} than {100 * closest:.1f} % "
-        f"(tolerance {100 * tolerance:g} %) by changing its {'depth and width' if resize == 'either' else resize}; {remedy}"
+        f"(tolerance {100 * tolerance:g} %) by changing its {what}; {remedy}"
     )
 
 
@@ -69,7 +73,7 @@ def _candidates(
 
     yield arm.architecture, ()
     depths = closest("depth", {}) if resize != "width" else []
-    before = {name: _size(arm.architecture, space, name) for name in ("depth", "width")}
+    before = {name: _size(arm.architecture, space, name) for name in ("depth", "width") if name in space.form.options}
     for n, architecture in depths:
         yield architecture, (("depth", before["depth"], n),)
     for n, architecture in closest("width", {}) if resize != "depth" else []:
@@ -116,14 +120,19 @@ def _at(space: Space, decisions: dict[str, object], sizes: dict[str, int]) -> Ar
     form: ModelForm = space.form
     fixed = {name: Fixed(form.options[name].mark, size) for name, size in sizes.items()}
     other = dataclasses.replace(space, form=dataclasses.replace(form, options={**form.options, **fixed}))
+    gone = {f for name in sizes for f in _addresses(form.options[name])} - set(_addresses(other.form))
     try:
-        return other.at({a: v for a, v in decisions.items() if a in other.decisions()})
+        return other.at({a: v for a, v in decisions.items() if a not in gone})
     except InputError:
         return None
 
 
+def _addresses(form: Form) -> Iterator[str]:
+    return (f.address for f in walk(form) if isinstance(f, Choice | Range))
+
+
 def _size(architecture: Architecture, space: Space, name: str) -> int:
-    if name == "width" or name not in space.form.options:
+    if name == "width":
         return architecture.width
     form = space.form.options["depth"]
     if isinstance(form, Fixed):

@@ -2,6 +2,7 @@
 
     AotsearchError            one line, never a traceback
     |-- InputError            the user's input is wrong (exit code 2): a list of problems, each with its place
+    |   `-- WordError         the word of an installed package can not be used
     |-- RunError              the machine or the disk failed (exit code 1): nothing recorded is lost
 
 Programming errors are asserts. Messages state the law, then the values, then the remedy.
@@ -82,6 +83,10 @@ class InputError(AotsearchError):
     def at(self, mark: Mark | None) -> InputError:
         """The same error, its problems without a place put at `mark`."""
         return InputError(Problem(p.message, p.mark or mark) for p in self.problems)
+
+
+class WordError(InputError):
+    """The word of an installed package can not be used; whoever wrote the package can mend it."""
 
 
 class RunError(AotsearchError):

@@ -1,22 +1,28 @@
 """Weights to and from Hugging Face's GPT-2, ViT and Llama: the same numbers under other names, in other shapes.
 
     load_gpt2(model, GPT2LMHeadModel.from_pretrained("gpt2").state_dict())
-    GPT2LMHeadModel(config).load_state_dict(export_gpt2(model))
+    GPT2LMHeadModel(GPT2Config(**config_gpt2(model))).load_state_dict(export_gpt2(model))
 
-Nothing is downloaded and `transformers` is not imported. Names and shapes are checked. What weights do not tell is not: the number of
-heads, the activation, eps and the base of rotary positions are those of the architecture (`spaces/presets/gpt2.yaml`).
+Nothing is downloaded and `transformers` is not imported. What is given to Hugging Face computes what ours does: a model that its class can
+not be is refused before anything is written, and what weights do not tell (heads, activation, eps, the base of rotary positions) is in the
+config. What is loaded is checked by names and shapes alone: the architecture is that of the model it is loaded into
+(`spaces/presets/gpt2.yaml`), so that GPT-2's weights can start a model that is not quite GPT-2.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
 
+from aotsearch import registry
+from aotsearch.architecture import ADD, Architecture, Part, settings
 from aotsearch.errors import InputError
+from aotsearch.model import Model
 
 Weights = dict[str, torch.Tensor]
 
@@ -37,13 +43,29 @@ class Theirs:
 
 
 @dataclass(frozen=True)
+class Kind:
+    """What a family has in one place of a model.
+
+    Attributes:
+        word: Our word for it.
+        options: Its options, where they are not at their defaults.
+        said: The options that the family's config says instead: name -> the values that it can say, () for any.
+    """
+
+    word: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    said: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Layout:
-    """The names of one family of models.
+    """The names of one family of models, and what such a model can be.
 
     Attributes:
         title: The family.
         prefix: Of most names; weights without it are taken too.
         parameters: Our name -> theirs.
+        kinds: What it has in each slot.
         tied: Their name of the head, where it may be the embedding.
         ignored: Names, as a pattern, that hold no parameters.
     """
@@ -51,6 +73,7 @@ class Layout:
     title: str
     prefix: str
     parameters: Mapping[str, Theirs]
+    kinds: Mapping[str, Kind]
     tied: str = ""
     ignored: str = r"(?!)"
 
@@ -63,6 +86,16 @@ def _both(ours: str, theirs: str, **place: bool | int) -> dict[str, Theirs]:
 def _norm(ours: str, theirs: str) -> dict[str, Theirs]:
     return {f"{ours}.gain": Theirs(f"{theirs}.weight"), f"{ours}.bias": Theirs(f"{theirs}.bias")}
 
+
+# Our activations by their names. A standard deviation that initial values are drawn with is nothing of a trained model.
+ACTIVATIONS = {"gelu": "gelu", "gelu-tanh": "gelu_new", "relu": "relu", "relu2": "relu2", "silu": "silu"}
+DRAWN: Mapping[str, tuple[Any, ...]] = {"std": ()}
+TRANSFORMER = {
+    "positions": Kind("learned", said=DRAWN),
+    "mixer": Kind("attention", {"bias": True}, {"heads": ()}),
+    "channel": Kind("mlp", {"bias": True}, {"expand": (), "activation": tuple(ACTIVATIONS)}),
+    "norm": Kind("layernorm", said={"eps": ()}),
+}
 
 ATTENTION, MLP, GLU = "steps.attention_{i}.operation", "steps.mlp_{i}.operation", "steps.glu_{i}.operation"
 
@@ -83,6 +116,7 @@ GPT2 = Layout(
         **_norm("final_norm", "transformer.ln_f"),
         "head.weight": Theirs("lm_head.weight"),
     },
+    kinds={**TRANSFORMER, "embedding": Kind("token"), "pooling": Kind(registry.NONE)},
     tied="lm_head.weight",
     ignored=r"transformer\.h\.\d+\.attn\.(masked_)?bias",  # the causal mask, in older files
 )
@@ -108,6 +142,7 @@ VIT = Layout(
         **_norm("final_norm", "vit.layernorm"),
         **_both("head", "classifier"),
     },
+    kinds={**TRANSFORMER, "embedding": Kind("patch", said={"size": ()}), "pooling": Kind("class-token", said=DRAWN)},
 )
 
 LLAMA = Layout(
@@ -127,6 +162,14 @@ LLAMA = Layout(
         **_norm("final_norm", "model.norm"),
         "head.weight": Theirs("lm_head.weight"),
     },
+    kinds={
+        "embedding": Kind("token"),
+        "positions": Kind("rope", said={"base": ()}),
+        "pooling": Kind(registry.NONE),
+        "mixer": Kind("attention", said={"heads": (), "kv_heads": (), "bias": (True, False)}),
+        "channel": Kind("glu", said={"expand": (), "activation": tuple(ACTIVATIONS), "bias": ()}),
+        "norm": Kind("rmsnorm", said={"eps": ()}),
+    },
     tied="lm_head.weight",
     ignored=r".*\.rotary_emb\.inv_freq",
 )
@@ -141,13 +184,35 @@ def load_gpt2(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
     _load(GPT2, model, weights)
 
 
-def export_gpt2(model: nn.Module) -> Weights:
+def export_gpt2(model: Model) -> Weights:
     """A model's weights as the state of a `GPT2LMHeadModel`.
 
     Raises:
-        InputError: the model has a parameter that GPT-2 has not.
+        InputError: the model is none that a GPT-2 could be.
     """
     return _export(GPT2, model)
+
+
+def config_gpt2(model: Model) -> dict[str, Any]:
+    """What a `GPT2Config` is to be told for `export_gpt2`'s weights to compute what the model does.
+
+    Raises:
+        InputError: the model is none that a GPT-2 could be.
+    """
+    said, sizes = _said(GPT2, model), dict(model.architecture.sizes)
+    return {
+        "vocab_size": sizes["vocabulary"],
+        "n_positions": sizes["context"],
+        "n_embd": model.architecture.width,
+        "n_layer": len(model.order) // 2,
+        "n_head": said["heads"],
+        "n_inner": len(model.get_parameter("steps.mlp_0.operation.up.weight")),
+        "activation_function": ACTIVATIONS[said["activation"]],
+        "layer_norm_epsilon": said["eps"],
+        "tie_word_embeddings": model.tied,
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
+        **dict.fromkeys(("bos_token_id", "eos_token_id")),
+    }
 
 
 def load_vit(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
@@ -163,11 +228,11 @@ def load_vit(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
     _load(VIT, model, flat)
 
 
-def export_vit(model: nn.Module) -> Weights:
+def export_vit(model: Model) -> Weights:
     """A model's weights as the state of a `ViTForImageClassification`.
 
     Raises:
-        InputError: the model has a parameter that ViT has not.
+        InputError: the model is none that a ViT could be.
     """
     weights, size = _export(VIT, model), getattr(model.get_submodule("embedding"), "size", 0)
     for name in weights.keys() & {TOKEN, TABLE}:
@@ -175,6 +240,27 @@ def export_vit(model: nn.Module) -> Weights:
     if KERNEL in weights:
         weights[KERNEL] = weights[KERNEL].view(len(weights[KERNEL]), -1, size, size)
     return weights
+
+
+def config_vit(model: Model) -> dict[str, Any]:
+    """What a `ViTConfig` is to be told for `export_vit`'s weights to compute what the model does.
+
+    Raises:
+        InputError: the model is none that a ViT could be.
+    """
+    said, sizes = _said(VIT, model), dict(model.architecture.sizes)
+    return {
+        "hidden_size": model.architecture.width,
+        "num_hidden_layers": len(model.order) // 2,
+        "num_attention_heads": said["heads"],
+        "intermediate_size": len(model.get_parameter("steps.mlp_0.operation.up.weight")),
+        "hidden_act": ACTIVATIONS[said["activation"]],
+        "layer_norm_eps": said["eps"],
+        "image_size": sizes["image"],
+        "patch_size": said["size"],
+        "num_channels": sizes["channels"],
+        "num_labels": sizes["classes"],
+    }
 
 
 def load_llama(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
@@ -186,13 +272,89 @@ def load_llama(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
     _load(LLAMA, model, weights)
 
 
-def export_llama(model: nn.Module) -> Weights:
+def export_llama(model: Model) -> Weights:
     """A model's weights as the state of a `LlamaForCausalLM`.
 
     Raises:
-        InputError: the model has a parameter that Llama has not.
+        InputError: the model is none that a Llama could be.
     """
     return _export(LLAMA, model)
+
+
+def config_llama(model: Model) -> dict[str, Any]:
+    """What a `LlamaConfig` is to be told for `export_llama`'s weights to compute what the model does.
+
+    Raises:
+        InputError: the model is none that a Llama could be.
+    """
+    said, sizes = _said(LLAMA, model), dict(model.architecture.sizes)
+    return {
+        "vocab_size": sizes["vocabulary"],
+        "max_position_embeddings": sizes["context"],
+        "hidden_size": model.architecture.width,
+        "num_hidden_layers": len(model.order) // 2,
+        "num_attention_heads": said["heads"],
+        "num_key_value_heads": said["heads"] if said["kv_heads"] == "all" else said["kv_heads"],
+        "intermediate_size": len(model.get_parameter("steps.glu_0.operation.up.weight")),
+        "hidden_act": ACTIVATIONS[said["activation"]],
+        "rms_norm_eps": said["eps"],
+        "rope_theta": said["base"],
+        "attention_bias": said["mixer.bias"],
+        "mlp_bias": said["channel.bias"],
+        "tie_word_embeddings": model.tied,
+        **dict.fromkeys(("bos_token_id", "eos_token_id")),
+    }
+
+
+def _said(layout: Layout, model: Model) -> dict[str, Any]:
+    """The options of a model that the family's config says, each one value in all layers: by name, and by `slot.name`.
+
+    Raises:
+        InputError: the model is none of the family; the first option that differs is named.
+    """
+    said: dict[str, Any] = {}
+    for place, slot, part in _parts(layout, model.architecture):
+        kind = layout.kinds[slot]
+        if part.word != kind.word:
+            raise InputError(f"{layout.title} has {slot}: {kind.word}, and can not be the model, whose {place} is {part}")
+        options = settings(slot, part)
+        if options.get("kv_heads") == options.get("heads"):
+            options |= {"kv_heads": "all"} if "kv_heads" in options else {}
+        usual = settings(slot, Part(part.word)) | dict(kind.options)
+        for name, value in options.items():
+            where = f"{layout.title} can not say {name}: {value} of the {part.word} in {place}"
+            if name not in kind.said:
+                if value != usual[name]:
+                    raise InputError(f"{where}; it has {name}: {usual[name]}")
+            elif kind.said[name] and value not in kind.said[name]:
+                raise InputError(f"{where}; its config says one of {', '.join(map(str, kind.said[name]))}")
+            elif said.setdefault(f"{slot}.{name}", value) != value and name not in DRAWN:
+                raise InputError(f"{where}; it has one {name} for all, and {said[f'{slot}.{name}']} stands before")
+    width = model.architecture.width // said["mixer.heads"]
+    if "positions.base" in said and width % 2:
+        law = f"{layout.title} can not say width: {model.architecture.width} with heads: {said['mixer.heads']}"
+        raise InputError(f"{law}; it turns pairs of entries, and a head has {width}")
+    return said | {key.partition(".")[2]: value for key, value in said.items()}
+
+
+def _parts(layout: Layout, a: Architecture) -> Iterator[tuple[str, str, Part]]:
+    """Every part of a model with its place and slot, in order: what a family of alternating mixers and channel operations has."""
+    yield "embedding", "embedding", a.embedding
+    yield "positions", "positions", a.positions
+    yield "pooling", "pooling", a.pooling
+    if len(a.sublayers) < 2 or len(a.sublayers) % 2:
+        raise InputError(f"{layout.title} is mixers and channel operations in turn, and the model has {len(a.sublayers)} sublayers")
+    for i, s in enumerate(a.sublayers):
+        place = f"sublayer {i}"
+        yield place, registry.SUBLAYERS[i % 2], s.operation
+        yield f"the norm of {place}", "norm", s.norm
+        others = {"place": (s.place, "pre"), "join": (s.join, ADD), "tied": (s.same_as is not None, False), "parallel": (s.parallel, False)}
+        for name, (ours, theirs) in others.items():
+            if ours != theirs:
+                raise InputError(f"{layout.title} can not say {name}: {ours} of {place}; it has {name}: {theirs}")
+    yield "final_norm", "norm", a.final_norm
+    if a.head == "none":
+        raise InputError(f"{layout.title} can not say head: none; it has a head")
 
 
 def _places(layout: Layout, model: nn.Module) -> dict[str, Theirs]:
@@ -241,7 +403,8 @@ def _part(given: torch.Tensor, place: Theirs) -> torch.Tensor:
     return matrix if place.third is None else matrix.tensor_split(3)[place.third]
 
 
-def _export(layout: Layout, model: nn.Module) -> Weights:
+def _export(layout: Layout, model: Model) -> Weights:
+    _said(layout, model)
     places, state, made = _places(layout, model), model.state_dict(), {}
     fused: dict[str, list[torch.Tensor]] = {}
     for ours, place in places.items():
@@ -251,8 +414,6 @@ def _export(layout: Layout, model: nn.Module) -> Weights:
         else:
             made[place.name] = tensor.t().contiguous() if place.transposed and tensor.ndim == 2 else tensor
     for name, thirds in fused.items():
-        if [len(third) for third in thirds] != [len(thirds[0])] * 3:
-            raise InputError(f"{layout.title} has as many queries as keys and values, in {name}; the model has not")
         whole = torch.cat(thirds)  # in the order of the projections: query, key, value
         made[name] = whole.t().contiguous() if whole.ndim == 2 else whole
     if layout.tied and layout.tied not in made:

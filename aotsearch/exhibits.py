@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aotsearch import analysis
 from aotsearch.analysis import Outcome
 from aotsearch.contrast import Contrast
+from aotsearch.design import equal_terms
 from aotsearch.inference import NoiseFloor, noise_floor, verdict, wilson
+from aotsearch.ledger import VERSIONS
 from aotsearch.material import Material
 from aotsearch.rates import TUNE_SEED
-from aotsearch.summary import title, view
+from aotsearch.summary import view
 from aotsearch.tables import Record, arms_of, measured
 
 
@@ -49,7 +53,7 @@ class Given:
 
 
 def fairness(m: Material) -> list[Given]:
-    """One row for each arm, and one more where it was also trained at a learning rate of its own."""
+    """One row for each arm, and one more where it was also trained at a shared learning rate that is not its own."""
     rows: list[Given] = []
     base = next(iter(m.cells().get(m.analysis.reference, {}).values()), {})
     for arm in m.trained:
@@ -99,11 +103,15 @@ def _share(record: Record, base: Record, name: str) -> float | None:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What tuning found for one arm: the mean measure at each rate (None where it diverged or was not tried)."""
+    """What tuning found for one arm: the mean measure at each rate (None where it diverged or was not tried).
+
+    Attributes:
+        doubt: Why another rate may be better, in words; empty where nothing speaks for that.
+    """
 
     arm: str
     chosen: float | None
-    edge: bool
+    doubt: str
     at: Mapping[float, float | None]
 
 
@@ -113,23 +121,26 @@ def tuned(m: Material) -> tuple[list[float], list[Tuned]]:
     tried = sorted({rate for found in rates.values() for rate in found.tried})
     order = [arm for arm in m.trained if arm in rates] + [arm for arm in rates if arm not in m.arms]
     return tried, [
-        Tuned(arm, found.value, found.edge, {rate: v if math.isfinite(v) else None for rate, v in found.tried.items()})
+        Tuned(arm, found.value, _doubt(m, arm), {rate: v if math.isfinite(v) else None for rate, v in found.tried.items()})
         for arm in order
         for found in [rates[arm]]
         if found.tried
     ]
 
 
+def _doubt(m: Material, arm: str) -> str:
+    edge = ["at the end of the list"] * m.analysis.rates[arm].edge
+    return ", ".join([*edge, *["within the noise of seeds"] * m.analysis.by_noise(arm)])
+
+
 def beside(m: Material) -> list[tuple[str, Contrast, Contrast]]:
-    """Each comparison at the shared learning rate and at each arm's own, where that is another: name, the two contrasts."""
-    shared = {(c.kind, c.arm): c for c in m.analysis.contrasts if c.rate == "shared"}
-    pairs = [(shared.get((c.kind, c.arm)), c) for c in m.distinct if c.rate == "tuned"]
-    return [(_named(a), a, b) for a, b in pairs if a is not None]
+    """Each comparison at each arm's own learning rate and at the shared one, where that is another: name, the two contrasts."""
+    return [(_named(one), one, two) for one, two in analysis.beside(m.analysis.contrasts) if two in m.distinct]
 
 
 def _named(c: Contrast) -> str:
-    equal = view(c).removesuffix("own learning rate").rstrip(", ")
-    return title(c) + (f" ({equal})" if equal else "")
+    equal = equal_terms(c.equalise)
+    return c.title + (f" ({', '.join(equal)})" if equal else "")
 
 
 # ---- the test split, noise, failures
@@ -148,7 +159,7 @@ class Sealed:
     @property
     def name(self) -> str:
         said = view(self.contrast)
-        return title(self.contrast) + (f" ({said})" if said else "")
+        return self.contrast.title + (f" ({said})" if said else "")
 
     @property
     def agrees(self) -> bool:
@@ -210,16 +221,16 @@ def bad(outcomes: Iterable[Outcome]) -> list[str]:
 
 def endings(m: Material) -> list[Ending]:
     """One row for each arm with trials of its own, and for the search."""
-    analysis, rows = m.analysis, []
-    for o in analysis.outcomes:
+    rows = []
+    for o in m.analysis.outcomes:
         if o.arm in m.arms and o.arm not in m.trained:
             continue
         ended = o.counts.get("done", 0) + o.counts.get("stopped", 0)
         rates: dict[str, Share | None] = {}
-        for kind in bad(analysis.outcomes):
+        for kind in bad(m.analysis.outcomes):
             count = o.counts.get(kind, 0)
             total = ended + count if kind == "diverged" else o.trials  # what ran out of memory could not diverge
-            rates[kind] = Share(count, count / total, *wilson(count, total, analysis.confidence)) if total else None
+            rates[kind] = Share(count, count / total, *wilson(count, total, m.analysis.confidence)) if total else None
         rows.append(Ending(o.arm, o.trials, ended, rates))
     return rows
 
@@ -232,13 +243,25 @@ def failures(m: Material) -> list[Record]:
 # ---- facts
 
 
+def sizes(data: Mapping[str, Any]) -> str:
+    """How much each split holds, from the facts of a task: "train 1,000 bytes of 3 documents, ..."."""
+    kinds = ("bytes", "tokens", "images", "prompts")  # what a task counts its splits in
+    of = {name: f" of {n:,} document{'s' * (n != 1)}" for name, n in data.get("split_documents", {}).items()}
+    found = [f"{name} {size:,} {kind}{of.get(name, '')}" for kind in kinds for name, size in data.get(kind, {}).items()]
+    return ", ".join(found + ([f"{data['documents']:,} documents"] if data.get("documents") and not of else []))
+
+
+def _whole_validation(m: Material) -> str:
+    """The reference on validation and test together, where the source of the data has them as one."""
+    cells = m.cells().get(m.analysis.reference, {}).values()
+    values = [v for r in cells if (v := measured(r, m.study, "whole_validation")) is not None]
+    said = "the reference on validation and test together, which the data's source has as one validation split"
+    return f"{statistics.fmean(values):.4f} {m.study.task.unit}: {said}; mean of {len(values)} seeds" if values else ""
+
+
 def facts(m: Material) -> list[tuple[str, str]]:
     """What is needed to repeat the run."""
     run = m.runs[-1] if m.runs else {}
-    machine, data = run.get("machine", {}), m.data
-    devices = sorted({f"{r['device']} ({r['precision']}, {r['threads']} threads)" for r in m.records if r["device"]})
-    kinds = ("bytes", "tokens", "images", "prompts")  # what a task counts its splits in
-    sizes = ", ".join(f"{name} {size:,} {kind}" for kind in kinds for name, size in data.get(kind, {}).items())
     commands = dict.fromkeys(r.get("command", "") for r in m.runs)
     tuning = m.study.settings.tuning
     seeds = ", ".join(map(str, m.analysis.seeds))
@@ -248,15 +271,41 @@ def facts(m: Material) -> list[tuple[str, str]]:
         ("command", "\n".join(filter(None, commands))),
         ("started", ", ".join(r.get("started", "") for r in m.runs)),
         ("last trial", max((r.get("finished", "") for r in m.records), default="")),
-        ("versions", ", ".join(f"{name} {version}" for name, version in run.get("versions", {}).items())),
-        ("machine", ", ".join(f"{name} {value}" for name, value in machine.items())),
-        ("trained on", "; ".join(devices)),
+        ("made with", _counted(m, lambda r: ", ".join(f"{name} {version}" for name, version in made_with(r).items()))),
+        ("machine", _counted(m, lambda r: ", ".join(f"{name} {value}" for name, value in r.get("machine", {}).items()))),
+        ("trained on", _counted(m, _device)),
         ("workers", f"{run['workers']} ({run.get('executor', '')})" if "workers" in run else ""),
-        ("data", ", ".join(filter(None, [sizes, f"{data['documents']:,} documents" if data.get("documents") else ""]))),
-        ("data manifest", data.get("manifest", "")),
+        ("data", sizes(m.data)),
+        ("split", m.data.get("split", "")),
+        ("whole validation", _whole_validation(m)),
+        ("data manifest", m.data.get("manifest", "")),
         ("study digest", m.study.digest),
         ("ledger SHA-256", m.ledger),
         ("seeds", seeds),
         ("damaged ledger lines", str(m.corrupt) if m.corrupt else ""),
     ]
     return [(name, value) for name, value in pairs if value]
+
+
+def made_with(r: Record) -> dict[str, Any]:
+    """The versions that made a trial: those that it records, else of the start of the command that it belongs to."""
+    own = r.get("environment") or {}
+    return {**r.get("versions", {}), **{name: own[name] for name in VERSIONS if name in own}}
+
+
+def _device(r: Record) -> str:
+    if not r["device"]:
+        return ""
+    own = r.get("environment") or {}
+    more = [own["device_name"]] if "device_name" in own else []
+    more += [f"instruction set {own['instruction_set']}"] if "instruction_set" in own else []
+    threads = f"{r['threads']} thread" + "s" * (r["threads"] != 1)
+    return f"{r['device']} ({', '.join([*more, r['precision'], threads])})"
+
+
+def _counted(m: Material, said: Callable[[Record], str]) -> str:
+    """What is said of each trial, with the number of trials where it is not the same of all."""
+    counts = Counter(text for r in m.records if (text := said(r)))
+    if len(counts) < 2:
+        return "".join(counts)
+    return "; ".join(f"{text}: {n} trial{'s' * (n != 1)}" for text, n in counts.most_common())

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from aotsearch.architecture import Architecture
 from aotsearch.cost import cost, training_bytes, training_cost
 from aotsearch.design import Arm, order
-from aotsearch.model import build
+from aotsearch.device import Grant, gpus_here
+from aotsearch.exhibits import sizes
+from aotsearch.model import blaming, build
 from aotsearch.progress import clock
-from aotsearch.runner import local_device
 from aotsearch.study import Study
-from aotsearch.train import Grant
 from aotsearch.train import forecast as measure
 
 STARTUP_S = 25.0  # Ray, MLflow and the report, on a laptop
@@ -21,23 +22,26 @@ def forecast(study: Study, workers: int | None = None) -> dict[str, Any]:
     """Every trial with what it costs, and the seconds of the whole with `workers` at a time.
 
     What is decided only as the study runs is counted apart: tuning, a search and its confirmation, seeds beyond the first ones.
+    A study that is meant for a larger machine is measured on this one, and `lacking` says so.
     """
     s = study.settings
-    cpus = os.cpu_count() or 1
-    at_once = workers or max(1, cpus // s.resources.cpus)
-    grant = Grant(s.resources.cpus, local_device(s.resources.gpus))
-    study.task.prepare()
+    r, cpus, gpus = s.resources, os.cpu_count() or 1, gpus_here()
+    at_once = r.room(workers * r.cpus if workers else cpus, gpus)
+    grant = Grant(min(r.cpus, cpus), "cuda" if gpus and r.share(gpus) else "cpu")
+    facts = study.task.prepare()
     arms = {arm.name: arm for arm in study.arms()}
     seconds: dict[str, float] = {}
-    measure(build(study.reference), study.task, study.training(), grant)  # the first steps of a process are slow
+    _seconds(study, study.reference, grant)  # the first steps of a process are slow
     for arm in arms.values():
         if arm.architecture.digest not in seconds:
-            seconds[arm.architecture.digest] = round(measure(build(arm.architecture), study.task, study.training(), grant), 2)
+            seconds[arm.architecture.digest] = round(_seconds(study, arm.architecture, grant), 2)
     costs = {name: _costs(arm, s.budget.batch) | {"seconds": seconds[arm.architecture.digest]} for name, arm in arms.items()}
     trials = [{"arm": name, "seed": seed, **costs[name]} for name, seed in order(list(arms), s.first_seeds)]
     one_seed = sum(seconds.values())  # arms that are one model are trained once
-    document: dict[str, Any] = {"trials": trials, "workers": at_once, "aliases": dict(study.design.aliases)}
-    document |= {"arms": list(arms), "models": len(seconds)}
+    document: dict[str, Any] = {"trials": trials, "workers": max(1, at_once), "aliases": dict(study.design.aliases)}
+    document |= {"device": grant.device, "lacking": "" if at_once else r.lack(cpus, gpus)}
+    document |= {"arms": list(arms), "models": len(seconds), "data": facts, "notes": study.notes}
+    document["not_varied"] = [{"decision": address, "reason": reason} for address, reason in study.not_varied.items()]
     total = one_seed * len(s.first_seeds)
     if s.tuning:
         document["tuning_seconds"] = round(one_seed * len(s.tuning.tune) * s.tuning.seeds, 1)
@@ -48,8 +52,14 @@ def forecast(study: Study, workers: int | None = None) -> dict[str, Any]:
     if s.design == "search":  # the architectures are not known yet: each is taken to cost what the reference does
         document["search_seconds"] = round(one_seed * s.search.trials, 1)
         total += document["search_seconds"] + one_seed * len(s.first_seeds) * s.search.confirm
-    document["seconds"] = round(total / at_once + STARTUP_S, 1)
+    document["seconds"] = round(total / document["workers"] + STARTUP_S, 1)
     return document
+
+
+def _seconds(study: Study, architecture: Architecture, grant: Grant) -> float:
+    model = build(architecture)
+    with blaming(model):
+        return measure(model, study.task, study.training(), grant)
 
 
 def _costs(arm: Arm, batch: int) -> dict[str, Any]:
@@ -87,6 +97,7 @@ def table(document: dict[str, Any]) -> str:
         )
     for effect, others in document["aliases"].items():
         lines.append(f"{effect} can not be told from {', '.join(others) or 'effects of more than three factors'}")
+    lines += document["notes"]
     if "tuning_seconds" in document:
         both = document["tuning_seconds"] + document["own_rate_seconds"]
         lines.append(f"finding each arm's learning rate and training at it: at most {clock(both)} of training, in the time below")
@@ -94,9 +105,16 @@ def table(document: dict[str, Any]) -> str:
         lines.append(
             f"further seeds where a verdict is open: at most {clock(document['further_seconds'])} of training, not in the time below"
         )
+    else:
+        n = len(next(iter(seeds.values())))
+        again = f"seeds: {{min: {max(2, n)}, max: {3 * max(2, n)}}} declares further looks, where verdicts are still open"
+        lines.append(f"{n} seed{'s' * (n != 1)} and one look; {again}")
     if "search_seconds" in document:
         lines.append(f"the search itself: about {clock(document['search_seconds'])} of training before early stopping")
     shared = f" of {document['models']} models" if document["models"] < len(first) else ""
     lines.append(f"{len(first)} arms{shared}, {document['workers']} trials at a time: about {clock(document['seconds'])}")
+    if document["lacking"]:
+        lines.append(f"This machine can not run it: {document['lacking']}. Times are of this machine's {document['device']}.")
+    lines += [f"{name}: {text}" for name, text in (("data", sizes(document["data"])), ("split", document["data"].get("split"))) if text]
     lines.append("Memory: weights, gradients, Adam's moments and the activations of a batch in float32, of one trial.")
     return "\n".join(lines)

@@ -39,7 +39,9 @@ def named(name: str | None = None) -> list[registry.Word]:
     """The words of one name, in every slot that has it; without a name all of them."""
     found = [w for (_, known), w in registry.library().items() if name in (None, known)]
     if not found:
-        raise InputError(f"no word {name!r} in the library{suggest(name, (known for _, known in registry.library()))}")
+        raise InputError(
+            f"no word {name!r} in the library{suggest(name, (known for _, known in registry.library()))}{registry.why_not(name)}"
+        )
     return found
 
 

@@ -56,7 +56,7 @@ MODEL: dict[str, Place] = {
     "block": "block",
     "blocks": "block",
 }
-SUBLAYER: dict[str, Place] = {
+SUBLAYER: dict[str, Place] = {  # the keys are registry.SUBLAYER_OPTIONS
     "norm": "norm",
     "place": MODEL["place"],
     "join": "join",
@@ -316,7 +316,7 @@ class _Parser:
             word, inner, mark = value, Node({}, node.mark), node.mark
         if word not in self.words(slot):
             what = "sublayer" if slot == "block" else slot
-            return self.fail(f"unknown {what} {word!r}{suggest(word, [*self.words(slot), *self.rules])}", mark)
+            return self.fail(f"unknown {what} {word!r}{suggest(word, [*self.words(slot), *self.rules])}{registry.why_not(word)}", mark)
         if inner.value is None:
             inner = Node({}, inner.mark)
         if not isinstance(inner.value, dict):
@@ -327,7 +327,6 @@ class _Parser:
             return Sequence(mark, ()) if slot == "block" else Component(mark, slot, word, {}, {})
         declared = registry.words_of(*(registry.SUBLAYERS if slot == "block" else (slot,)))[word]
         extra = SUBLAYER if slot == "block" else {}
-        assert not declared.options.keys() & extra.keys(), f"{word} has an option with the name of a sublayer's"
         forms = self.options(inner, {**declared.options, **extra}, word, f"{path}.{word}")
         for name, option in declared.options.items():
             if option.required and name not in inner.value:

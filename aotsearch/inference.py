@@ -3,8 +3,8 @@
 Symbols: d paired differences (lower is better), n their number, m margin, K size of the family of intervals, alpha = 1 - confidence.
 
 Two intervals for the mean of d: `interval` where the number of seeds was fixed before the run, `sequential_interval` where seeds were added
-until the contrast was settled. Beside them, as a second opinion that assumes no normal distribution, `sign_flip` and `holm`. How well the
-verdicts hold is measured in benchmarks/verdicts.md.
+until the contrast was settled; `span` is the one that a study's seeds ask for. Beside them, as a second opinion that assumes no normal
+distribution, `sign_flip` and `holm`. How well the verdicts hold is measured in benchmarks/verdicts.md.
 """
 
 from __future__ import annotations
@@ -23,6 +23,27 @@ MOST_SEEDS = 1000  # further seeds beyond this are not forecast
 MOST_FLIPPED = 40  # signs of more values than this are not enumerated
 
 Vector = NDArray[np.float64]
+Looks = tuple[int, int]  # the first and the last number of seeds at which results are looked at and more seeds may be asked for
+
+
+# ---- whichever way the number of seeds came about
+
+
+def span(values: Sequence[float], confidence: float, family: int, looks: Looks | None) -> tuple[float, float | None, float | None]:
+    """Mean and interval of values of seeds in their order; no ends where nothing may be said yet.
+
+    Args:
+        looks: Where the number of seeds was chosen by looking: between which numbers. Whatever was looked at, these values or others of the
+            same trials: the interval holds at all looks at once, so also at the one at which it was stopped.
+    """
+    if len(values) < (looks[0] if looks else 2):
+        return float(np.mean(values)), None, None
+    return interval(values, confidence, family) if looks is None else sequential_interval(values[: looks[1]], confidence, family, *looks)
+
+
+def reach(n: int, confidence: float, family: int, looks: Looks | None) -> float:
+    """Half the width of the `span` of n values, in standard deviations of their mean."""
+    return quantile(n, confidence, family) if looks is None else sequential_quantile(min(n, looks[1]), confidence, family, *looks)
 
 
 # ---- a number of seeds fixed before the run
@@ -63,10 +84,15 @@ def verdict(low: float, high: float, margin: float) -> str:
     return "necessary" if low > 0 else "harmful" if high < 0 else "undecided"
 
 
-def seeds_needed(mean: float, sd: float, n: int, margin: float, confidence: float, family: int) -> int | None:
-    """Further seeds until the interval would settle if mean and sd of d stayed as they are; None above MOST_SEEDS in all."""
+def seeds_needed(mean: float, sd: float, n: int, margin: float, confidence: float, family: int, first: int | None = None) -> int | None:
+    """Further seeds until the interval would settle if mean and sd of d stayed as they are; None above MOST_SEEDS in all.
+
+    To add them is to look again, so the interval then is the sequential one of looks from `first` (n, if this is the first) to their
+    total: its last quantile is taken as t_{1 - a / 2} with a = (alpha / K) / (1 + log2(total / first)), from which `boundary` starts.
+    """
     total = np.arange(max(n + 1, 2), MOST_SEEDS + 1)
-    return _wait(mean, sd, n, margin, total, special.stdtrit(total - 1, 1 - (1 - confidence) / (2 * family)))
+    level = (1 - confidence) / family / (1 + np.log2(total / max(2, first or n)))
+    return _wait(mean, sd, n, margin, total, special.stdtrit(total - 1, 1 - level / 2))
 
 
 def _wait(mean: float, sd: float, n: int, margin: float, total: NDArray[np.int64], reach: Vector) -> int | None:

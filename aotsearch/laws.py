@@ -17,7 +17,7 @@ from typing import Any
 
 from aotsearch import constraint, registry
 from aotsearch.architecture import Architecture, Part, Sizes, defaults, settings, usual_head
-from aotsearch.errors import Mark
+from aotsearch.errors import InputError, Mark
 from aotsearch.yamlfile import Node
 
 Breach = tuple[str, str]  # which law is broken, and the option it is about ("" where it is not about one)
@@ -69,7 +69,10 @@ class Law:
         owner = word if inner is None else inner[1]
         self.slot = owner.slot
         self.text = f"{owner.name} requires {text}"
-        self.expression = _parsed(owner.name, text)
+        try:
+            self.expression = _parsed(owner.name, text)
+        except InputError as e:
+            raise (owner.blamed(e, f"requires {text!r}, which is no law") if owner.package else e) from None
         names = self.expression.names
         beside = {name.removeprefix(BESIDE) for name in names if name.startswith(BESIDE)}
         self.own = tuple(sorted(names & owner.options.keys()))
@@ -80,6 +83,8 @@ class Law:
         self.given = {name: given[name] for name in outside & given.keys()}
         self.placed = not outside.isdisjoint(PLACED)
         self.missing = min(outside - given.keys(), default="")
+        self.owner = owner
+        self.whose = f"; so says the package {owner.package}, {owner.module}.{owner.qualname}" if owner.package else ""
         self.known: dict[tuple[Any, ...], bool] = {}
 
     def holds(self, options: Mapping[str, Any]) -> bool:
@@ -88,14 +93,17 @@ class Law:
             return True
         values = tuple(options[name] for name in self.options)
         if values not in self.known:
-            self.known[values] = not self.missing and self.expression.holds(self.given | self._asked(options))
+            try:
+                self.known[values] = not self.missing and self.expression.holds(self.given | self._asked(options))
+            except InputError as e:
+                raise (self.owner.blamed(e, f"requires {self.expression.text!r}") if self.owner.package else e) from None
         return self.known[values]
 
     def breach(self, word: str, options: Mapping[str, Any]) -> Breach:
         """What is said where it does not hold."""
         option, inner = self.inner
         if self.missing:
-            return f"{inner or word} requires {self.missing}, which the task does not give", option
+            return f"{inner or word} requires {self.missing}, which the task does not give{self.whose}", option
         values = self.given | self._asked(options)
         shown = ", ".join(f"{name} = {values[name]}" for name in sorted(values))
         return f"{self.text}, which does not hold for {shown}", option

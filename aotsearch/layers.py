@@ -14,7 +14,7 @@ import numpy as np
 
 from aotsearch.design import REFERENCE
 from aotsearch.diagnostics import Diagnostic, catalogue
-from aotsearch.inference import interval
+from aotsearch.inference import Looks, span
 from aotsearch.tables import Record
 
 Cells = Mapping[str, Mapping[int, Record]]  # arm -> seed -> trial
@@ -79,8 +79,8 @@ class Profile:
 Values = dict[int, list[float | None]]  # seed -> one number per layer
 
 
-def profiles(cells: Cells, confidence: float) -> list[Profile]:
-    """Every diagnostic that the trials have, in the order of the catalogue."""
+def profiles(cells: Cells, confidence: float, looks: Looks | None = None) -> list[Profile]:
+    """Every diagnostic that the trials have, in the order of the catalogue; `looks` is as for `span`."""
     found: dict[str, dict[str, Values]] = {}
     for arm, by_seed in cells.items():
         for seed, r in by_seed.items():
@@ -89,14 +89,14 @@ def profiles(cells: Cells, confidence: float) -> list[Profile]:
                     found.setdefault(name, {}).setdefault(arm, {})[seed] = values
     known = list(catalogue())
     order = sorted(found, key=lambda name: (known.index(name) if name in known else len(known), name))
-    return [_profile(name, found[name], confidence) for name in order]
+    return [_profile(name, found[name], confidence, looks) for name in order]
 
 
 def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _profile(name: str, arms: Mapping[str, Values], confidence: float) -> Profile:
+def _profile(name: str, arms: Mapping[str, Values], confidence: float, looks: Looks | None) -> Profile:
     levels = {arm: _levels(values) for arm, values in arms.items()}
     reference = levels.get(REFERENCE, {})
     pairs: dict[tuple[str, int], list[float]] = {}
@@ -110,7 +110,7 @@ def _profile(name: str, arms: Mapping[str, Values], confidence: float) -> Profil
             if len(d) > 1:
                 pairs[arm, place] = d
     points = {
-        arm: {place: _point(place, by_seed, pairs.get((arm, place)), confidence, len(pairs)) for place, by_seed in places.items()}
+        arm: {place: _point(place, by_seed, pairs.get((arm, place)), confidence, len(pairs), looks) for place, by_seed in places.items()}
         for arm, places in levels.items()
     }
     along = {arm: tuple(p for place, p in ps.items() if place != MEAN) for arm, ps in points.items()}
@@ -128,12 +128,12 @@ def _levels(values: Values) -> dict[int, dict[int, float]]:
     return dict(sorted(found.items()))
 
 
-def _point(place: int, by_seed: Mapping[int, float], d: Sequence[float] | None, confidence: float, family: int) -> Point:
+def _point(
+    place: int, by_seed: Mapping[int, float], d: Sequence[float] | None, confidence: float, family: int, looks: Looks | None
+) -> Point:
     values = [v for _, v in sorted(by_seed.items())]
-    mean, low, high = interval(values, confidence, 1) if len(values) > 1 else (values[0], None, None)
-    if d is None:
-        return Point(place, mean, low, high, len(values))
-    return Point(place, mean, low, high, len(values), *interval(d, confidence, family))
+    one = span(values, confidence, 1, looks)
+    return Point(place, *one, len(values), *(span(d, confidence, family, looks) if d is not None else ()))
 
 
 # ---- knock-out
@@ -159,8 +159,9 @@ class Knocked:
     retrained: str
 
 
-def knocked(cells: Cells, confidence: float) -> list[Knocked]:
-    """Every part that was removed after training, in the order of the forward pass, each way; intervals are simultaneous over all rows."""
+def knocked(cells: Cells, confidence: float, looks: Looks | None = None) -> list[Knocked]:
+    """Every part that was removed after training, in the order of the forward pass, each way; intervals are simultaneous over all rows.
+    `looks` is as for `span`."""
     found: dict[tuple[str, tuple[int, ...], str], list[float]] = {}
     for r in cells.get(REFERENCE, {}).values():
         for row in r.get("knock_out") or ():
@@ -170,8 +171,7 @@ def knocked(cells: Cells, confidence: float) -> list[Knocked]:
     without = _without(cells)
     rows = []
     for (part, places, way), values in found.items():
-        mean, low, high = interval(values, confidence, len(found)) if len(values) > 1 else (values[0], None, None)
-        rows.append(Knocked(part, places, way, mean, low, high, len(values), without.get(places, "")))
+        rows.append(Knocked(part, places, way, *span(values, confidence, len(found), looks), len(values), without.get(places, "")))
     return rows
 
 

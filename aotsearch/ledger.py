@@ -3,17 +3,21 @@
 `ledger.jsonl` holds one event per line, each a JSON object with a checksum. A line is written whole and synced before the
 next step; a line torn by a crash is skipped when read, and the next one starts on a line of its own.
 
+A number that is not finite, which JSON has none of, is null; the event's `not_finite` holds what it was, by its path.
+
 Events: `run` (one per start of the command: command, versions, machine), `data` (the splits and their baselines), `started`
-and `finished` (one trial; `finished` holds its whole record).
+and `finished` (one trial; `finished` holds its whole record). Of a search also `proposed` (an architecture, before it is trained),
+`exhausted` (no other was found) and `importance` (which decisions mattered to it).
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,9 @@ import filelock
 from aotsearch.errors import InputError, RunError
 
 FILE = "ledger.jsonl"
+LOCK = ".lock"
+VERSIONS = ("aotsearch", "torch", "numpy")  # the packages that can move a loss: a trial records which made it
+PATIENCE = 1.0  # seconds for which a writer waits for the lock: longer than any look at it takes
 FAILED = ("failed", "out-of-memory")  # outcomes that say nothing about the architecture's loss and may pass on another try
 
 
@@ -53,20 +60,31 @@ class Ledger:
             InputError: another process holds it.
         """
         try:
-            with filelock.FileLock(self.folder / ".lock", timeout=0):
+            with filelock.FileLock(self.folder / LOCK, timeout=PATIENCE):
                 yield
         except filelock.Timeout:
             raise InputError(f"another aotsearch process writes to {self.folder}; wait for it, or choose another --out") from None
 
     @property
     def locked(self) -> bool:
-        """Whether a process is writing to this run now."""
-        lock = filelock.FileLock(self.folder / ".lock", timeout=0)
+        """Whether a process is writing to this run now: a look that makes no file, and that a writer waits out."""
         try:
-            with lock:
-                return False
-        except (filelock.Timeout, OSError):
+            import fcntl
+
+            file = os.open(self.folder / LOCK, os.O_RDONLY)
+        except ImportError:  # no POSIX system
+            return False
+        except OSError:  # never written to, or not by anyone who lets us look
+            return False
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
             return True
+        except OSError:  # a file system without locks
+            return False
+        finally:
+            os.close(file)
+        return False
 
     def append(self, kind: str, **fields: Any) -> dict[str, Any]:
         """Write one event and sync it.
@@ -74,7 +92,9 @@ class Ledger:
         Raises:
             RunError: the disk refused it.
         """
-        event = {"event": kind, **fields}
+        lost: dict[str, str] = {}
+        event: dict[str, Any] = {"event": kind, **{name: _plain(value, name, lost) for name, value in fields.items()}}
+        event |= {"not_finite": lost} if lost else {}
         text = json.dumps(event, separators=(",", ":"), allow_nan=False)
         line = f'{{"crc":"{_crc(text)}",{text[1:]}\n'
         try:
@@ -119,6 +139,22 @@ class Ledger:
             if event["event"] == "finished":
                 found[event["key"]] = event
         return found
+
+
+def _plain(value: Any, path: str, lost: dict[str, str]) -> Any:
+    """A value as JSON can hold it, whatever a task or a part of an installed package made; what is no number goes into `lost`."""
+    if hasattr(value, "tolist"):  # an array, a tensor, or one number of either
+        value = value.tolist()
+    if isinstance(value, float) and not math.isfinite(value):
+        lost[path] = str(value)
+        return None
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): _plain(v, f"{path}.{name}", lost) for name, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(v, f"{path}.{i}", lost) for i, v in enumerate(value)]
+    return str(value)
 
 
 def _crc(text: str) -> str:

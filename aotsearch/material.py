@@ -11,14 +11,16 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from aotsearch.analysis import Analysis, analyse
+from aotsearch.analysis import Analysis, judge
 from aotsearch.contrast import Contrast
-from aotsearch.ledger import Ledger
-from aotsearch.study import Study, load
-from aotsearch.summary import summary, title
+from aotsearch.declaration import history
+from aotsearch.ledger import VERSIONS, Ledger
+from aotsearch.study import Study
+from aotsearch.summary import summary, warnings
 from aotsearch.tables import Record, arms_met, cells, search_table, tabulate
 
 Cells = Mapping[str, Mapping[int, Record]]  # arm -> seed -> trial
@@ -72,7 +74,7 @@ class Material:
         found = []
         for c in self.analysis.contrasts:
             trials = frozenset(r["key"] for r in self.trials_of(c))
-            key = (c.kind, title(c), trials)
+            key = (c.kind, c.title, trials)
             if not trials or key not in seen:
                 found.append(c)
             seen.add(key)
@@ -102,7 +104,8 @@ class Material:
 
     @property
     def modes(self) -> list[str]:
-        return ["shared", "tuned"] if self.analysis.rates else ["shared"]
+        """The learning rates that arms were trained at: first what the study asks for."""
+        return list(dict.fromkeys([self.analysis.rate, "shared"]))
 
     def cells_of(self, c: Contrast) -> Cells:
         """The arms that a contrast sums, with their trials, whatever became of them."""
@@ -135,25 +138,43 @@ def read(folder: str | Path) -> Material:
         InputError: the folder holds no run, or trials that can not be compared.
     """
     ledger = Ledger.open(folder)
-    study = load(Path(folder) / "study.yaml")
+    declared = history(ledger)
+    study = declared.study
     events = list(ledger.events())
     corrupt = ledger.corrupt
     last: dict[str, Record] = {e["event"]: e for e in events}
-    records = list({e["key"]: e for e in events if e["event"] == "finished"}.values())
+    everything, data = _records(events), last.get("data", {})
+    records = declared.place(everything)
+    analysis = judge(everything, declared)
     return Material(
         study=study,
         records=records,
         runs=[e for e in events if e["event"] == "run"],
-        data=last.get("data", {}),
+        data=data,
         importance=last.get("importance", {}),
         corrupt=corrupt,
         ledger=hashlib.sha256(ledger.path.read_bytes()).hexdigest(),
-        analysis=analyse(records, study),
+        analysis=dataclasses.replace(analysis, warnings=warnings(analysis, data)),
         table=tabulate(records, study),
     )
+
+
+def _records(events: Sequence[Record]) -> list[Record]:
+    """The latest record of every trial, each with the versions and the machine of the start of the command that it belongs to; a trial
+    that does not say itself with which versions it was made has them from there."""
+    found: dict[str, Record] = {}
+    run: dict[str, Any] = {}
+    for e in events:
+        if e["event"] == "run":
+            run = {name: e[name] for name in ("versions", "machine") if name in e}
+        elif e["event"] == "finished":
+            known = {name: v for name, v in run.get("versions", {}).items() if name in VERSIONS}
+            found[e["key"]] = {**run, "environment": known, **e}
+    return list(found.values())
 
 
 def results(folder: str | Path) -> pd.DataFrame:
     """One row per trial of a run folder: arm, seed, outcome, the task's measure, sizes, cost, and a column per decision."""
     ledger = Ledger.open(folder)
-    return tabulate(ledger.records().values(), load(ledger.folder / "study.yaml"))
+    declared = history(ledger)
+    return tabulate(declared.place(ledger.records().values()), declared.study)

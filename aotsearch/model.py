@@ -10,10 +10,12 @@ Shape letters: B batch, L tokens, D width, V vocabulary or classes or outputs.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ from torch.nn import functional as F
 
 from aotsearch import registry
 from aotsearch.architecture import NONE, Architecture, Part, Sublayer, settings
+from aotsearch.errors import AotsearchError
 from aotsearch.laws import TRAITS, Around
 from aotsearch.parts.coefficient import Learned
 from aotsearch.parts.position import Positions
@@ -73,12 +76,12 @@ class Model(nn.Module):
 
     def __init__(self, architecture: Architecture):
         super().__init__()
+        self.architecture = architecture
         sizes = dict(architecture.sizes)
         self.embedding, self.pooling, site = _ends(architecture, sizes)
         self.positions = Positions() if architecture.positions.absent else module_of("positions", architecture.positions, site)
         site = dataclasses.replace(site, rotates=self.positions.rotates, biases=self.positions.biases)
-        told = Around.of(architecture).given  # to the laws, which have read it from the source
-        assert all(told[name] == getattr(site, name) for name in TRAITS), f"a class of positions sets to True itself what holds of {TRAITS}"
+        self._as_told(site)
         self.site = site
         self.order: list[str] = []
         self.parallel = [s.parallel for s in architecture.sublayers]
@@ -104,10 +107,25 @@ class Model(nn.Module):
             outputs = next(sizes[name] for name in ("vocabulary", "classes", "outputs") if name in sizes)
             self.head = nn.Linear(architecture.width, outputs, bias="vocabulary" not in sizes)
 
+    def _as_told(self, site: Site) -> None:
+        """What positions do is what the laws have read from the text of their class.
+
+        Raises:
+            WordError: an installed package's class says otherwise there.
+        """
+        told = Around.of(self.architecture).given
+        for name in TRAITS:
+            if told[name] == getattr(site, name):
+                continue
+            word = registry.find("positions", self.architecture.positions.word)
+            law = f"`{name} = {getattr(site, name)}` stands in its own body, where laws read it, not in another class or as anything else"
+            assert word.package, law
+            raise word.blamed(TypeError(law), "can not be used")
+
     def _share_norm(self, step: Step, sublayer: Sublayer, architecture: Architecture) -> None:
-        """Sublayers that read the same input norm it once, where their norms are alike."""
+        """Sublayers that read the same input norm it once, where their norms are alike and both act on it."""
         before = architecture.sublayers[len(self.order) - 1]
-        if before.norm == sublayer.norm:
+        if before.norm == sublayer.norm and before.place != "post":
             step.norm = self.steps[self.order[-1]].get_submodule("norm")
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -233,6 +251,21 @@ def _ends(architecture: Architecture, sizes: dict[str, int]) -> tuple[Any, Any, 
     return embedding, pooling, dataclasses.replace(site, tokens=site.tokens + pooling.added)
 
 
+@contextlib.contextmanager
+def blaming(model: nn.Module) -> Iterator[None]:
+    """While a model computes: an error in one line, where the model has words of installed packages; else as it is."""
+    try:
+        yield
+    except AotsearchError:
+        raise
+    except Exception as e:
+        classes = {(type(m).__module__, type(m).__qualname__) for m in model.modules()}
+        words = [w for w in registry.library().values() if w.package and (w.module, w.qualname) in classes]
+        if not words:
+            raise
+        raise words[0].blamed(e, "a model with it can not be computed") from e
+
+
 def module_of(slot: str, part: Part, site: Site) -> Any:
     """The module of a part where it stands; parts among its options are built first."""
     word, options = registry.find(slot, part.word), settings(slot, part)
@@ -240,7 +273,7 @@ def module_of(slot: str, part: Part, site: Site) -> Any:
     for name, value in options.items():
         if isinstance(value, Part):
             options[name] = module_of(word.options[name].slot, value, inner)
-    return word.load()(site, **options)
+    return word.make(site, **options)
 
 
 def join_of(part: Part, site: Site) -> nn.Module:

@@ -17,7 +17,8 @@ from aotsearch.design import spell
 from aotsearch.figures import Figure
 from aotsearch.layers import Knocked, Profile
 from aotsearch.material import Material
-from aotsearch.summary import Component, against_baselines, bounds, components, groups, number, title, view
+from aotsearch.study import loss_unit
+from aotsearch.summary import Component, against_baselines, bounds, components, groups, number, view
 from aotsearch.tables import search_table
 
 TALLY = ("necessary", "redundant", "harmful", "depends", "present", "undecided", "absent")
@@ -34,7 +35,6 @@ def page(m: Material, profiles: Sequence[Profile], knocked: Sequence[Knocked], p
         "significant": significant,
         "arrow": lambda text: text.replace("->", ARROW),
         "spell": spell,
-        "title": title,
         "sentence": sentence,
         "roman": lambda n: {3: "III", 4: "IV", 5: "V", 6: "VI", 7: "VII"}.get(n, str(n)),
         "framed": lambda svg: markupsafe.Markup('<figure><div class="scroll">{}</div></figure>').format(svg),
@@ -49,7 +49,6 @@ def page(m: Material, profiles: Sequence[Profile], knocked: Sequence[Knocked], p
         study=m.study,
         data=m.data,
         answer=answer(m.headline),
-        notes=[*a.notes, *_edges(tuned)],
         components=components(a),
         tally=words.items(),
         words=words,
@@ -57,7 +56,10 @@ def page(m: Material, profiles: Sequence[Profile], knocked: Sequence[Knocked], p
         groups=groups(m.distinct),
         repeated=[c for c in a.contrasts if c not in m.distinct],
         tested=any(c.p is not None for c in a.contrasts),
+        hidden=any(c.p is None and c.seeds > 1 and c.kind != "simple" for c in m.distinct),
+        simple=any(c.kind == "simple" for c in m.distinct),
         gain=exhibits.gain(m.distinct),
+        loss_unit=loss_unit(m.study),
         pictures={name: _picture(figure) for name, figure in pictures.items()} | {"interactions": _optional(pictures, "interactions")},
         interactions=sum(c.kind == "interaction" for c in a.contrasts),
         resolution=m.study.base_design.resolution,
@@ -68,7 +70,7 @@ def page(m: Material, profiles: Sequence[Profile], knocked: Sequence[Knocked], p
         sealed=sealed,
         agreeing=sum(s.agrees for s in sealed),
         test=exhibits.reference_test(m),
-        importance=sorted(m.importance.get("shares", {}).items(), key=lambda pair: -pair[1]),
+        importance=sorted(((k, v) for k, v in m.importance.get("shares", {}).items() if v is not None), key=lambda pair: -pair[1]),
         searched=searched(m),
         baselines=against_baselines(a, m.data),
         profiles=profiles,
@@ -76,7 +78,7 @@ def page(m: Material, profiles: Sequence[Profile], knocked: Sequence[Knocked], p
         ways=list(dict.fromkeys(k.way for k in knocked)),
         removed=removed(knocked, a.contrasts),
         fairness=fairness,
-        resized=any(r.equalise != "none" for r in fairness),
+        resized=any(c.equalise != "none" for c in a.contrasts),
         bad=exhibits.bad(a.outcomes),
         endings=exhibits.endings(m),
         failures=exhibits.failures(m),
@@ -93,7 +95,7 @@ def tally(found: Sequence[Component]) -> dict[str, list[Component]]:
 
 def removed(knocked: Sequence[Knocked], contrasts: Sequence[Contrast]) -> list[tuple[str, dict[str, Knocked], Contrast | None]]:
     """Each part that was switched off: by way, and the contrast of the arm that was trained without it."""
-    arms = {c.arm: c for c in contrasts if c.rate == "shared" and c.kind == "change"}
+    arms = {c.arm: c for c in contrasts if c.asked and c.kind == "change"}
     parts: dict[str, dict[str, Knocked]] = {}
     for k in knocked:
         parts.setdefault(k.part, {})[k.way] = k
@@ -114,11 +116,6 @@ def searched(m: Material, top: int = 20) -> list[dict[str, Any]]:
             {**row, "value": None if pd.isna(value) else value, "changes": ", ".join(f"{k}={spell(v)}" for k, v in decisions.items())}
         )
     return rows
-
-
-def _edges(tuned: Sequence[exhibits.Tuned]) -> list[str]:
-    edges = [row.arm for row in tuned if row.edge]
-    return [f"the best learning rate lies at the end of those tried for {', '.join(edges)}: a better one may lie beyond"] if edges else []
 
 
 # ---- words

@@ -10,14 +10,15 @@ from aotsearch.contrast import Contrast
 from aotsearch.design import spell
 from aotsearch.layers import Knocked, Profile
 from aotsearch.material import Material
-from aotsearch.summary import against_baselines, bounds, groups, number, title
+from aotsearch.study import loss_unit
+from aotsearch.summary import against_baselines, bounds, groups, number
 
 REMOVED_SPACE = str.maketrans({"\n": " ", "\r": " "})
 
 
 def named(c: Contrast) -> str:
     """A contrast's title, with its changes where the title does not say them."""
-    return f"{title(c)} ({c.change})" if len(c.changes) > 1 and c.kind == "change" else title(c)
+    return f"{c.title} ({c.change})" if len(c.changes) > 1 and c.kind == "change" else c.title
 
 
 # ---- Markdown
@@ -29,6 +30,8 @@ def markdown(m: Material, profiles: Sequence[Profile], knocked: Sequence[Knocked
     problems = [[r["arm"], r["seed"], r["outcome"], r["message"], r["key"]] for r in exhibits.failures(m)]
     parts = [
         f"# {_md(a.name)}",
+        *(f"> **Declaration:** {_md(change)}" for change in a.declaration),
+        *(f"> **Warning:** {_md(warning)}" for warning in a.warnings),
         _md(a.question),
         f"**{_md(answer(m.headline))}**",
         *(f"> {_md(note)}" for note in a.notes),
@@ -42,7 +45,7 @@ def markdown(m: Material, profiles: Sequence[Profile], knocked: Sequence[Knocked
         *_depth(profiles, pictures),
         *_knocked(knocked, m),
         "## Learning, and what it costs",
-        _picture("curves", "learning curves"),
+        _picture("curves", f"learning curves: validation in {a.unit}, training loss in {loss_unit(m.study)}"),
         _picture("loss-against-parameters", "quality against parameters"),
         _picture("loss-against-flops", "quality against FLOPs"),
         "## What each arm was given",
@@ -100,7 +103,7 @@ def _rates(m: Material) -> list[str]:
             row.arm,
             *(("failed" if row.at[r] is None else number(row.at[r], digits)) if r in row.at else "" for r in tried),
             "-" if row.chosen is None else f"{row.chosen:g}",
-            "at the end of the list" if row.edge else "",
+            row.doubt,
         ]
         for row in rows
     ]
@@ -110,13 +113,13 @@ def _rates(m: Material) -> list[str]:
     ]
     return [
         "## Each at its own learning rate",
-        _md_table(["change", "shared rate", "difference", "own rate", "difference", ""], both),
+        _md_table(["change", "own rate", "difference", "shared rate", "difference", ""], both),
         _md_table(["arm", *(f"{r:g}" for r in tried), "own rate", ""], table),
     ]
 
 
 def _changed(one: Contrast, two: Contrast) -> str:
-    return "**changes**" if one.verdict != two.verdict else ""
+    return "**another**" if one.verdict != two.verdict else ""
 
 
 def _sealed(m: Material) -> list[str]:
@@ -149,7 +152,7 @@ def _knocked(knocked: Sequence[Knocked], m: Material) -> list[str]:
     if not knocked:
         return []
     digits = m.analysis.digits
-    contrasts = {c.arm: c for c in m.analysis.contrasts if c.rate == "shared" and c.kind == "change"}
+    contrasts = {c.arm: c for c in m.analysis.contrasts if c.asked and c.kind == "change"}
     rows = []
     for k in knocked:
         c = contrasts.get(k.retrained) if k.way == "zero" else None
@@ -162,7 +165,7 @@ def _knocked(knocked: Sequence[Knocked], m: Material) -> list[str]:
 def _given(m: Material) -> str:
     rows = [
         [
-            g.arm + (" (own rate)" if g.rate == "tuned" else ""),
+            g.arm + _shared(g, m),
             _whole(g.parameters),
             "-" if g.share is None else f"{100 * g.share:+.1f}%",
             _whole(g.flops_per_token),
@@ -176,6 +179,10 @@ def _given(m: Material) -> str:
     ]
     head = ["arm", "parameters", "to reference", "FLOPs per token", "to reference", "tokens", "learning rate", "re-sized", "seconds"]
     return _md_table(head, rows)
+
+
+def _shared(g: exhibits.Given, m: Material) -> str:
+    return " (shared rate)" if g.rate != m.analysis.rate else ""
 
 
 def _outcomes(m: Material) -> str:
@@ -222,6 +229,7 @@ LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
+    "`": r"\textasciigrave{}",
     **{c: f"\\{c}" for c in "&%$#_{}"},
 }
 
@@ -229,7 +237,7 @@ LATEX = {
 def escape(text: object) -> str:
     """Text as LaTeX shows it, arrows as arrows."""
     pieces = str(text).translate(REMOVED_SPACE).split("->")
-    return r"$\to$".join("".join(LATEX.get(c, c) for c in piece) for piece in pieces)
+    return r"$\to$".join("".join(LATEX.get(c, c) for c in piece).replace("--", "-{}-") for piece in pieces)
 
 
 def latex(m: Material) -> str:
@@ -246,24 +254,27 @@ def _latex_effects(m: Material) -> list[str]:
         for c in contrasts:
             span = "--" if c.low is None else f"${bounds(c.low, c.high, digits)}$"
             mean = "--" if c.difference is None else f"${number(c.difference, digits, True)}$"
-            rows.append(f"{escape(title(c))} & {mean} & {span} & {c.seeds} & {escape(c.verdict)} \\\\")
+            said = f"{c.verdict} (as first declared: {c.declared})" if c.declared else c.verdict
+            rows.append(f"{escape(c.title)} & {mean} & {span} & {c.seeds} & {escape(said)} \\\\")
     value = f"Reference {number(a.value, digits)} {escape(a.unit)}. " if a.value is not None else ""
     preview = f"Partial: {a.finished} of {a.expected} trials. " if a.partial else ""
-    adaptive = m.study.settings.adaptive
-    method = "Student $t$" if adaptive is None else f"repeated looks from {adaptive.min} to {adaptive.max} seeds"
-    names = {title(c): c.change for c in a.contrasts if title(c) != named(c)}
+    method = a.interval.replace("Student t", "Student $t$")
+    rates = "Each arm at its own learning rate, then at the shared one where that is another. " if a.rate == "tuned" else ""
+    names = {c.title: c.change for c in a.contrasts if c.title != named(c)}
     where = "".join(f" {escape(name)} is {escape(change)}." for name, change in names.items())
+    warning = "".join(f"Warning: {escape(text)}. " for text in a.warnings)
+    anew = "".join(f"Declaration: {escape(change)}. " for change in a.declaration)
     caption = (
-        f"{preview}Difference in {escape(a.unit)} (lower is better), paired by seed, "
+        f"{anew}{warning}{preview}Difference in {escape(a.unit)} (lower is better), paired by seed, "
         f"with {100 * a.confidence:g}\\,\\% intervals ({method}, simultaneous over {a.family} contrasts by Bonferroni). "
-        f"{value}Margin {a.margin:g}.{where}"
+        f"{rates}{value}Margin {a.margin:g}.{where}"
     )
-    return _latex_table("lrrrl", "Change & Difference & Interval & Seeds & Verdict", rows, caption, _label(m))
+    return _latex_table("lrrrl", "Change & Difference & Interval & Seeds & Verdict", rows, caption, _label(m), a.notes)
 
 
 def _latex_given(m: Material) -> list[str]:
     rows = [
-        f"{escape(g.arm)} & {_tex_whole(g.parameters)} & {_tex_share(g.share)} & {_tex_whole(g.flops_per_token)} & "
+        f"{escape(g.arm)}{_shared(g, m)} & {_tex_whole(g.parameters)} & {_tex_share(g.share)} & {_tex_whole(g.flops_per_token)} & "
         f"{_tex_share(g.flops_share)} & {escape(spell(g.learning_rate))} & {g.seeds} \\\\"
         for g in exhibits.fairness(m)
     ]
@@ -275,7 +286,10 @@ def _latex_given(m: Material) -> list[str]:
 ROWS = 40  # of a table that fits on a page
 
 
-def _latex_table(columns: str, head: str, rows: Sequence[str], caption: str, label: str) -> list[str]:
+def _latex_table(columns: str, head: str, rows: Sequence[str], caption: str, label: str, notes: Sequence[str] = ()) -> list[str]:
+    """A table, cut to pages; the notes stand below its last part."""
+    said = [f"Note: {escape(note)}." for note in notes]
+    below = ["\\par\\smallskip", "\\begin{minipage}{\\linewidth}\\footnotesize", *said, "\\end{minipage}"] if said else []
     lines = []
     for start in range(0, max(1, len(rows)), ROWS):
         lines += [
@@ -290,6 +304,7 @@ def _latex_table(columns: str, head: str, rows: Sequence[str], caption: str, lab
             *rows[start : start + ROWS],
             "\\bottomrule",
             "\\end{tabular}",
+            *(below if start + ROWS >= len(rows) else []),
             "\\end{table}",
         ]
     return lines

@@ -218,9 +218,10 @@ def coefficients(model: Model) -> dict[str, list[list[float] | None]]:
 
 
 def gradient_norms(model: Model, loss: Callable[[Model], torch.Tensor]) -> Numbers:
-    """The norm of the gradient of each sublayer's parameters, which keep whatever gradients they hold."""
+    """The norm of the gradient of each sublayer's parameters, which keep whatever gradients they hold. As for all that is measured, batch
+    norms use what they have seen in training."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    with torch.enable_grad():
+    with _still(model), torch.enable_grad(), torch.autocast(next(model.parameters()).device.type, enabled=False):
         gradients = dict(zip(parameters, torch.autograd.grad(loss(model), parameters, allow_unused=True), strict=True))
     norms = {name: quantities.gradient_norm([gradients.get(p) for p in step.parameters()]).item() for name, step in model.steps.items()}
     return {"gradient-norm": [norms[name] for name in model.order]}

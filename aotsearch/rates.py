@@ -30,6 +30,12 @@ class Rate:
     tried: Mapping[float, float]
     edge: bool
 
+    @property
+    def lead(self) -> float | None:
+        """By how much it is better than the next best; None where no other let the arm train."""
+        finite = sorted(value for value in self.tried.values() if math.isfinite(value))
+        return finite[1] - finite[0] if len(finite) > 1 else None
+
 
 def chosen(records: Iterable[Record], arm: str, measure: str) -> Rate:
     """The rate of an arm, from the tuning trials so far."""

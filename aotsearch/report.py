@@ -34,11 +34,13 @@ class Report:
 
     @functools.cached_property
     def profiles(self) -> list[Profile]:
-        return profiles(self.material.shown(), self.material.analysis.confidence)
+        a = self.material.analysis
+        return profiles(self.material.shown(a.rate), a.confidence, a.looks)
 
     @functools.cached_property
     def knocked(self) -> list[Knocked]:
-        return knocked(self.material.cells(), self.material.analysis.confidence)
+        a = self.material.analysis
+        return knocked(self.material.cells(a.rate), a.confidence, a.looks)
 
     @functools.cached_property
     def pictures(self) -> dict[str, Figure]:
@@ -109,13 +111,28 @@ def csv(r: Report) -> dict[str, bytes]:
 
 
 def _contrasts(m: Material) -> pd.DataFrame:
-    """One row per contrast; `trials` holds the keys that it rests on."""
-    names = ["arm", "kind", "decision", "from", "to", "equalise", "learning_rate", "difference", "low", "high", "seeds", "verdict"]
-    names += ["seeds_needed", "missing", "sd_paired", "sd_unpaired", "p", "test", "test_low", "test_high", "remark", "trials"]
+    """One row per contrast, by (arm, equalise, learning_rate, kind); `trials` holds the keys that it rests on, `mixed` the seeds under
+    which these do not share something, such as `torch: 0 3`."""
+    names = ["arm", "kind", "decision", "from", "to", "equalise", "learning_rate", "asked", "difference", "low", "high", "seeds", "verdict"]
+    names += [
+        "seeds_needed",
+        "missing",
+        "sd_paired",
+        "sd_unpaired",
+        "p",
+        "test",
+        "test_low",
+        "test_high",
+        "mixed",
+        "remark",
+        "declared",
+        "trials",
+    ]
     rows = []
     for c in m.analysis.contrasts:
         test = dict(zip(("test", "test_low", "test_high"), c.test or (None, None, None), strict=True))
-        rows.append({**c.to_dict(), **test, "trials": " ".join(r["key"] for r in m.trials_of(c))})
+        mixed = "; ".join(f"{name}: {' '.join(map(str, sorted(seeds)))}" for name, seeds in c.mixed.items())
+        rows.append({**c.to_dict(), **test, "mixed": mixed, "trials": " ".join(r["key"] for r in m.trials_of(c))})
     # pandas counts a whole number with gaps as a float; written as such it would read 3.0 seeds
     return pd.DataFrame(rows, columns=names).astype({"seeds_needed": "Int64"})
 

@@ -6,9 +6,11 @@ Running a study again in the same folder continues it: a finished trial is never
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import importlib.metadata
 import importlib.util
+import itertools
 import logging
 import os
 import platform
@@ -23,14 +25,14 @@ from typing import Any
 
 from aotsearch import design, yamlfile
 from aotsearch.architecture import Architecture
+from aotsearch.declaration import STUDY_FILE, History, Record, candidate, differences, entry, event, history
 from aotsearch.errors import AotsearchError, InputError, RunError
 from aotsearch.ledger import FAILED, Ledger
 from aotsearch.progress import Progress
 from aotsearch.rates import TUNE_SEED, Rate, beyond, chosen, used
-from aotsearch.study import Study, load
+from aotsearch.study import Resources, Study
+from aotsearch.tables import curve_of, left_out, promising, searched, unconfirmed
 
-SEARCH_SEED = 10_000  # search trials run under this seed plus the sampler's, so that the seeds of the study stay fresh
-STUDY_FILE = "study.yaml"
 PACKAGES = ("aotsearch", "torch", "ray", "optuna", "mlflow", "numpy", "pandas", "scipy")
 
 
@@ -84,17 +86,20 @@ def run(study: Study, out: str | Path | None = None, options: Options | None = N
     folder = Path(out or default_folder(study)).resolve()
     progress = progress or Progress(study.task.measure, study.task.unit, tuned=study.settings.tuning is not None)
     began = time.monotonic()
-    _refuse_other(study, folder)
     facts = study.task.prepare()  # before the folder is made: missing data leaves nothing behind
+    study = dataclasses.replace(study, manifest=facts.get("manifest", ""))
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; --out names a folder")
+    study.arms()  # so is an arm that can not be made equal
     try:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise RunError(f"{folder} can not be made: {e.strerror}") from None
     ledger = Ledger(folder)
     with ledger.lock():
-        _refuse_other_data(ledger, facts, folder)
+        before = _before(ledger, study)
         _write_study(study, folder)
-        this = _Run(study, folder, ledger, options, progress)
+        this = _Run(study, folder, ledger, options, progress, before)
         try:
             this.start(facts)
             trained = this.execute()
@@ -107,14 +112,19 @@ def run(study: Study, out: str | Path | None = None, options: Options | None = N
 class _Run:
     """One start of the command: it hears from the executor and writes the ledger, then the views of it."""
 
-    def __init__(self, study: Study, folder: Path, ledger: Ledger, options: Options, progress: Progress):
+    def __init__(self, study: Study, folder: Path, ledger: Ledger, options: Options, progress: Progress, before: History | None):
         self.study, self.folder, self.ledger, self.options, self.progress = study, folder, ledger, options, progress
+        self.before = before
         self.tracker: Any = None
         self.cluster: Any = None
         self.status = "KILLED"
         self.interrupted = False
         self.clock: dict[str, float] = {}
-        self.records = ledger.records()
+        self.records = {study.key(r["digest"], r["seed"], r["training"], r["phase"] == "search"): r for r in ledger.records().values()}
+        self.environments: dict[str, set[str]] = {}  # what the trials of earlier starts were made with, as far as it is not compared yet
+        for record in self.records.values():
+            for name, value in (record.get("environment") or {}).items():
+                self.environments.setdefault(name, set()).add(str(value))
 
     def start(self, facts: Mapping[str, Any]) -> None:
         o = self.options
@@ -128,8 +138,37 @@ class _Run:
             executor="local" if o.local else "ray",
         )
         self.ledger.append("data", **facts)
+        self._declare()
+        for note in self.study.notes:  # before anything is trained
+            self.progress.say(note)
         if o.track:
             self.tracker = self._tracker()
+
+    def _declare(self) -> None:
+        """Keep the declaration, and each that changes it, with how much had been seen by then."""
+        if self.records and self.before is not None and not self.before.last.arms:  # an older version kept none
+            former = event(self.before.study, self.before.study.arms(), ())
+            self.ledger.append("declared", **former)
+        last, fresh = self.ledger.last("declared"), event(self.study, self.study.arms(), self.records.values())
+        if last is None or any(last[name] != fresh[name] for name in ("study", "arms")):
+            self.ledger.append("declared", **fresh)
+        self.history = history(self.ledger)
+        for change in [*self.history.changes, *self._unmeasured()]:
+            self.progress.say(change)
+
+    def _unmeasured(self) -> list[str]:
+        """What is asked for now and was not when the trials so far were trained."""
+        if not self.records or self.before is None:
+            return []
+        old, new = self.before.study.settings, self.study.settings
+        further = [name for name in new.measured if name not in old.measured] + ["knock_out"] * (new.knock_out and not old.knock_out)
+        count = len(self.records)
+        return [f"{', '.join(further)}: measured of trials from here on; the {count} that have ended are not trained again"] * bool(further)
+
+    @property
+    def placed(self) -> list[Record]:
+        """The trials of the study's arms, under the names that these have now."""
+        return self.history.place(self.records.values())
 
     def _tracker(self) -> Any:
         from aotsearch.tracking import Tracker
@@ -214,7 +253,7 @@ class _Run:
         self.progress.say("finding each arm's learning rate ...")
         while True:
             self._run([(a, seed, rate) for seed in seeds for a in arms for rate in wanted[a.name]], "tune")
-            found = {a.name: chosen(self.records.values(), a.name, measure) for a in arms}
+            found = {a.name: chosen(self.placed, a.name, measure) for a in arms}
             further = {name: beyond(rate, tuning.tune, tuning.extend) for name, rate in found.items()}
             if not any(further.values()):
                 return found
@@ -230,7 +269,7 @@ class _Run:
         from aotsearch.analysis import unsettled
 
         for seed in range(adaptive.min, adaptive.max):
-            names = unsettled(list(self.records.values()), self.study)
+            names = unsettled(self.placed, self.history.study)
             if not names:
                 return
             self.progress.say(f"seed {seed + 1} of at most {adaptive.max} for {len(names)} arms whose verdict is open ...")
@@ -238,66 +277,105 @@ class _Run:
 
     def _search(self) -> None:
         from aotsearch import trial
-        from aotsearch.schedule import Work
+        from aotsearch.rungs import Rungs
+        from aotsearch.schedule import Search, Work
         from aotsearch.search import Proposer
 
-        s = self.study.settings
-        finished = [r for r in self.records.values() if r["phase"] == "search" and self._finished(r["key"])]
-        self.progress.begin(s.search.trials, finished)
-        if len(finished) >= s.search.trials:
-            return
-        workers = 1 if self.options.local else self.options.workers or os.cpu_count() or 1
-        count = len(finished)
+        s, search, measure = self.study.settings, self.study.settings.search, self.study.task.measure
+        rungs = Rungs(s.budget.evaluations, search.reduction)
+        proposer = Proposer(self.study.space, search, measure, self._proposed())
+        told = set(proposer.proposals)
+        finished = [r for r, _ in searched(self.records.values(), self.study) if self._finished(r["key"])]
+        self.progress.begin(search.trials, finished)
+        for note in left_out(self.records.values(), self.study):
+            self.progress.say(f"{note}; one that this search proposes is not trained again")
 
-        def plan(architecture: Architecture) -> dict[str, Any]:
-            nonlocal count
-            count += 1
-            arm = design.Arm(f"search-{count}", architecture, self.study.reference.diff(architecture))
-            return trial.plan(self.study, arm, SEARCH_SEED + s.search.seed, "search")
+        def tell(record: Mapping[str, Any]) -> None:
+            proposer.tell(record)
+            rungs.recall(record["digest"], curve_of(record, measure))
 
-        self._hand_over(
-            Work(
-                proposer=Proposer(self.study.space, s.search, workers, finished),
-                number=s.search.trials - len(finished),
-                plan=plan,
-                measure=self.study.task.measure,
-                evaluations=s.budget.evaluations,
-                reduction=s.search.reduction,
+        def proposals() -> Iterator[dict[str, Any]]:
+            while (architecture := proposer.ask()) is not None:
+                arm = design.Arm(self._name(architecture), architecture, self.study.reference.diff(architecture))
+                made = trial.plan(self.study, arm, search.training_seed, "search")
+                if architecture.digest not in told:
+                    self.ledger.append("proposed", **{name: made[name] for name in ("arm", "digest", "decisions", "seed")})
+                if self._finished(made["key"]):
+                    tell(self._adopt(made))
+                else:
+                    yield made
+
+        for record in finished:
+            tell(record)
+        made = proposals()
+        first = next(made, None)
+        if first is not None:
+            self._hand_over(Work(search=Search(itertools.chain([first], made), tell, rungs, measure)))
+        number = len(searched(self.records.values(), self.study))
+        if number < search.trials:
+            self.ledger.append("exhausted", architectures=number)
+            self.progress.say(
+                f"no architecture but these {number} was found in the space: the search ends before its {search.trials} trials"
             )
-        )
+
+    def _proposed(self) -> list[Mapping[str, Any]]:
+        """What earlier starts of this search proposed, in that order; before the ledger told it, what was finished."""
+        seed = self.study.settings.search.training_seed
+        told = [e for e in self.ledger.events() if e["event"] == "proposed" or (e["event"] == "finished" and e["phase"] == "search")]
+        return [e for e in told if e["seed"] == seed]
+
+    def _adopt(self, made: Mapping[str, Any]) -> dict[str, Any]:
+        """A model that was trained when the space had other decisions for it is recorded again with those of today."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        same = {name: made[name] for name in ("arm", "arms", "decisions", "changes")}
+        record = {**self.records[made["key"]], **same, "finished": now}
+        record.pop("event")
+        self.finished(record)
+        return self.records[made["key"]]
+
+    def _name(self, architecture: Architecture) -> str:
+        """The one name of an architecture of a search, wherever it is told: that of the arm that it is, else by its digest."""
+        arms = {arm.architecture.digest: arm.name for arm in reversed(self.study.arms())}
+        return arms.get(architecture.digest, candidate(architecture.digest))
 
     def _importance(self) -> dict[str, float]:
         from aotsearch.search import importance
 
-        return importance(self.records.values(), self.study.space)
+        return importance(self.records.values(), self.study)
 
     def _candidates(self) -> list[design.Arm]:
-        """The reference and the best architectures of the search, to be trained again under fresh seeds."""
-        reference = design.Arm(design.REFERENCE, self.study.reference, {})
-        measure = self.study.task.measure
-        searched = [r for r in self.records.values() if r["phase"] == "search" and r["outcome"] == "done"]
-        best = sorted(searched, key=lambda r: (r["measures"][measure], r["digest"]))
-        chosen = [r for r in best if r["digest"] != reference.architecture.digest][: self.study.settings.search.confirm]
-        arms = [reference]
-        for record in chosen:
-            architecture = self.study.space.at(record["decisions"])
-            arms.append(design.Arm(f"candidate-{record['digest'][:6]}", architecture, reference.architecture.diff(architecture)))
-        return arms
+        """The study's arms and the best that the search found, to be trained under fresh seeds; none where the reference is alone."""
+        arms, tried = self.study.arms(), searched(self.records.values(), self.study)
+        for note in unconfirmed(tried, self.study):
+            self.progress.say(note)
+        best = promising(tried, self.study)[: self.study.settings.search.confirm]
+        found = [design.Arm(self._name(a), a, self.study.reference.diff(a)) for a in best]
+        self._keep(found)
+        return [*arms, *found] if found or len(arms) > 1 else []
+
+    def _keep(self, found: list[design.Arm]) -> None:
+        """Tell the ledger which candidates are confirmed."""
+        known, entries = self.ledger.last("candidates") or {"arms": []}, [entry(a) for a in found]
+        if entries != known["arms"]:
+            self.ledger.append("candidates", arms=entries)
+            self.history = history(self.ledger)
 
     def _finished(self, key: str) -> bool:
         record = self.records.get(key)
-        return record is not None and not (self.options.retry_failed and record["outcome"] in FAILED)
+        if record is None:
+            return False
+        return not (self.options.retry_failed and (record["outcome"] in FAILED or record.get("unmeasured")))
 
     def _hand_over(self, work: Any) -> None:
         from aotsearch import schedule
 
         r, checkpoints = self.study.settings.resources, self.folder / "checkpoints"
         if self.options.local:
-            schedule.run_local(work, self, local_device(r.gpus), r.cpus, checkpoints)
+            schedule.run_local(work, self, local_device(r), r.cpus, checkpoints)
             return
         if self.cluster is None:
             self.progress.say("starting Ray ...")
-            self.cluster = schedule.Cluster(self.options.address, self.options.workers, r.cpus, r.gpus)
+            self.cluster = schedule.Cluster(self.options.address, self.options.workers, r)
             self.progress.say(f"Ray runs {self.cluster.workers} trials at a time")
         self.cluster.run(work, self, checkpoints)
 
@@ -319,11 +397,22 @@ class _Run:
 
     def finished(self, record: dict[str, Any]) -> None:
         record.setdefault("seconds", round(time.monotonic() - self.clock.get(record["key"], time.monotonic()), 3))
-        self.records[record["key"]] = self.ledger.append("finished", **record)
+        record = self.records[record["key"]] = self.ledger.append("finished", **record)  # from here on as it will be read again
+        self._tell_change(record)
         self.progress.finished(record)
         self.check()  # after it is written
         if self.tracker is not None:
             self.tracker.finished(record)
+
+    def _tell_change(self, record: Mapping[str, Any]) -> None:
+        """Say once where trials are now made otherwise than at earlier starts: pairs of both are compared, and the report names them."""
+        for name, value in (record.get("environment") or {}).items():
+            earlier = self.environments.pop(name, set()) - {str(value)}
+            if earlier:
+                self.progress.say(
+                    f"trials here were made with {name.replace('_', ' ')} {', '.join(sorted(earlier))}, now with {value}: losses may move "
+                    "in the last digits, and the report names the pairs that mix both"
+                )
 
     # --- what it comes to ---
 
@@ -365,11 +454,18 @@ class _Say(logging.Handler):
         self.progress.say(record.getMessage())
 
 
-def local_device(gpus: float | str) -> str:
-    """The device of a run in this process: a GPU if one is there and not refused."""
-    import torch
+def local_device(resources: Resources) -> str:
+    """The device of a run in this process: a GPU if one is there and not refused, the first of several.
 
-    return "cuda" if gpus and torch.cuda.is_available() else "cpu"
+    Raises:
+        InputError: this machine has less than a trial is granted.
+    """
+    from aotsearch.device import gpus_here
+
+    cpus, gpus = os.cpu_count() or 1, gpus_here()
+    if not resources.room(cpus, gpus):
+        raise InputError(resources.lack(cpus, gpus))
+    return "cuda" if resources.share(gpus) else "cpu"
 
 
 def versions() -> dict[str, str]:
@@ -386,13 +482,13 @@ def versions() -> dict[str, str]:
 def status(folder: str | Path) -> dict[str, Any]:
     """What ran, runs, failed and is left in a run folder."""
     ledger = Ledger.open(folder)
-    study = load(Path(folder) / STUDY_FILE)
-    records = ledger.records()
+    declared = history(ledger)
+    study = declared.study
+    records = {r["key"]: r for r in declared.place(ledger.records().values())}
     outcomes = Counter(r["outcome"] for r in records.values())
     busy = ledger.locked
-    started = {e["key"] for e in ledger.events() if e["event"] == "started"}
-    running = len(started - records.keys()) if busy else 0
-    total = planned(study, records.values())
+    running = _running(ledger) if busy else 0
+    total = planned(study, records.values(), (ledger.last("exhausted") or {}).get("architectures"))
     return {
         "study": study.name,
         "done": len(records) - sum(outcomes[o] for o in FAILED),
@@ -406,46 +502,63 @@ def status(folder: str | Path) -> dict[str, Any]:
     }
 
 
-def planned(study: Study, records: Iterable[Mapping[str, Any]]) -> int:
-    """How many trials a study has in all; a search that found fewer architectures than asked for counts those it found."""
-    s = study.settings
+def _running(ledger: Ledger) -> int:
+    """How many trials the latest start of the command has begun and not ended; what an earlier one left open was killed with it."""
+    open_: set[str] = set()
+    for e in ledger.events():
+        if e["event"] == "run":
+            open_.clear()
+        elif e["event"] == "started":
+            open_.add(e["key"])
+        elif e["event"] == "finished":
+            open_.discard(e["key"])
+    return len(open_)
+
+
+def planned(study: Study, records: Iterable[Mapping[str, Any]], exhausted: int | None = None) -> int:
+    """How many trials a study has in all, as far as it is known; a search confirms no more architectures than finish.
+
+    Args:
+        exhausted: With how many architectures a search found no other, if it did.
+    """
+    from aotsearch.analysis import expected
+
+    s, everything = study.settings, list(records)
     if s.design != "search":
-        from aotsearch.analysis import expected
+        return expected(everything, study)
+    tried = searched(everything, study)
+    ended = len(tried) >= s.search.trials or len(tried) == exhausted
+    models = {arm.name: arm.architecture.digest for arm in study.arms()}
+    best = [a.digest for a in promising(tried, study)] if ended else [str(i) for i in range(s.search.confirm)]
+    models |= {candidate(digest): digest for digest in best[: s.search.confirm]}
+    others = len([r for r in everything if r["phase"] == "search"]) - len(tried)
+    searching = (len(tried) if ended else s.search.trials) + others
+    return searching + (expected(everything, study, models) if len(models) > 1 else 0)
 
-        return expected(list(records), study)
-    candidates = {r["digest"] for r in records if r["phase"] == "confirm"}
-    return s.search.trials + len(s.seed_list) * (len(candidates) or s.search.confirm + 1)
 
+def _before(ledger: Ledger, study: Study) -> History | None:
+    """What a run folder declared before this start; None where it is a new one.
 
-def _refuse_other(study: Study, folder: Path) -> None:
-    """A run folder belongs to one task, one training and one grammar's reference; other settings need another folder."""
-    path = folder / STUDY_FILE
-    if not path.exists():
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder} is a file; --out names a folder")
-        return
+    Raises:
+        InputError: it belongs to another task, training, reference or data: other settings need another folder.
+    """
+    known, folder = ledger.last("data"), ledger.folder
+    if known is None:
+        return None
     try:
-        other = load(path)
+        found = history(ledger)
     except AotsearchError as e:
         raise InputError(f"{folder} holds a study this version can not read ({e}); choose another --out") from None
-    if other.digest != study.digest:
-        changed = _changes(other.plain, study.plain)
+    old = found.study
+    changed = differences(old.plain, study.plain)
+    if old.digest != study.digest and (old.manifest == study.manifest or old.training() != study.training()):
         raise InputError(f"{folder} holds results of other settings ({changed}); choose another --out, or restore them")
-    if other.reference != study.reference:
-        raise InputError(f"{folder} holds results of another reference ({_changes(other.plain, study.plain)}); choose another --out")
-
-
-def _refuse_other_data(ledger: Ledger, facts: Mapping[str, Any], folder: Path) -> None:
-    known = ledger.last("data")
-    if known is not None and known.get("manifest") != facts.get("manifest"):
-        raise InputError(f"{folder} holds results on other data (its manifest hash differs); choose another --out")
-
-
-def _changes(old: Any, new: Any, path: str = "") -> str:
-    if isinstance(old, dict) and isinstance(new, dict):
-        parts = [_changes(old.get(k), new.get(k), f"{path}.{k}".lstrip(".")) for k in {**old, **new} if old.get(k) != new.get(k)]
-        return "; ".join(parts)
-    return f"{path} was {old}, is {new}"
+    if old.manifest != study.manifest:
+        said = f"; {changed}" if changed else ""
+        raise InputError(f"{folder} holds results on other data (its manifest hash differs{said}); choose another --out")
+    if old.reference != study.reference:
+        raise InputError(f"{folder} holds results of another reference ({changed}); choose another --out")
+    return found
 
 
 def _write_study(study: Study, folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Trials -> finished records, through Ray Tune or in this process; the only file that imports ray.
 
-Both executors take the same two kinds of work, a list of trials or a proposer of new ones, and tell the same observer what happens.
+Both executors take the same two kinds of work, a list of trials or a search for new ones, and tell the same observer what happens.
 Ray workers are reused between trials, so that a short trial costs no start-up. Nothing is restored from Ray: the ledger is.
 """
 
@@ -10,14 +10,14 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from aotsearch.architecture import Architecture
 from aotsearch.errors import InputError, RunError
-from aotsearch.search import Proposer
+from aotsearch.rungs import Rungs
+from aotsearch.study import Resources
 
 Trial = dict[str, Any]
 Record = dict[str, Any]
@@ -47,54 +47,80 @@ class Observer(Protocol):
 
 
 @dataclass(frozen=True)
+class Search:
+    """Trials that are made as results come in.
+
+    Attributes:
+        proposals: The trials, each made when it is asked for.
+        tell: Hears what became of each, before the observer does.
+        rungs: Which of them are stopped early.
+        measure: What the rungs compare.
+    """
+
+    proposals: Iterator[Trial]
+    tell: Callable[[Record], None]
+    rungs: Rungs
+    measure: str
+
+
+@dataclass(frozen=True)
 class Work:
-    """What to execute: trials to run, or a proposer with the number of trials it may still make."""
+    """What to execute: trials to run, or a search."""
 
     trials: Sequence[Trial] = ()
-    proposer: Proposer | None = None
-    number: int = 0
-    plan: Callable[[Architecture], Trial] | None = None
-    measure: str = ""
-    evaluations: int = 1
-    reduction: int = 3
+    search: Search | None = None
 
 
 def run_local(work: Work, observer: Observer, device: str, threads: int, checkpoints: Path) -> None:
     """Execute in this process, one trial after another; neither Ray nor MLflow is needed."""
     from aotsearch import trial as trials
-    from aotsearch.train import Grant
+    from aotsearch.device import Grant
 
     grant = Grant(threads, device)
-    if work.proposer is None:
+    if work.search is None:
         for trial in work.trials:
             observer.started(trial)
-            observer.finished(trials.run(trial, grant, lambda p, t=trial: observer.point(t, p), checkpoints))  # type: ignore[misc]
+            record = trials.run(trial, grant, lambda p, t=trial: observer.point(t, p), checkpoints)  # type: ignore[misc]
+            observer.finished(record)
+            _stop_if_lost(record)
         return
-    assert work.plan is not None
-    work.proposer.stop_early(work.evaluations, work.reduction)
-    for _ in range(work.number):
-        architecture = work.proposer.ask()
-        if architecture is None:
-            return
-        trial = work.plan(architecture)
-
-        def report(point: Mapping[str, float], trial: Trial = trial) -> None:
-            observer.point(trial, point)
-            last = point["step"] == trial["training"]["steps"]
-            assert work.proposer is not None
-            if "loss" in point and work.proposer.report(trial["digest"], int(point["step"]), point["loss"]) and not last:
-                raise trials.Stopped(f"stopped by successive halving at step {int(point['step'])}")
-
-        observer.started(trial)
-        record = trials.run(trial, grant, report, checkpoints)
-        work.proposer.tell(record, work.measure)
+    for proposal in work.search.proposals:
+        observer.started(proposal)
+        record = trials.run(proposal, grant, _stopping(work.search, proposal, observer), checkpoints)
+        work.search.tell(record)
         observer.finished(record)
+        _stop_if_lost(record)
+
+
+def _stop_if_lost(record: Record) -> None:
+    """In this process nothing can be computed after a device was lost; what is finished is kept."""
+    if record.get("device_lost"):
+        why = record["message"] or [*record["unmeasured"].values()][-1]  # it was lost in training, or by what is measured after
+        raise RunError(f"the device was lost ({why}); run the same command again to go on with the next trial")
+
+
+def _stopping(search: Search, trial: Trial, observer: Observer) -> Callable[[Mapping[str, float]], None]:
+    """A report that ends the trial where the rungs say so."""
+    from aotsearch import trial as trials
+
+    evaluation = 0
+
+    def report(point: Mapping[str, float]) -> None:
+        nonlocal evaluation
+        observer.point(trial, point)
+        if search.measure in point and point["step"] < trial["training"]["steps"]:
+            evaluation += 1
+            reason = search.rungs.reach(trial["digest"], evaluation, point[search.measure])
+            if reason:
+                raise trials.Stopped(reason)
+
+    return report
 
 
 class Cluster:
     """A Ray cluster for the time of a run: one started on this machine, or one that runs already."""
 
-    def __init__(self, address: str | None, workers: int | None, cpus: int, gpus: float | str):
+    def __init__(self, address: str | None, workers: int | None, resources: Resources):
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         try:
@@ -103,31 +129,32 @@ class Cluster:
             raise InputError("running through Ray needs the package ray; `pip install 'ray[tune]'`, or give --local") from None
         self._ray = ray
         logging.getLogger("ray").setLevel(logging.ERROR)
-        wanted = (workers or max(1, (os.cpu_count() or 1) // cpus)) * cpus
+        cpus, here = resources.cpus, os.cpu_count() or 1
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
         if address is None:
-            quiet |= {"num_cpus": wanted, "include_dashboard": False, "object_store_memory": 128 << 20}
+            from aotsearch.device import gpus_here
+
+            if not resources.room(here, gpus_here()):
+                raise InputError(resources.lack(here, gpus_here()))
+            wanted = (workers or here // cpus) * cpus
+            quiet |= {"num_cpus": wanted, "num_gpus": gpus_here(), "include_dashboard": False, "object_store_memory": 128 << 20}
         try:
             ray.init(address=address or "local", **quiet)
         except Exception as e:  # noqa: BLE001 (connection, configuration and start-up errors of many kinds)
             raise RunError(f"Ray did not start at {address or 'this machine'}: {' '.join(str(e).split())[:300]}") from None
         try:
-            self._size(workers, cpus, gpus)
+            self._size(workers, resources)
         except InputError:
             self.close()
             raise
 
-    def _size(self, workers: int | None, cpus: int, gpus: float | str) -> None:
+    def _size(self, workers: int | None, resources: Resources) -> None:
         has = self._ray.cluster_resources()
-        self.cpus = cpus
-        self.gpus = float(min(1, has.get("GPU", 0)) if gpus == "auto" else gpus)
-        room = int(has.get("CPU", 0) // cpus)
-        if self.gpus:
-            room = min(room, int(has.get("GPU", 0) / self.gpus))
+        cpus, gpus = has.get("CPU", 0), has.get("GPU", 0)
+        self.cpus, self.gpus = resources.cpus, resources.share(gpus)
+        room = resources.room(cpus, gpus)
         if not room:
-            raise InputError(
-                f"a trial asks for {cpus} cpus and {self.gpus:g} gpus, the cluster has {has.get('CPU', 0):g} and {has.get('GPU', 0):g}"
-            )
+            raise InputError(resources.lack(cpus, gpus))
         self.workers = min(workers or room, room)
 
     def close(self) -> None:
@@ -140,30 +167,24 @@ class Cluster:
             RunError: Ray itself failed; what finished is with the observer.
         """
         from ray import tune
-        from ray.tune.schedulers import ASHAScheduler
 
-        searcher = _searcher(work)
-        scheduler = None
-        if searcher is not None and work.evaluations > 1:
-            scheduler = ASHAScheduler(
-                time_attr="evaluation", metric="loss", mode="min", max_t=work.evaluations + 1, reduction_factor=work.reduction
-            )
+        reasons: dict[str, str] = {}  # why trials were stopped, by key
         scratch = tempfile.mkdtemp(prefix="aotsearch-")
-        config: dict[str, Any] = {"threads": self.cpus, "checkpoints": str(checkpoints)}
-        if searcher is None:
+        config: dict[str, Any] = {"threads": self.cpus, "share": self.gpus, "checkpoints": str(checkpoints)}
+        if work.search is None:
             config["trial"] = tune.grid_search(list(work.trials))
         tuner = tune.Tuner(
             tune.with_resources(_trainable, {"cpu": self.cpus, "gpu": self.gpus}),
             param_space=config,
             tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=scheduler,
-                num_samples=work.number if searcher is not None else 1,
+                search_alg=None if work.search is None else _searcher(work.search),
+                scheduler=None if work.search is None else _scheduler(work.search, reasons),
+                num_samples=1 if work.search is None else -1,  # a search says itself when it ends
                 max_concurrent_trials=self.workers,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
-            run_config=tune.RunConfig(storage_path=scratch, name="run", verbose=0, callbacks=[_callback(work, observer)]),
+            run_config=tune.RunConfig(storage_path=scratch, name="run", verbose=0, callbacks=[_callback(work, observer, reasons)]),
         )
         try:
             tuner.fit()
@@ -181,11 +202,12 @@ def _trainable(config: dict[str, Any]) -> None:
     from ray import tune
 
     from aotsearch import trial as trials
-    from aotsearch.train import Grant
+    from aotsearch.device import Grant
 
     trial = config["trial"]
     # what was granted decides, not what the machine has: without a grant Ray does not hide the GPUs (ray#54928)
-    grant = Grant(config["threads"], "cuda" if ray.get_gpu_ids() else "cpu")
+    on_gpu = bool(ray.get_gpu_ids())  # of those that are granted the first is `cuda`, whatever its number on the machine
+    grant = Grant(config["threads"], "cuda" if on_gpu else "cpu", config["share"] if on_gpu else 1.0)
     points: list[Mapping[str, float]] = []
     evaluations = 0
 
@@ -198,11 +220,12 @@ def _trainable(config: dict[str, Any]) -> None:
             points.clear()
 
     record = trials.run(trial, grant, report, Path(config["checkpoints"]))
-    loss = record["measures"].get("loss", float("inf"))
-    tune.report({"points": list(points), "record": record, "loss": loss, "evaluation": evaluations + 1})
+    tune.report({"points": list(points), "record": record, "loss": record["measures"].get("loss", float("inf"))})
+    if record.get("device_lost"):
+        raise RuntimeError("this process can compute no more; the next trial gets a new one")
 
 
-def _callback(work: Work, observer: Observer) -> Any:
+def _callback(work: Work, observer: Observer, reasons: Mapping[str, str]) -> Any:
     from ray import tune
 
     from aotsearch import trial as trials
@@ -226,13 +249,11 @@ def _callback(work: Work, observer: Observer) -> Any:
             for point in result.get("points", ()):
                 self.curves[trial.trial_id].append(point)
                 observer.point(plan, point)
-                if work.proposer is not None and "loss" in point:
-                    work.proposer.report(plan["digest"], int(point["step"]), point["loss"])
             if "record" in result:
                 self._finish(trial, result["record"])
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            self._end(trial, "stopped", "stopped by ASHA")
+            self._end(trial, "stopped", reasons.get(trial.config["trial"]["key"], "stopped"))
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
             self._end(trial, "failed", "the worker was lost: " + " ".join(str(trial.get_error() or "").split())[-300:])
@@ -244,20 +265,39 @@ def _callback(work: Work, observer: Observer) -> Any:
 
         def _finish(self, trial: Any, record: Record) -> None:
             self.done.add(trial.trial_id)
-            if work.proposer is not None:
-                work.proposer.tell(record, work.measure)
+            if work.search is not None:
+                work.search.tell(record)
             observer.finished(record)
 
     return Callback()
 
 
-def _searcher(work: Work) -> Any:
-    if work.proposer is None:
-        return None
+def _scheduler(search: Search, reasons: dict[str, str]) -> Any:
+    from ray.tune.schedulers import FIFOScheduler
+
+    class Halving(FIFOScheduler):  # type: ignore[misc]
+        """Ray's view of the rungs."""
+
+        def __reduce__(self) -> Any:
+            return object, ()  # as above
+
+        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+            plan = trial.config["trial"]
+            if "evaluation" in result:  # on the way; the last one comes with the record
+                reason = search.rungs.reach(plan["digest"], result["evaluation"], result["points"][-1][search.measure])
+                if reason:
+                    reasons[plan["key"]] = reason
+                    return str(self.STOP)
+            return str(self.CONTINUE)
+
+    return Halving()
+
+
+def _searcher(search: Search) -> Any:
     from ray.tune.search import Searcher
 
     class Searching(Searcher):  # type: ignore[misc]
-        """Ray's view of the proposer: what came of a proposal is told by the callback, which hears of every result."""
+        """Ray's view of the search: what came of a proposal is told by the callback, which hears of every result."""
 
         def __init__(self) -> None:
             super().__init__(metric="loss", mode="min")
@@ -266,9 +306,8 @@ def _searcher(work: Work) -> Any:
             return object, ()  # as above
 
         def suggest(self, trial_id: str) -> Any:
-            assert work.proposer is not None and work.plan is not None
-            architecture = work.proposer.ask()
-            return Searcher.FINISHED if architecture is None else {"trial": work.plan(architecture)}
+            trial = next(search.proposals, None)
+            return Searcher.FINISHED if trial is None else {"trial": trial}
 
         def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
             pass

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,10 @@ from aotsearch.architecture import Architecture
 from aotsearch.census import Census, Model, TooLarge, entangled
 from aotsearch.derivations import Derivations
 from aotsearch.errors import InputError, Problem, suggest
-from aotsearch.grammar import Choice, Form, ModelForm, Range, Repeat
+from aotsearch.grammar import ModelForm
 from aotsearch.guide import Guide
-from aotsearch.walk import OFF_TARGET, Chooser, Derivation, Pursuit, Work, decision_of
+from aotsearch.survey import survey
+from aotsearch.walk import OFF_TARGET, Chooser, Derivation, Pursuit, Work
 from aotsearch.walk import Decision as Decision  # what a chooser is asked
 from aotsearch.walk import Refused as Refused
 from aotsearch.yamlfile import Node
@@ -49,11 +50,7 @@ class Space:
             InputError: with every problem of the grammar, or with the law that its reference breaks.
         """
         space = cls(grammar.parse(node), tuple(sorted(sizes.items())))
-        try:
-            space.decisions()
-        except RecursionError:
-            raise InputError("the rules of this grammar are nested too deeply", node.mark) from None
-        known = {*constraint.KNOWN, *constraint.MEASURED, *sizes, *space.decisions()}
+        known = {*constraint.KNOWN, *constraint.MEASURED, *sizes, *(d.name for d in space.decisions().values() if not d.prefix)}
         wrong = [(c, name) for c in space.form.constraints for name in sorted(c.names - known)]
         if wrong:
             raise InputError(Problem(f"the constraint names {name!r}{suggest(name, known)}", c.mark) for c, name in wrong)
@@ -70,14 +67,22 @@ class Space:
     def at(self, decisions: Mapping[str, Any]) -> Architecture:
         """The architecture at some decisions, every other at its reference.
 
+        Args:
+            decisions: Address -> value. A key that is no address of its own, but the name of decisions under an `each` (`channel` for
+                `model.blocks.2.channel`), decides all of them that have no key of theirs.
+
         Raises:
             InputError: an address that is not met, a value that is not an alternative, or a broken law.
         """
+        return self.meant(decisions)[0]
+
+    def meant(self, decisions: Mapping[str, Any]) -> tuple[Architecture, list[str]]:
+        """The architecture at some decisions (see `at`), and the addresses that they decide, in the order of the keys."""
         met: dict[str, Decision] = {}
 
         def choose(decision: Decision) -> Any:
             met[decision.address] = decision
-            value = decisions.get(decision.address, decision.reference)
+            value = decisions.get(self.key(decision, decisions), decision.reference)
             if not decision.allows(value):
                 known = suggest(value, decision.values) if decision.values else f" (in [{decision.low}, {decision.high}])"
                 raise InputError(f"{value!r} is not an alternative of {decision.address!r}{known}")
@@ -87,9 +92,31 @@ class Space:
             architecture = self.derive(choose)
         except Refused as e:
             raise InputError(e.problem) from None
-        for address in decisions.keys() - met.keys():
-            raise InputError(f"no decision {address!r} is met here{suggest(address, met)}")
-        return architecture
+        used = {address: self.key(decision, decisions) for address, decision in met.items()}
+        for address in decisions.keys() - used.values():
+            known = self.decisions()
+            where = self.absent.get(address)
+            if address not in known:
+                raise InputError(f"no decision {address!r}{suggest(address, {*known, *(d.name for d in known.values())})}")
+            raise InputError(f"the decision {address!r} is not met here{f' ({where})' if where else ''}")
+        order = {key: place for place, key in enumerate(decisions)}
+        return architecture, sorted((a for a in used if used[a] in order), key=lambda a: order[used[a]])
+
+    def key(self, decision: Decision, given: Collection[str]) -> str:
+        """By which of the given keys a decision is meant: its address, else the name that it shares with the other places of its `each`."""
+        shared = decision.prefix and decision.address not in given and decision.name in given and decision.name not in self._survey
+        return decision.name if shared else decision.address
+
+    def recall(self, decisions: Mapping[str, Any], digest: str) -> Architecture | None:
+        """The architecture that some decisions of an earlier form of this space made; None where they do not make it here.
+
+        A decision that is new here is taken at its reference.
+        """
+        try:
+            architecture = self.at(decisions)
+        except InputError:
+            return None
+        return architecture if architecture.digest == digest else None
 
     @functools.cached_property
     def reference(self) -> Architecture:
@@ -97,17 +124,24 @@ class Space:
         return self.at({})
 
     def decisions(self) -> dict[str, Decision]:
-        """Every decision outside `each` and recursions, by address, in reading order."""
-        found: dict[str, Decision] = {}
+        """Every decision by address, in reading order.
 
-        def visit(form: Form) -> None:
-            if isinstance(form, Choice | Range):
-                found.setdefault(form.address, decision_of(form, ""))
-            for child in [form.times] if isinstance(form, Repeat) and form.address is not None else grammar.children(form):
-                visit(child)
+        Under an `each` there is one for every place that the reference has. Of what lies beyond, there is the first: the next place,
+        where there may be more of them; the first place of an `each`, and the next level of a recursion, that the reference does not meet.
+        """
+        return {address: decision for address, (decision, _) in self._survey.items()}
 
-        visit(self.form)
-        return found
+    @property
+    def absent(self) -> dict[str, str]:
+        """Address -> where it is met, in words, of those decisions that the reference does not meet."""
+        return {address: where for address, (_, where) in self._survey.items() if where}
+
+    @functools.cached_property
+    def _survey(self) -> Mapping[str, tuple[Decision, str]]:
+        try:
+            return survey(self.form)
+        except RecursionError:
+            raise InputError("the rules of this grammar are nested too deeply", self.form.mark) from None
 
     def enumerate(self, patience: int = 50 * WORK) -> Iterator[Architecture]:
         """Every architecture once, the reference first, lazily.

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from aotsearch import description
+from aotsearch.declaration import history
 from aotsearch.description import BASE, COST, LONGEST, finite, key_of, keys, plain
 from aotsearch.design import REFERENCE
 from aotsearch.errors import RunError
@@ -117,12 +118,14 @@ class Store:
 
     def sync(self) -> None:
         """Make the children equal to the ledger: nothing twice, nothing left running, nothing missing."""
-        records = Ledger(self.folder).records()
+        ledger = Ledger(self.folder)
+        everything = ledger.records()
+        records = {r["key"]: r for r in history(ledger).place(everything.values())}
         for run in self._client.search_runs([self._experiment], "tags.`aot.key` != ''", max_results=50_000):
             tags, key = run.data.tags, run.data.tags["aot.key"]
             child = Child(run.info.run_id, tags.get("aot.finished", ""), set(run.data.params), published={**tags, **run.data.metrics})
-            if key in self.children or (key in records and records[key]["finished"] != child.record):
-                self._client.delete_run(child.run)  # it shows an earlier try, or part of one
+            if key in self.children or (key in everything and not _shows(child, records.get(key))):
+                self._client.delete_run(child.run)  # it shows an earlier try, or part of one, or has a name that now is another's
                 continue
             self.children[key] = child
             if run.info.status in ("RUNNING", "SCHEDULED"):
@@ -186,6 +189,8 @@ class Store:
         tags = {"aot.outcome": record["outcome"], "aot.finished": record["finished"]}
         if record.get("message"):
             tags |= {"aot.message": record["message"], NOTE: description.failure(record)}
+        if record.get("unmeasured"):
+            tags |= {"aot.unmeasured": "; ".join(f"{part}: {reason}" for part, reason in record["unmeasured"].items())}
         params = _params(self._facts(record, child))
         self._write(child.run, metrics, params, _tags(tags))
         self._client.set_terminated(child.run, STATUS.get(record["outcome"], "FAILED"), end)
@@ -217,8 +222,9 @@ class Store:
     def _mark_children(self, analysis: Values) -> None:
         """Give each trial its arm's verdict and its own paired difference, so that the table alone, grouped by arm, shows the effects."""
         verdicts, measure = description.child_verdicts(analysis), analysis["measure"]
-        judged = {key: r for key, r in Ledger(self.folder).records().items() if r["phase"] in ("design", "confirm")}
-        done = {key: r for key, r in judged.items() if r["outcome"] == "done" and measure in r["measures"]}
+        ledger = Ledger(self.folder)
+        judged = {r["key"]: r for r in history(ledger).place(ledger.records().values()) if r["phase"] in ("design", "confirm")}
+        done = {key: r for key, r in judged.items() if r["outcome"] == "done" and finite(r["measures"].get(measure))}
         base = {(r["phase"], r["seed"]): r["measures"][measure] for r in done.values() if r["arm"] == REFERENCE}
         for key, child in self.children.items():
             record = judged.get(key)
@@ -244,6 +250,11 @@ class Store:
         self._client.set_terminated(self._parent, status, end)
         with contextlib.closing(sqlite3.connect(self.folder / FILE, timeout=0)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # at rest the whole view is in one file, unless the UI reads it now
+
+
+def _shows(child: Child, record: Values | None) -> bool:
+    """Whether a child is what the study now says of its trial; None where it has no arm that is this model."""
+    return record is not None and child.record == record["finished"] and child.published.get("aot.arm") == record["arm"]
 
 
 # ---- mlflow

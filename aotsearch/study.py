@@ -9,6 +9,7 @@ import functools
 import hashlib
 import importlib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,13 +23,25 @@ from aotsearch import design, diagnostics, grammar, registry, yamlfile
 from aotsearch.architecture import Architecture
 from aotsearch.design import Arm, Comparison, Design
 from aotsearch.errors import InputError, Mark, Problem, suggest
+from aotsearch.rates import TUNE_SEED
 from aotsearch.registry import Count, Flag, Natural, Positive
 from aotsearch.space import Space
 from aotsearch.yamlfile import Node
 
-MAX_SEEDS = 10_000
+SEARCH_SEED = 10_000  # a search trains under this seed plus the sampler's; those of the study lie below, so that what judges is fresh
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Mode = Literal["none", "parameters", "flops"]
+
+
+def _fresh(seed: int) -> int:
+    if seed >= SEARCH_SEED:
+        raise ValueError(
+            f"a seed lies below {SEARCH_SEED}: those from there on are a search's, from {TUNE_SEED} on the tuning's, not {seed}"
+        )
+    return seed
+
+
+Seed = Annotated[int, pydantic.AfterValidator(_fresh)]
 
 
 class Settings(BaseModel):
@@ -60,7 +73,12 @@ class Search(Settings):
     trials: Count = Field(24, description="architectures tried, one seed each")
     confirm: Count = Field(3, description="the best so many are trained again, against the reference, on fresh seeds")
     reduction: int = Field(3, ge=2, description="ASHA keeps one in so many at each rung")
-    seed: int = Field(0, ge=0, description="seed of the sampler")
+    seed: int = Field(0, ge=0, lt=TUNE_SEED - SEARCH_SEED, description="seed of the sampler; each is a search of its own")
+
+    @property
+    def training_seed(self) -> int:
+        """The seed that every architecture of the search is trained under."""
+        return SEARCH_SEED + self.seed
 
 
 class Tuning(Settings):
@@ -82,7 +100,7 @@ class Adaptive(Settings):
     """Seeds as needed: after `min`, the least settled comparisons get more, until all are settled or have `max`."""
 
     min: Annotated[int, Field(ge=2)] = Field(4, description="seeds before the first look")
-    max: Annotated[int, Field(ge=3)] = Field(16, description="most seeds of an arm")
+    max: Annotated[int, Field(ge=3, le=SEARCH_SEED)] = Field(16, description="most seeds of an arm")
 
     @pydantic.model_validator(mode="after")
     def _ordered(self) -> Adaptive:
@@ -95,7 +113,23 @@ class Resources(Settings):
     """What one trial is granted."""
 
     cpus: Count = Field(1, description="processors, which is also the number of threads")
-    gpus: float | Literal["auto"] = Field("auto", description="GPUs, or a share of one; auto is one where there is one")
+    gpus: Fraction | Literal["auto"] = Field("auto", description="one GPU, a share of one, or 0; auto is one where there is one")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the forward pass (weights stay float32); auto is bfloat16 on a GPU, float32 on a processor"
+    )
+
+    def share(self, gpus: float) -> float:
+        """The GPUs of a trial where there are so many."""
+        return float(min(1, gpus)) if self.gpus == "auto" else self.gpus
+
+    def room(self, cpus: float, gpus: float) -> int:
+        """How many trials there is room for at once on so many processors and GPUs; a trial lies on one GPU, whole or in part."""
+        share, room = self.share(gpus), int(cpus // self.cpus)
+        return min(room, int(1 / share) * int(gpus)) if share else room
+
+    def lack(self, cpus: float, gpus: float) -> str:
+        """What is wrong where there is room for no trial."""
+        return f"a trial asks for {self.cpus} cpus and {self.share(gpus):g} gpus (study.resources), there are {cpus:g} and {gpus:g}"
 
 
 class StudySettings(Settings):
@@ -104,10 +138,12 @@ class StudySettings(Settings):
     design: Literal["one-at-a-time", "add-one-in", "factorial", "fractional", "pairs", "search"] = Field(
         "one-at-a-time", description="which arms are trained, and what they are compared for"
     )
-    factors: list[str] = Field([], description="the decisions that the design varies; all, if none are named")
+    factors: list[str] = Field(
+        [], description="the decisions that the design varies, by address, or by name for all places of an each; all, if none are named"
+    )
     stripped: dict[str, Any] = Field({}, description="for add-one-in: decision -> value of the model that choices are added to")
     runs: Count | None = Field(None, description="for fractional: how many arms, a power of two")
-    seeds: Count | list[int] | Adaptive = Field(5, description="how many seeds each arm is trained under, or which, or {min, max}")
+    seeds: Count | list[Seed] | Adaptive = Field(5, description="how many seeds each arm is trained under, or which, or {min, max}")
     budget: Budget = Budget()
     learning_rate: Positive | Tuning = Field(
         3e-3, description="highest learning rate, the same for all arms; or {tune: [...]}: also each arm's own"
@@ -120,7 +156,7 @@ class StudySettings(Settings):
     tolerance: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="largest share by which an equal arm may miss the reference")
     margin: Positive = Field(0.02, description="differences within it do not matter; declared before the run")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of the intervals, over all comparisons at once")
-    arms: dict[str, dict[str, Any]] = Field({}, description="further arms: name -> decision -> value")
+    arms: dict[str, dict[str, Any]] = Field({}, description="further arms: name -> decision -> value, the decisions named as in factors")
     compare: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = Field(
         [], description="further comparisons: [arm, the arm it is compared with]; the reference is compared with every arm anyway"
     )
@@ -134,8 +170,10 @@ class StudySettings(Settings):
     def _distinct(cls, seeds: int | list[int] | Adaptive) -> int | list[int] | Adaptive:
         if isinstance(seeds, list) and (not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0):
             raise ValueError("seeds are distinct whole numbers of at least 0")
-        if isinstance(seeds, int) and seeds > MAX_SEEDS:
-            raise ValueError(f"at most {MAX_SEEDS} seeds")
+        if isinstance(seeds, int) and seeds > SEARCH_SEED:
+            raise ValueError(
+                f"at most {SEARCH_SEED} seeds: those from there on are a search's, from {TUNE_SEED} on the tuning's, not {seeds}"
+            )
         return seeds
 
     @pydantic.field_validator("diagnostics")
@@ -189,6 +227,8 @@ class Study:
         space: The architectures.
         settings: The `study` section.
         plain: The resolved study as plain data, as `study.yaml` holds it.
+        manifest: The digest of its data, once that was read; it then names the data wherever the files lie.
+        looked: The first and the last number of seeds at which this study is looked at, where its seeds were changed after a look.
     """
 
     name: str
@@ -197,6 +237,8 @@ class Study:
     space: Space
     settings: StudySettings
     plain: Mapping[str, Any]
+    manifest: str = ""
+    looked: tuple[int, int] | None = None
 
     @property
     def reference(self) -> Architecture:
@@ -218,6 +260,28 @@ class Study:
         equalise = importlib.import_module("aotsearch.equalise")
         found: Design = equalise.equalised(self.space, self.base_design, s.modes, s.resize, s.tolerance)
         return found
+
+    @functools.cached_property
+    def not_varied(self) -> dict[str, str]:
+        """Decision -> why the design does not vary it."""
+        return design.not_varied(self.space, self.base_design, self.settings.design)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the design leaves out, a line each: decisions that it does not vary, settings that it does not read, all of it."""
+        s = self.settings
+        notes = [f"not varied: {design.listed(self.space, self.not_varied)}"] if self.not_varied else []
+        notes += [
+            f"{name} is not read by design: {s.design}"
+            for name, readers in READ_BY.items()
+            if name in s.model_fields_set and getattr(s, name) and s.design not in readers
+        ]
+        if s.design != "search" and len(self.base_design.arms) == 1:
+            notes.append(
+                "nothing is compared: the reference is the only arm; write a decision as {any: [reference, other]}, name arms, "
+                "or let design: search vary the ranges"
+            )
+        return notes
 
     def arms(self) -> list[Arm]:
         """The arms of the design, the reference first."""
@@ -251,21 +315,73 @@ class Study:
         return by_name[name]
 
     def training(self, rate: float | None = None) -> dict[str, Any]:
-        """Everything besides architecture, task and seed that decides a trial's numbers.
+        """Everything besides architecture, task and seed that decides a trial's numbers; the precision where it is not left to the device.
 
         Args:
             rate: The learning rate, where it is tuned; by default the middle one of the list.
         """
         s = self.settings
         given = s.learning_rate.tune[len(s.learning_rate.tune) // 2] if isinstance(s.learning_rate, Tuning) else s.learning_rate
-        return {**s.budget.model_dump(), "learning_rate": rate or given, **s.optimiser.model_dump()}
+        precision = {} if s.resources.precision == "auto" else {"precision": s.resources.precision}
+        return {**s.budget.model_dump(), "learning_rate": rate or given, **s.optimiser.model_dump(), **precision}
+
+    @property
+    def looks(self) -> Adaptive | None:
+        """From how many seeds to how many verdicts are looked at, where that is more than once: as declared, or as it came about."""
+        if self.looked is None:
+            return self.settings.adaptive
+        return Adaptive(min=self.looked[0], max=self.looked[1])
 
     @property
     def digest(self) -> str:
         """Names what must be equal for two trials to be compared: the task and the training."""
         rate = self.settings.model_dump()["learning_rate"]
-        text = json.dumps([self.task.to_plain(), self.training() | {"learning_rate": rate}], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return _digest([self._identity, self.training() | {"learning_rate": rate}])[:12]
+
+    def key(self, architecture: str, seed: int, training: Mapping[str, Any], search: bool = False) -> str:
+        """Names a trial by all that decides its numbers, so that equal keys are never trained twice.
+
+        Args:
+            architecture: The digest of its model.
+            training: As `training` gives it.
+            search: Whether it may be stopped early.
+        """
+        return _digest([architecture, seed, self._identity, training, search])[:16]
+
+    @property
+    def _identity(self) -> Any:
+        """The task, its data named by content where that is known: a file is the same wherever it lies."""
+        plain = self.task.to_plain()
+        return _by_content(plain, self.manifest) if self.manifest else plain
+
+
+def _digest(identity: Any) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _by_content(plain: Any, manifest: str) -> Any:
+    """Plain data with every absolute path replaced by the digest of what it holds."""
+    if isinstance(plain, dict):
+        return {key: _by_content(value, manifest) for key, value in plain.items()}
+    if isinstance(plain, list):
+        return [_by_content(value, manifest) for value in plain]
+    return manifest if isinstance(plain, str) and os.path.isabs(plain) else plain  # noqa: PTH117 (also of a pattern)
+
+
+VARYING = ("one-at-a-time", "factorial", "fractional", "pairs")
+READ_BY = {  # setting -> the designs that read it, of those that not all read
+    "factors": VARYING,
+    "stripped": ("add-one-in",),
+    "runs": ("fractional",),
+    "arms": (*VARYING, "add-one-in", "search"),
+    "compare": (*VARYING, "add-one-in", "search"),
+    "search": ("search",),
+}
+
+
+def loss_unit(study: Study) -> str:
+    """The unit of the loss that training lowers; tasks of installed packages need not name one."""
+    return getattr(study.task, "loss_unit", "as the task defines it")
 
 
 SECTIONS = ("name", "question", "space", "task", "grammar", "study")
@@ -401,7 +517,8 @@ def _task(node: Node, folder: Path) -> Any:
     else:
         name, inner, mark = node.value, Node({}, node.mark), node.mark
     if not isinstance(name, str) or name not in words:
-        raise InputError(f"unknown task {name!r}{suggest(name, words)}" if isinstance(name, str) else "task is {word: {...}}", mark)
+        unknown = f"unknown task {name!r}{suggest(name, words)}{registry.why_not(name)}"
+        raise InputError(unknown if isinstance(name, str) else "task is {word: {...}}", mark)
     given = {} if inner.value is None else inner.value
     if not isinstance(given, dict):
         raise InputError(f"the options of {name} are a mapping, not {inner.kind}", inner.mark)
@@ -416,7 +533,7 @@ def _task(node: Node, folder: Path) -> Any:
     if problems:
         raise InputError(problems)
     try:
-        return words[name].load()(folder, **options)
+        return words[name].make(folder, **options)
     except ValueError as e:
         raise InputError(str(e), given["data"].mark if "data" in given else mark) from None
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from aotsearch.analysis import Analysis
 from aotsearch.contrast import Contrast
-from aotsearch.design import STRIPPED, equal_terms, plain_name, spell
+from aotsearch.design import equal_terms, rate_terms, spell
 
 NOT_BETTER = "not clearly better"
 
@@ -29,24 +29,17 @@ def bounds(low: float | None, high: float | None, digits: int, sign: bool = True
 
 
 def view(c: Contrast) -> str:
-    """Under which terms an arm was compared, in words; empty for arms as they are at the shared learning rate."""
-    return ", ".join(equal_terms(c.equalise) + ["own learning rate"] * (c.rate == "tuned"))
-
-
-def title(c: Contrast) -> str:
-    """What was compared, without its terms: the change where there is one alone, else the name."""
-    if len(c.changes) == 1 and c.kind in ("change", "main"):
-        return c.change + " (of the stripped model)" * c.arm.startswith(f"{STRIPPED} of ")
-    return plain_name(c.arm, c.equalise).removeprefix("main effect of ")
+    """Under which terms an arm was compared, in words; empty for arms as they are where no learning rates are tuned."""
+    return ", ".join(equal_terms(c.equalise) + rate_terms(c.rate, c.asked))
 
 
 KINDS = {"change": "", "main": "main effects", "interaction": "interactions", "simple": "simple effects"}
 
 
 def groups(contrasts: Iterable[Contrast]) -> list[tuple[str, list[Contrast]]]:
-    """The contrasts of one kind under one set of terms, with a heading each, in the order of the study."""
+    """The contrasts of one kind under one set of terms, with a heading each, in the order of the study: what it asks for, then the rest."""
     found: dict[str, list[Contrast]] = {}
-    for c in sorted(contrasts, key=lambda c: list(KINDS).index(c.kind)):
+    for c in sorted(contrasts, key=lambda c: (not c.asked, list(KINDS).index(c.kind))):
         heading = ", ".join(filter(None, [KINDS[c.kind], view(c)])) or "changes"
         found.setdefault(heading, []).append(c)
     return list(found.items())
@@ -58,8 +51,10 @@ class Component:
 
     Attributes:
         contrasts: View -> contrast.
-        verdict: The one that every view that is decided agrees on; `depends` where they do not, `undecided` where none is.
+        verdict: The one that every view that is decided agrees on, of those at the learning rates that the study asks for; `depends` where
+            they do not, `undecided` where none is.
         remark: What the views say, where they do not all say the same.
+        beside: What is said at the shared learning rate alone, where that is another verdict.
     """
 
     kind: str
@@ -67,24 +62,33 @@ class Component:
     contrasts: Mapping[str, Contrast]
     verdict: str
     remark: str
+    beside: str
 
 
 def components(analysis: Analysis) -> list[Component]:
     """One line for each comparison, whatever the number of views it was made under."""
     found: dict[tuple[str, str], dict[str, Contrast]] = {}
     for c in analysis.contrasts:
-        found.setdefault((c.kind, title(c)), {})[view(c)] = c
+        found.setdefault((c.kind, c.title), {})[view(c)] = c
     return [_component(kind, name, views) for (kind, name), views in found.items()]
 
 
 def _component(kind: str, name: str, views: Mapping[str, Contrast]) -> Component:
-    decided = {c.verdict for c in views.values()} - {"undecided"}
+    asked = {v: c for v, c in views.items() if c.asked} or views
+    decided = {c.verdict for c in asked.values()} - {"undecided"}
     word = decided.pop() if len(decided) == 1 else "depends" if decided else "undecided"
+    other = {v: c for v, c in views.items() if v not in asked and c.verdict not in (word, "undecided")}
+    return Component(
+        kind, name, views, word, _by_verdict(views) if len({c.verdict for c in views.values()}) > 1 else "", _by_verdict(other)
+    )
+
+
+def _by_verdict(views: Mapping[str, Contrast]) -> str:
+    """`necessary at own learning rate; undecided as it is`."""
     said: dict[str, list[str]] = {}
     for v, c in views.items():
         said.setdefault(c.verdict, []).append(f"at {v.replace(', ', ' and ')}" if v else "as it is")
-    remark = "; ".join(f"{verdict} {', '.join(terms)}" for verdict, terms in said.items()) if len(said) > 1 else ""
-    return Component(kind, name, views, word, remark)
+    return "; ".join(f"{verdict} {', '.join(terms)}" for verdict, terms in said.items())
 
 
 def verdict_lines(analysis: Analysis) -> list[str]:
@@ -97,7 +101,7 @@ def verdict_lines(analysis: Analysis) -> list[str]:
             difference = number(c.difference, analysis.digits, sign=True)
             shown = f"{difference} {analysis.unit}" if c.difference is not None else "-"
             remark = f"({c.remark})" if c.remark else ""
-            label = "  " * (len(sets) > 1) + title(c)
+            label = "  " * (len(sets) > 1) + c.title
             rows.append((label, shown, bounds(c.low, c.high, analysis.digits), c.verdict, remark))
     widths = [max((len(row[i]) for row in rows if len(row) > 1), default=0) for i in range(5)]
     return [
@@ -109,7 +113,7 @@ def verdict_lines(analysis: Analysis) -> list[str]:
 
 
 def _baselines(data: Mapping[str, Any] | None) -> Mapping[str, float]:
-    return (data or {}).get("baselines") or {}
+    return {name: value for name, value in ((data or {}).get("baselines") or {}).items() if value is not None}
 
 
 def against_baselines(analysis: Analysis, data: Mapping[str, Any] | None) -> list[str]:
@@ -134,6 +138,11 @@ def against_baselines(analysis: Analysis, data: Mapping[str, Any] | None) -> lis
     return lines
 
 
+def warnings(analysis: Analysis, data: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """The baselines that the reference does not clearly beat: to be read before any verdict."""
+    return tuple(line for line in against_baselines(analysis, data) if NOT_BETTER in line)
+
+
 def summary(analysis: Analysis, data: Mapping[str, Any] | None = None, searched: pd.DataFrame | None = None) -> str:
     """The whole answer as plain text for standard output.
 
@@ -145,12 +154,12 @@ def summary(analysis: Analysis, data: Mapping[str, Any] | None = None, searched:
     baselines = [f"{name} {number(value, digits)}" for name, value in _baselines(data).items()]
     noise = f" (sd {number(a.noise_floor, digits + 1)} over seeds)" if a.noise_floor is not None else ""
     reference = f"reference {number(a.value, digits)} {a.unit}{noise}" if a.value is not None else "reference: no finished seed yet"
-    head = [
+    head = [f"declaration: {change}" for change in a.declaration] + [f"warning: {line}" for line in a.warnings]
+    head += [
         f"{a.name}: {a.question}" if a.question else a.name,
         "",
         "; ".join([reference, ", ".join(baselines)] if baselines else [reference]),
     ]
-    head += [f"warning: {line}" for line in against_baselines(a, data) if NOT_BETTER in line]
     table = ["", *_search_lines(searched, a)] if searched is not None else []
     if a.contrasts:
         percent = f"{100 * a.confidence:g}% intervals over all {a.family} contrasts at once"
@@ -164,16 +173,21 @@ def _wrapped(lines: Iterable[str]) -> list[str]:
 
 def _search_lines(searched: pd.DataFrame, analysis: Analysis, top: int = 5) -> list[str]:
     counts = ", ".join(f"{n} {outcome}" for outcome, n in Counter(searched["outcome"]).most_common())
-    lines = [f"search tried {len(searched)} architectures ({counts or 'none'}); the best, under one seed each:"]
+    best = searched[searched["outcome"] == "done"].head(top)
+    shown = "; the best, under one seed each:" if len(best) else ""
+    lines = [f"search tried {len(searched)} architectures ({counts or 'none'}){shown}"]
     decisions = list(searched.columns[list(searched.columns).index("digest") + 1 :])
-    for _, row in searched[searched["outcome"] == "done"].head(top).iterrows():
+    width = max(map(len, best["arm"]), default=0)
+    for _, row in best.iterrows():
         chosen = " ".join(f"{name}={spell(row[name])}" for name in decisions if not pd.isna(row[name]))
-        lines.append(f"  {row['arm']:<10} {number(row[analysis.measure], analysis.digits)}  {row['parameters']:>9,} parameters  {chosen}")
+        lines.append(
+            f"  {row['arm']:<{width}} {number(row[analysis.measure], analysis.digits)}  {row['parameters']:>9,} parameters  {chosen}"
+        )
     return [*lines, ""]
 
 
 def _footer(analysis: Analysis) -> list[str]:
-    named = {title(c): c.change for c in analysis.contrasts if len(c.changes) > 1 and c.kind == "change"}
+    named = {c.title: c.change for c in analysis.contrasts if len(c.changes) > 1 and c.kind == "change"}
     lines = [f"where {name} is {change}" for name, change in named.items()]
     gains = [c.gain for c in analysis.contrasts if c.gain is not None]
     if analysis.smallest_effect is not None:
@@ -186,7 +200,5 @@ def _footer(analysis: Analysis) -> list[str]:
         if bad:
             lines.append(f"outcome: {o.arm}: {', '.join(f'{n} {k}' for k, n in bad.items())} of {o.trials} trials")
     lines += [f"note: {note}" for note in analysis.notes]
-    edges = [arm for arm, rate in analysis.rates.items() if rate.edge]
-    if edges:
-        lines.append(f"note: the best learning rate lies at the end of those tried for {', '.join(edges)}")
-    return [*lines, "method: paired by seed, intervals simultaneous over all contrasts; redundant = interval inside the margin"]
+    kind = f"intervals ({analysis.interval}) simultaneous over all contrasts"
+    return [*lines, f"method: paired by seed, {kind}; redundant = interval inside the margin"]

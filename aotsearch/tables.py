@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from aotsearch.architecture import Architecture
 from aotsearch.design import REFERENCE
 from aotsearch.rates import Rate, used
 from aotsearch.study import Study
@@ -21,7 +23,7 @@ PLAIN = ("parameters", "parameters_without_embeddings", "flops_per_token", "lear
 
 
 def measured(record: Record, study: Study, split: str = "measures") -> float | None:
-    """The study's measure of a trial that ended well, else None; `split` is `measures` (validation) or `test`."""
+    """The study's measure of a trial that ended well, else None; `split` is `measures` (validation), `test` or `whole_validation`."""
     value = (record.get(split) or {}).get(study.task.measure)
     return float(value) if record["outcome"] in ("done", "stopped") and value is not None and math.isfinite(value) else None
 
@@ -44,9 +46,9 @@ def _natural(text: str) -> list[tuple[int, str]]:
 
 
 def cells(records: Iterable[Record], arms: Iterable[str], rates: Mapping[str, Rate], mode: str) -> dict[str, dict[int, Record]]:
-    """Arm -> seed -> the trial that speaks for it: at the shared learning rate, or at the arm's own; the one that finished last."""
+    """Arm -> seed -> the trial that speaks for it: at the shared learning rate, or at the arm's own."""
     found: dict[str, dict[int, Record]] = {arm: {} for arm in sorted(arms)}
-    for r in sorted(records, key=lambda r: (r.get("finished", ""), r["key"])):
+    for r in records:
         for arm in found.keys() & arms_of(r):
             if not rates or used(rates, arm, REFERENCE, mode) == r["learning_rate"]:
                 found[arm][r["seed"]] = r
@@ -58,19 +60,65 @@ def tabulate(records: Iterable[Record], study: Study) -> pd.DataFrame:
     everything = list(records)
     arms = {name: i for i, name in enumerate(arms_met(everything, study))}
     measure, test = study.task.measure, f"test_{study.task.measure}"
-    columns = ["arm", "seed", "phase", "outcome", measure, test, *PLAIN, "equalise", "digest", "device", "key", "same_as"]
+    splits = {measure: "measures", test: "test"}
+    if any("whole_validation" in r for r in everything):
+        splits[f"whole_validation_{measure}"] = "whole_validation"
+    columns = ["arm", "seed", "phase", "outcome", *splits, *PLAIN, "equalise", "digest", "device", "key", "same_as"]
     addresses = list(dict.fromkeys(address for r in everything for address in r["decisions"]))
     rows = []
     for r in sorted(everything, key=lambda r: (r["phase"] == "confirm", arms[r["arm"]], r["seed"], r["key"])):
         row = {name: r.get(name) for name in columns}
-        row |= {measure: measured(r, study), test: measured(r, study, "test"), "same_as": ", ".join(arms_of(r)[1:])}
+        row |= {name: measured(r, study, split) for name, split in splits.items()} | {"same_as": ", ".join(arms_of(r)[1:])}
         rows.append(row | {_column(address, columns): r["decisions"].get(address) for address in addresses})
     table = pd.DataFrame(rows, columns=[*columns, *(_column(address, columns) for address in addresses)])
-    return table.astype({measure: float, test: float})
+    return table.astype(dict.fromkeys(splits, float))
 
 
 def _column(address: str, taken: Sequence[str]) -> str:
     return f"decision {address}" if address in taken else address
+
+
+def curve_of(record: Record, measure: str) -> list[float]:
+    """A measure at each evaluation of a trial."""
+    return [float(point[measure]) for point in record["curve"] if measure in point]
+
+
+def searched(records: Iterable[Record], study: Study) -> list[tuple[Record, Architecture]]:
+    """The trials of the study's search, each with its architecture in the study's space.
+
+    Trials under another seed are another search's; those that the space does not derive any more can be neither ranked nor confirmed.
+    """
+    tried = [r for r in records if r["phase"] == "search" and r["seed"] == study.settings.search.training_seed]
+    found = [(r, study.space.recall(r["decisions"], r["digest"])) for r in tried]
+    return [(r, architecture) for r, architecture in found if architecture is not None]
+
+
+def promising(tried: Iterable[tuple[Record, Architecture]], study: Study) -> list[Architecture]:
+    """Those of `searched` that finished and are no arm of the study, the best first."""
+    arms = {arm.architecture.digest for arm in study.base_design.arms}
+    done = [(measured(r, study), a) for r, a in tried if r["outcome"] == "done" and a.digest not in arms]
+    return [a for _, a in sorted(((v, a) for v, a in done if v is not None), key=lambda pair: (pair[0], pair[1].digest))]
+
+
+def unconfirmed(tried: Sequence[tuple[Record, Architecture]], study: Study) -> list[str]:
+    """A note where fewer architectures of a search finished than are to be confirmed."""
+    finished, wanted = len(promising(tried, study)), study.settings.search.confirm
+    if finished >= wanted:
+        return []
+    ends = Counter(r["outcome"] for r, _ in tried)
+    of = f"(of {len(tried)} tried: {', '.join(f'{n} {outcome}' for outcome, n in ends.most_common()) or 'none'})"
+    if not finished:
+        return [f"no architecture is confirmed: none but the arms of the study finished {of}"]
+    return [f"{finished} instead of {wanted} architectures are confirmed: no more finished besides the arms of the study {of}"]
+
+
+def left_out(records: Iterable[Record], study: Study) -> list[str]:
+    """A note where a run folder has trials of a search that `searched` leaves out."""
+    everything = list(records)
+    number = sum(r["phase"] == "search" for r in everything) - len(searched(everything, study))
+    return [f"{number} trials of the search are left out, made under another seed or in a space that is no longer the study's"] * (
+        number > 0
+    )
 
 
 def search_table(records: Iterable[Record], study: Study) -> pd.DataFrame:
@@ -78,7 +126,7 @@ def search_table(records: Iterable[Record], study: Study) -> pd.DataFrame:
 
     One seed each, and the best of many looks better than it is: this describes, the confirmation decides.
     """
-    table = tabulate((r for r in records if r["phase"] == "search"), study)
+    table = tabulate((r for r, _ in searched(records, study)), study)
     turn = {"done": 0, "stopped": 1}
     table = table.assign(turn=[turn.get(o, 2) for o in table["outcome"]])
     order = table.sort_values(["turn", study.task.measure], kind="stable", na_position="last").index

@@ -20,14 +20,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from aotsearch.declaration import STUDY_FILE, history
 from aotsearch.errors import InputError, RunError
 from aotsearch.ledger import Ledger
 from aotsearch.store import ARTIFACTS, ENVIRONMENT, FILE, Store, milliseconds
-from aotsearch.study import Study, load
+from aotsearch.study import Study
 
 __all__ = ["ENVIRONMENT", "Tracker", "rebuild", "ui_address", "ui_command"]
 
-STUDY = "study.yaml"
 GATHER = 0.5  # seconds in which events gather, so that they are written together
 PATIENCE = 60.0  # seconds that close() waits for the last writes
 TRIES = 3  # failures in a row after which the view is left for a later rebuild
@@ -152,10 +152,10 @@ def rebuild(folder: str | Path, analysis: Values | None = None, summary: str = "
     with ledger.lock():
         events = list(ledger.events())
         command = next((e["command"] for e in reversed(events) if e["event"] == "run"), "")
-        tracker = Tracker(folder, load(Path(folder) / STUDY), command)
+        tracker = Tracker(folder, history(ledger).study, command)
         try:
             if analysis is not None:
-                tracker.publish(analysis, summary, files, Path(folder) / STUDY)
+                tracker.publish(analysis, summary, files, Path(folder) / STUDY_FILE)
         finally:
             partial = analysis is not None and analysis.get("partial", False)
             ends = [milliseconds(e["finished"]) for e in events if e["event"] == "finished"]

@@ -7,27 +7,33 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import hashlib
+import functools
+import importlib.metadata
 import json
+import math
 import os
 import platform
+import sys
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from aotsearch import device as devices
 from aotsearch import probe, registry
 from aotsearch.architecture import Architecture
 from aotsearch.cost import cost
 from aotsearch.design import REFERENCE, Arm
-from aotsearch.errors import AotsearchError
+from aotsearch.device import Grant
+from aotsearch.errors import AotsearchError, WordError
+from aotsearch.ledger import VERSIONS
 from aotsearch.model import Model, build
 from aotsearch.study import Study
-from aotsearch.tasks import Task
-from aotsearch.train import Diverged, Grant, Report, evaluate, train
+from aotsearch.tasks import Halved, Task
+from aotsearch.train import Diverged, Report, evaluate, train
 
 DIAGNOSED = 32  # windows or images of the validation split on which layers are measured
 
@@ -37,15 +43,14 @@ class Stopped(Exception):
 
 
 def plan(study: Study, arm: Arm, seed: int, phase: str, rate: float | None = None) -> dict[str, Any]:
-    """A trial as plain data. Its key names everything that decides its numbers, so equal keys are never trained twice.
+    """A trial as plain data.
 
     Args:
         rate: The learning rate, where it is the arm's own.
     """
     architecture, training = arm.architecture, study.training(rate)
-    identity = [architecture.digest, seed, study.task.to_plain(), training, phase == "search"]
     return {
-        "key": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16],
+        "key": study.key(architecture.digest, seed, training, phase == "search"),
         "arm": arm.name,
         "arms": [arm.name],  # all that are this model: one may be within the tolerance of equal size as it is
         "seed": seed,
@@ -90,62 +95,157 @@ def run(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Pat
     Args:
         trial: What `plan` made.
         grant: The resources it may use.
-        report: Called with every point of the curve; may raise Stopped.
+        report: Called with every point of the curve, once; may raise Stopped.
         checkpoints: Folder for the trained weights, one file per trial.
     """
-    architecture = Architecture.from_dict(trial["architecture"], trial["decisions"])
     curve: list[dict[str, float]] = []
-    started = time.perf_counter()
+    started, used, told = time.perf_counter(), grant, 0
 
     def keep(point: dict[str, float]) -> None:
+        nonlocal told
         curve.append(point)
-        report(point)
+        if len(curve) > told:  # else an attempt before this one has told it
+            told = len(curve)
+            report(point)
 
-    outcome, message, trace = "done", "", ""
+    def attempt(g: Grant) -> dict[str, Any]:
+        nonlocal used
+        used = g
+        curve.clear()
+        devices.begin_peak(g.device)
+        made_with["data"] = _manifest(trial, load_task(trial))
+        after = _trained(trial, g, keep, checkpoints)
+        return after | _whole_validation(load_task(trial), curve, after)
+
+    outcome, message, trace, lost = "done", "", "", False
     after: dict[str, Any] = {}
+    made_with: dict[str, Any] = {}
     try:
-        model, task = build(architecture, trial["seed"]), load_task(trial)
-        train(model, task, trial["training"], trial["seed"], grant, keep)
-        if checkpoints is not None:
-            _save(model, checkpoints / f"{trial['key']}.pt")
-        after = _after(model, task, trial, grant)
+        made_with |= environment(grant)  # which asks the device for its name: one that is full or lost may not answer
+        after = devices.alike_if_possible(grant, attempt)
+        lost = bool(after.get("device_lost"))
     except Diverged as e:
         outcome, message = "diverged", str(e)
     except Stopped as e:
         outcome, message = "stopped", str(e)
-    except AotsearchError:
-        raise  # the data or the disk, not the trial
-    except Exception as e:  # noqa: BLE001 (any other error is the trial's result; SystemExit, by which Ray stops a trial, passes)
-        outcome = "out-of-memory" if _out_of_memory(e) else "failed"
-        message, trace = f"{type(e).__name__}: {e}".splitlines()[0][:500], traceback.format_exc()
-        if grant.device != "cpu":
-            torch.cuda.empty_cache()
+    except Exception as e:  # any other error is the trial's result; SystemExit, by which Ray stops a trial, passes
+        if isinstance(e, AotsearchError) and not isinstance(e, WordError):
+            raise  # the data or the disk, not the trial
+        outcome, lost = "out-of-memory" if devices.out_of_memory(e) else "failed", devices.lost(e)
+        message, trace = _line(e), traceback.format_exc()
+    peak = None if lost else devices.peak(grant.device)
+    if not lost and (outcome == "out-of-memory" or devices.is_cuda(grant.device)):
+        devices.release(grant.device)  # only now: an error holds the model by its traceback
     return record(trial, outcome, curve) | {
         **after,
         "message": message,
         "traceback": trace,
         "seconds": round(time.perf_counter() - started, 3),
         "device": grant.device.partition(":")[0],
-        "precision": grant.precision,
+        "precision": grant.precision(trial["training"]),
         "threads": grant.threads,
+        "deterministic": used.deterministic,
+        "peak_memory": peak,
+        "environment": made_with,
         "process": os.getpid(),
+        **({"device_lost": True} if lost else {}),
     }
 
 
+def _trained(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Path | None) -> dict[str, Any]:
+    """Train the model of a trial and return what is measured of it besides its curve; nothing of it is left in memory after."""
+    architecture = Architecture.from_dict(trial["architecture"], trial["decisions"])
+    model, task = build(architecture, trial["seed"]), load_task(trial)
+    train(model, task, trial["training"], trial["seed"], grant, report)
+    if checkpoints is not None:
+        _save(model, checkpoints / f"{trial['key']}.pt")
+    return _after(model, task, trial, grant)  # raises nothing that an error could be: the trial is trained
+
+
+def environment(grant: Grant) -> dict[str, Any]:
+    """What may move a loss in its last digits where two trials do not share it: versions, instruction set, threads, device; with the data,
+    which a worker on another machine opens there."""
+    amx = [name for name, known in (("bf16", torch.cpu._is_avx512_bf16_supported), ("amx", torch.cpu._is_amx_tile_supported)) if known()]
+    return {
+        **{name: version for name in VERSIONS if (version := _version(name))},
+        "instruction_set": " ".join([torch.backends.cpu.get_cpu_capability(), *amx]),
+        "threads": grant.threads,
+        "device_name": torch.cuda.get_device_name() if devices.is_cuda(grant.device) else _processor(),
+    }
+
+
+def _version(package: str) -> str:
+    if package == "aotsearch":  # what is installed to be edited keeps the version that it was installed with
+        return str(sys.modules["aotsearch"].__version__)
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # run from its source
+        return ""
+
+
+@functools.cache
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor() or platform.machine()
+    )
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:500]
+
+
 def _after(model: Model, task: Task, trial: Mapping[str, Any], grant: Grant) -> dict[str, Any]:
-    """What is measured of a trained model besides its loss: the test split, every layer, every layer removed."""
+    """What is measured of a trained model besides its loss: the test split, every layer, every layer removed.
+
+    Whatever goes wrong in one of them, the trial is trained and the others are measured: `unmeasured` says which is missing, and why.
+    """
+    seed, precision = trial["seed"], grant.precision(trial["training"])
+
+    def test() -> Any:
+        return evaluate(model, task, task.test(seed), grant.device, precision)
+
+    def diagnostics() -> Any:
+        inputs, targets = (devices.put(items[:DIAGNOSED], grant.device) for items in task.validation(seed))
+        return probe.measure(model, inputs, trial["diagnostics"], lambda m: task.loss(m(inputs), targets))
+
+    def knock_out() -> Any:
+        validation = task.validation(seed)
+        rows = probe.knock_out(model, lambda m: evaluate(m, task, validation, grant.device, precision)[task.measure])
+        return [dataclasses.asdict(row) for row in rows]
+
+    asked: dict[str, tuple[Any, Callable[[], Any]]] = {
+        "test": (trial.get("sealed"), test),
+        "diagnostics": (trial.get("diagnostics"), diagnostics),
+        "knock_out": (trial.get("knock_out"), knock_out),
+    }
     found: dict[str, Any] = {}
-    seed = trial["seed"]
-    with grant.use():
-        if trial.get("sealed"):
-            found["test"] = evaluate(model, task, task.test(seed), grant.device)
-        if trial.get("diagnostics"):
-            inputs, targets = (torch.from_numpy(items[:DIAGNOSED]).to(grant.device) for items in task.validation(seed))
-            found["diagnostics"] = probe.measure(model, inputs, trial["diagnostics"], lambda m: task.loss(m(inputs), targets))
-        if trial.get("knock_out"):
-            rows = probe.knock_out(model, lambda m: evaluate(m, task, task.validation(seed), grant.device)[task.measure])
-            found["knock_out"] = [dataclasses.asdict(row) for row in rows]
-    return found
+    unmeasured: dict[str, str] = {}
+    for part, (wanted, measure) in asked.items():
+        if not wanted:
+            continue
+        try:
+            with grant.use():
+                found[part] = measure()
+        except Exception as e:  # a task or a part of an installed package may raise anything, and memory may run out
+            if devices.unlike(e):
+                raise
+            unmeasured[part] = _line(e)
+            if devices.lost(e):
+                return {**found, "unmeasured": unmeasured, "device_lost": True}
+            devices.release(grant.device)
+    return found | ({"unmeasured": unmeasured} if unmeasured else {})
+
+
+def _whole_validation(task: Task, curve: list[dict[str, float]], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Validation and test as one, where the task's source has them so: for comparison with published numbers."""
+    if "test" not in after or not isinstance(task, Halved):
+        return {}
+    found = task.whole_validation(curve[-1], after["test"])
+    return {"whole_validation": found} if found and all(map(math.isfinite, found.values())) else {}
 
 
 def record(trial: Mapping[str, Any], outcome: str, curve: list[dict[str, float]]) -> dict[str, Any]:
@@ -181,6 +281,7 @@ def record(trial: Mapping[str, Any], outcome: str, curve: list[dict[str, float]]
         "device": "",  # not known where a worker was stopped or lost; `run` knows
         "precision": "",
         "threads": 0,
+        "peak_memory": None,
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
@@ -193,8 +294,19 @@ def load_task(trial: Mapping[str, Any]) -> Any:
     text = json.dumps(trial["task"], sort_keys=True)
     if text not in _tasks:
         ((name, options),) = trial["task"].items()
-        _tasks[text] = registry.find("task", name).load()(Path(), **options)
+        _tasks[text] = registry.find("task", name).make(Path(), **options)
     return _tasks[text]
+
+
+_manifests: dict[str, str] = {}  # some tasks make their baselines for it, so a reused worker asks once
+
+
+def _manifest(trial: Mapping[str, Any], task: Task) -> str:
+    """What the data of a trial is on this machine: the beginning of its digest."""
+    text = json.dumps(trial["task"], sort_keys=True)
+    if text not in _manifests:
+        _manifests[text] = str(task.prepare().get("manifest", ""))[:12]
+    return _manifests[text]
 
 
 def _save(model: torch.nn.Module, path: Path) -> None:
@@ -206,7 +318,3 @@ def _save(model: torch.nn.Module, path: Path) -> None:
         made.replace(path)
     except (OSError, RuntimeError):  # torch's writer raises RuntimeError where the disk is full
         made.unlink(missing_ok=True)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -30,7 +30,10 @@ MEASURABLE = 500  # sublayers of a model whose parameters a constraint asks for
 
 @dataclass(frozen=True)
 class Decision:
-    """One thing to decide: an address with its alternatives, or with its bounds."""
+    """One thing to decide: an address with its alternatives, or with its bounds.
+
+    `prefix` is the part of the address that says at which place of an `each`, or how deep in a recursion, it is decided.
+    """
 
     address: str
     values: tuple[Any, ...] = ()
@@ -38,6 +41,12 @@ class Decision:
     high: float = 0.0
     log: bool = False
     integer: bool = False
+    prefix: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the decisions at all places of an `each` have in common: the address that it would have outside."""
+        return self.address.removeprefix(self.prefix)
 
     @property
     def reference(self) -> Any:
@@ -75,8 +84,9 @@ def decision_of(form: Choice | Range, prefix: str, deep: bool = False) -> Decisi
     """The decision of a form; one that lies at the limit of its recursion has the alternatives that end."""
     address = prefix + form.address
     if isinstance(form, Choice):
-        return Decision(address, tuple(v for v, r in zip(form.labels, form.recursive, strict=True) if not r) if deep else form.labels)
-    return Decision(address, (), form.low, form.high, form.log, form.integer)
+        left = tuple(v for v, r in zip(form.labels, form.recursive, strict=True) if not r) if deep else form.labels
+        return Decision(address, left, prefix=prefix)
+    return Decision(address, (), form.low, form.high, form.log, form.integer, prefix)
 
 
 class Pursuit:
@@ -214,7 +224,7 @@ class Derivation:
                 left = narrow(decision)
                 if not left:
                     raise Refused(OFF_TARGET)
-                decision = Decision(decision.address, left)
+                decision = dataclasses.replace(decision, values=left)
             self.made[decision.address] = value = self.choose(decision)
             if self.pursuit is not None:
                 self.pursuit.decided.setdefault(prefix, {})[decision.address] = value

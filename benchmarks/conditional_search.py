@@ -48,13 +48,13 @@ def score(architecture: Architecture) -> float:
 
 
 def tpe(space: Space, seed: int, trials: int) -> list[float]:
-    proposer = Proposer(space, Search(seed=seed), workers=1)
+    proposer = Proposer(space, Search(seed=seed, trials=trials), "score")
     scores = []
     for _ in range(trials):
         architecture = proposer.ask()
         assert architecture is not None
         scores.append(score(architecture))
-        proposer.tell({"digest": architecture.digest, "outcome": "done", "measures": {"score": scores[-1]}}, "score")
+        proposer.tell({"digest": architecture.digest, "outcome": "done", "measures": {"score": scores[-1]}, "curve": []})
     return scores
 
 

@@ -19,9 +19,9 @@ import torch
 
 from aotsearch import yamlfile
 from aotsearch.cost import cost
+from aotsearch.device import Grant, autocast
 from aotsearch.model import build
 from aotsearch.space import Space
-from aotsearch.train import Grant
 
 VARIANTS: dict[str, str] = {
     "plain": "attention",
@@ -59,10 +59,11 @@ def main() -> None:
         costs[name] = cost(architecture)
     tokens = torch.randint(0, 256, (a.batch, a.context + 1), device=a.device)
     times: dict[str, list[float]] = {name: [] for name in models}
-    with Grant(a.threads, a.device).use():
+    grant = Grant(a.threads, a.device)
+    with grant.use():
         for round_ in range(a.rounds + 2):
             for name in random.Random(round_).sample(list(models), len(models)):
-                seconds = step(models[name], tokens, a.device)
+                seconds = step(models[name], tokens, grant)
                 if round_ >= 2:  # the first are warm-up
                     times[name].append(seconds)
     settings = {k: v for k, v in vars(a).items() if k != "rounds"}
@@ -78,15 +79,17 @@ def main() -> None:
         print(f"| {name} | {statistics.median(ratios):.3f} | {low:.3f} to {high:.3f} | {flops:.3f} | {size:.3f} |")  # noqa: T201
 
 
-def step(model: torch.nn.Module, tokens: torch.Tensor, device: str) -> float:
+def step(model: torch.nn.Module, tokens: torch.Tensor, grant: Grant) -> float:
     """Seconds of one forward and backward pass."""
-    if device.startswith("cuda"):
+    if grant.device != "cpu":
         torch.cuda.synchronize()
     start = time.perf_counter()
-    logits = model(tokens[:, :-1])
-    torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten()).backward()
+    with autocast(grant.device, grant.precision({})):
+        logits = model(tokens[:, :-1])
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
+    torch.autograd.backward(loss)
     model.zero_grad(set_to_none=True)
-    if device.startswith("cuda"):
+    if grant.device != "cpu":
         torch.cuda.synchronize()
     return time.perf_counter() - start
 

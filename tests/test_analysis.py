@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import random
@@ -112,7 +113,7 @@ def test_contrasts_are_paired_by_seed_and_corrected_for_all_declared_arms(small:
     found = contrast(analysis.analyse(records(reference=REFERENCE, channel=shifted(0.1, 0.12, 0.14, 0.12)), small))
     mean, low, high = inference.interval([0.1, 0.12, 0.14, 0.12], 0.95, 2)  # two arms are declared, though one has not run
     assert (found.difference, found.low, found.high) == pytest.approx((mean, low, high))
-    assert (found.seeds, found.verdict, found.label) == (4, "necessary", "channel: mlp -> none")
+    assert (found.seeds, found.verdict, found.title) == (4, "necessary", "channel: mlp -> none")
     assert found.sd_paired is not None and found.sd_unpaired is not None and found.sd_unpaired > 5 * found.sd_paired
 
 
@@ -141,16 +142,20 @@ def test_verdict_at_the_ends_of_the_margin() -> None:
     assert inference.verdict(0.0, 0.03, 0.02) == "undecided"
 
 
-def test_seeds_needed_is_the_first_number_that_settles() -> None:
-    mean, sd, margin = 0.03, 0.05, 0.02
-    more = inference.seeds_needed(mean, sd, 4, margin, 0.95, 10)
-    assert more is not None
+@pytest.mark.parametrize("mean, sd", [(0.05, 0.05), (0.03, 0.03), (0.1, 0.08), (0.001, 0.02)])
+def test_seeds_needed_are_those_of_a_further_look(mean: float, sd: float) -> None:
+    """To add them is to look again: the forecast lies within a seed or two of where the interval of a second look settles."""
+    first, margin, family = 5, 0.02, 6
 
-    def settles(n: int) -> bool:
-        return float(stats.t.isf(0.0025, n - 1)) * sd / math.sqrt(n) < mean
+    def settles(n: int, reach: float) -> bool:
+        half = reach * sd / math.sqrt(n)
+        return half < mean or mean + half <= margin
 
-    assert settles(4 + more) and not settles(3 + more)
-    assert inference.seeds_needed(0.02, 5.0, 4, margin, 0.95, 10) is None
+    more = inference.seeds_needed(mean, sd, first, margin, 0.95, family)
+    again = next(n for n in range(6, 40) if settles(n, inference.boundary(first, n, 0.05 / family)[-1]))
+    fixed = next(n for n in range(6, 40) if settles(n, float(stats.t.isf(0.025 / family, n - 1))))
+    assert more is not None and abs(first + more - again) <= 1 and fixed <= first + more
+    assert inference.seeds_needed(0.02, 5.0, first, margin, 0.95, family) is None
 
 
 def test_an_arm_is_compared_with_another_arm_within_a_seed(tmp_path: Path) -> None:
@@ -267,8 +272,10 @@ def test_lines_are_aligned_and_name_the_verdict(small: Study) -> None:
     assert any("channel: mlp -> none" in line and line.endswith("necessary") for line in lines)
     assert any("more seeds" in line for line in lines)
     assert len({line.index("bits/byte") for line in lines}) == 1
-    text = summary.summary(found, {"baselines": {"unigram": 4.6871, "bigram": 2.5}})
-    assert "unigram 4.687, bigram 2.500" in text and "not clearly better" in text
+    facts = {"baselines": {"unigram": 4.6871, "bigram": 2.5, "broken": None}}
+    text = summary.summary(dataclasses.replace(found, warnings=summary.warnings(found, facts)), facts)
+    assert "unigram 4.687, bigram 2.500" in text and "broken" not in text
+    assert text.startswith("warning: the reference is 0.516 bits/byte above the bigram baseline of 2.500: not clearly better")
     assert text.isascii() and max(map(len, text.splitlines())) <= 100
 
 
@@ -284,19 +291,24 @@ def test_a_baseline_that_no_model_beats_is_no_warning(small: Study) -> None:
 
 def test_search_is_ranked_and_only_its_confirmation_is_judged(tmp_path: Path) -> None:
     s = study(tmp_path, "search")
-    tried: list[Mapping[str, Any]] = [
-        record(f"search-{i}", 0, loss, phase="search", digest=f"d{i}") for i, loss in enumerate([3.0, 2.5, None, 2.8])
-    ]
-    tried.append(record("search-9", 0, 2.0, phase="search", outcome="stopped", steps=10, digest="d9"))
-    table = tables.search_table(tried, s)
-    assert table["arm"].tolist() == ["search-1", "search-3", "search-0", "search-9", "search-2"]
+    ends = [("done", 3.0), ("done", 2.5), ("diverged", None), ("stopped", 2.0)]
+    tried: list[Mapping[str, Any]] = []
+    for i, ((outcome, loss), architecture) in enumerate(zip(ends, s.space.enumerate(), strict=True)):
+        known = {"digest": architecture.digest, "decisions": architecture.decisions}
+        tried.append(record(f"candidate-{i}", 10_000, loss, phase="search", outcome=outcome, **known))
+    other = [record("candidate-8", 10_001, 1.0, phase="search", digest="another seed", decisions={})]
+    other += [record("candidate-9", 10_000, 1.0, phase="search", digest="another space", decisions={"depth": 9})]
+    table = tables.search_table([*tried, *other], s)
+    assert table["arm"].tolist() == ["candidate-1", "candidate-0", "candidate-3", "candidate-2"]
+    assert any("2 trials of the search are left out" in note for note in analysis.analyse([*tried, *other], s).notes)
+    assert not any("left out" in note for note in analysis.analyse(tried, s).notes)
     assert any("not confirmed" in note for note in analysis.analyse(tried, s).notes)
     confirmed = [record("reference", i, 3.0 + i / 8, phase="confirm") for i in range(4)]
-    confirmed += [record("candidate-d1", i, 2.5 + i / 8, phase="confirm", digest="d1") for i in range(4)]
+    confirmed += [record("candidate-1", i, 2.5 + i / 8, phase="confirm", digest=tried[1]["digest"]) for i in range(4)]
     found = analysis.analyse([*tried, *confirmed], s)
-    assert [(c.arm, c.verdict) for c in found.contrasts] == [("candidate-d1", "harmful")]
+    assert [(c.arm, c.verdict) for c in found.contrasts] == [("candidate-1", "harmful")]
     assert found.family == s.settings.search.confirm  # the family is as declared, not as many as came through
-    assert "search-1" in summary.summary(found, None, table)
+    assert "candidate-1" in summary.summary(found, None, table)
 
 
 losses = st.lists(st.integers(-4096, 4096).map(lambda k: k / 1024), min_size=4, max_size=4)  # exact in binary
@@ -323,3 +335,138 @@ def test_swapping_arm_and_reference_mirrors_the_verdict(small: Study, a: list[fl
     mirror = {"necessary": "harmful", "harmful": "necessary"}
     assert back.verdict == mirror.get(there.verdict, there.verdict)
     assert (back.low, back.high) == (-there.high, -there.low)  # type: ignore[operator]
+
+
+# ---- what is told is what was done
+
+
+def adaptive(folder: Path) -> Study:
+    path = folder / "study.yaml"
+    path.write_text(TEXT.replace("DESIGN", "one-at-a-time").replace("seeds: 4", "seeds: {min: 3, max: 6}"))
+    return load(path)
+
+
+def with_test(made: list[dict[str, Any]], gap: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The same trials with a test loss: the validation loss and something of its own for each seed of an arm."""
+    return [r | {"test": {"bits_per_byte": r["measures"]["bits_per_byte"] + gap.get(r["arm"], 0.0) * r["seed"]}} for r in made]
+
+
+def test_an_adaptive_study_is_told_by_the_intervals_that_it_used(tmp_path: Path) -> None:
+    asked = adaptive(tmp_path)
+    d = [0.1, 0.12, 0.14, 0.12]
+    found = analysis.analyse(with_test(records(reference=REFERENCE, channel=shifted(*d)), {"channel=none": 0.01}), asked)
+    mean, low, high = inference.sequential_interval(d, 0.95, 2, 3, 6)
+    one = contrast(found)
+    assert (one.difference, one.low, one.high) == pytest.approx((mean, low, high))
+    assert "repeated confidence intervals" in found.method and "3 to at most 6" in found.method and "Student" not in found.method
+    assert found.interval == "repeated looks from 3 to 6 seeds" and "repeated looks from 3 to 6 seeds" in summary.summary(found)
+    # the number of seeds was chosen by the validation split of the same trials, so the test split bears the same looks
+    d = [x + 0.01 * s for s, x in enumerate(d)]
+    assert one.test == pytest.approx(inference.sequential_interval(d, 0.95, 2, 3, 6))
+    mean, low, high = inference.sequential_interval([y for y in REFERENCE if y is not None], 0.95, 1, 3, 6)
+    assert (found.value, found.low, found.high) == pytest.approx((mean, low, high))
+    sd = one.sd_paired
+    assert sd is not None and found.smallest_effect == pytest.approx(inference.sequential_quantile(4, 0.95, 2, 3, 6) * sd / 2)
+
+
+def test_a_fixed_study_keeps_students_interval_in_number_and_word(small: Study) -> None:
+    d = [0.1, 0.12, 0.14, 0.12]
+    found = analysis.analyse(with_test(records(reference=REFERENCE, channel=shifted(*d)), {}), small)
+    assert contrast(found).test == pytest.approx(inference.interval(d, 0.95, 2))
+    assert "Student t" in found.method and "repeated" not in found.method and found.interval == "Student t"
+
+
+def test_an_adaptive_study_names_its_own_limit_of_seeds(tmp_path: Path) -> None:
+    asked = adaptive(tmp_path)
+    wild = [0.5, -0.6, 0.4, -0.5]
+    assert (
+        contrast(analysis.analyse(records(reference=REFERENCE, channel=shifted(*wild)), asked)).remark == "not within the at most 6 seeds"
+    )
+    long: list[float | None] = [3.0] * 6
+    spent = records(reference=long, channel=[3.0 + d for d in (*wild, 0.4, -0.3)])
+    assert contrast(analysis.analyse(spent, asked)).remark == "open after the at most 6 seeds"
+    found = analysis.analyse(records(reference=REFERENCE[:2], channel=shifted(*wild)[:2]), asked)
+    assert contrast(found).low is None and any("the first look, and with it any interval, is at 3" in note for note in found.notes)
+
+
+def test_a_p_value_that_could_not_have_become_small_is_not_shown_and_the_reason_is_said_once(tmp_path: Path) -> None:
+    # two contrasts: Holm's first step asks for p <= 0.05 / 2, and 2^(1 - 6) = 0.031 is above it, 2^(1 - 7) = 0.016 below
+    asked = study(tmp_path)
+    for n, shown in ((6, False), (7, True)):
+        base: list[float | None] = [3.0 + s / 8 for s in range(n)]
+        arm = [y + 0.5 + s / 64 for s, y in enumerate(base) if y is not None]
+        found = analysis.analyse(records(reference=base, channel=[*arm], norm=[*arm]), asked)
+        assert [c.p is not None for c in found.contrasts] == [shown, shown]
+        assert sum("no p-value is shown" in note for note in found.notes) == (not shown)
+    assert contrast(found).p == pytest.approx(2 * 2 ** (1 - 7))
+
+
+def test_a_contrast_with_fewer_seeds_hides_its_own_p_value_alone(tmp_path: Path) -> None:
+    asked = study(tmp_path)
+    base: list[float | None] = [3.0] * 8
+    found = analysis.analyse(records(reference=base, channel=[3.5 + s / 64 for s in range(8)], norm=[3.5, 3.6, 3.5, 3.4]), asked)
+    assert contrast(found).p == pytest.approx(2 * 2**-7) and contrast(found, "norm=rmsnorm").p is None
+
+
+def made_with(made: list[dict[str, Any]], arm: str, seeds: set[int], **environment: Any) -> list[dict[str, Any]]:
+    plain = {"torch": "2.13.0", "instruction_set": "AVX2", "threads": 1}
+    return [r | {"environment": plain | (environment if r["arm"] == arm and r["seed"] in seeds else {})} for r in made]
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "said"),
+    [
+        ("torch", "2.11.0", "torch 2.11.0 and 2.13.0"),
+        ("instruction_set", "AVX512 amx", "instruction set AVX2 and AVX512 amx"),
+        ("threads", 2, "threads 1 and 2"),
+    ],
+)
+def test_pairs_of_trials_that_were_not_made_alike_are_used_counted_and_named(small: Study, name: str, other: Any, said: str) -> None:
+    made = records(reference=REFERENCE, channel=shifted(0.1, 0.12, 0.14, 0.12), norm=shifted(0.1, 0.12, 0.14, 0.12))
+    found = analysis.analyse(made_with(made, "channel=none", {1, 3}, **{name: other}), small)
+    assert contrast(found).seeds == 4 and contrast(found).verdict == "necessary"
+    assert contrast(found).mixed == {name: {seed: tuple(said.removeprefix(name.replace("_", " ") + " ").split(" and ")) for seed in (1, 3)}}
+    assert "2 of 4 pairs mix" in contrast(found).remark and not contrast(found, "norm=rmsnorm").mixed
+    (note,) = [n for n in found.notes if "pairs mix" in n]
+    assert note.startswith(f"2 of 8 pairs mix {said} (channel=none seed 1; channel=none seed 3)")
+    document = found.to_dict()
+    assert note in document["notes"] and [c["mixed"] for c in document["contrasts"] if c["arm"] == "channel=none"] == [{name: [1, 3]}]
+    together = summary.summary(found)
+    assert "2 of 8 pairs mix" in together and "2 of 4 pairs mix" in together
+    # where both trials of a pair are of the other kind, the pair is alike
+    both = made_with(made_with(made, "", set()), "channel=none", {1, 3}, **{name: other})
+    both = [
+        r | {"environment": r["environment"] | ({name: other} if r["arm"] == "reference" and r["seed"] in (1, 3) else {})} for r in both
+    ]
+    assert not contrast(analysis.analyse(both, small)).mixed
+
+
+def test_a_trial_that_does_not_say_how_it_was_made_is_unlike_one_that_does(small: Study) -> None:
+    made = records(reference=REFERENCE, channel=shifted(0.1, 0.12, 0.14, 0.12))
+    assert not contrast(analysis.analyse(made, small)).mixed
+    made[0] |= {"environment": {"torch": "2.13.0"}}
+    assert contrast(analysis.analyse(made, small)).mixed == {"torch": {0: ("2.13.0", "unknown")}}
+
+
+def test_what_could_not_be_measured_and_what_is_no_number_is_told(small: Study) -> None:
+    made = records(reference=REFERENCE, channel=shifted(0.1, 0.12, 0.14, 0.12))
+    made[5] |= {"unmeasured": {"test": "RuntimeError: no room", "knock_out": "ValueError: x"}}
+    made[6] |= {"not_finite": {"test.loss": "inf", "curve.3.perplexity": "nan"}}
+    found = analysis.analyse(made, small)
+    assert contrast(found).seeds == 4
+    notes = "\n".join(found.notes)
+    assert (
+        "the test split could not be measured in 1 trial, trained as planned" in notes
+        and "channel=none seed 1: RuntimeError: no room" in notes
+    )
+    assert "the knock-out could not be measured in 1 trial" in notes and "--retry-failed" in notes
+    assert "1 trial gave values that are not finite" in notes and "channel=none seed 2: test.loss is inf and 1 more" in notes
+
+
+def test_two_arms_that_share_another_change_are_a_line_of_their_own(tmp_path: Path) -> None:
+    more = "one-at-a-time, arms: {both: {channel: none, norm: rmsnorm}}, compare: [[both, norm=rmsnorm]]"
+    found = analysis.analyse([], study(tmp_path, more))
+    shared = contrast(found, "both against norm=rmsnorm")
+    assert shared.change == contrast(found).change == "channel: mlp -> none"
+    assert shared.title == "both against norm=rmsnorm" and contrast(found).title == "channel: mlp -> none"
+    assert len(summary.components(found)) == len(found.contrasts) == 4

@@ -99,7 +99,10 @@ def test_missing_files_and_wrong_overrides_are_one_line(study_file: Path, tmp_pa
 def test_check_show_and_plan_print_the_fields_of_the_contract(study_file: Path) -> None:
     found = document("check", str(study_file))
     assert found["ok"] and found["errors"] == [] and found["architectures"] == 8
-    assert found["decisions"] == ["positions", "identity", "channel"]
+    assert found["decisions"] == ["positions", "identity", "channel"] and found["not_varied"] == found["notes"] == []
+    left = [{"decision": "channel", "reason": "not in factors"}]
+    for command in ("check", "plan"):
+        assert document(command, str(study_file), "--set", "study.factors=[positions, identity]")["not_varied"] == left
     shown = document("show", str(study_file), "--arm", "channel=none")
     assert shown["arm"] == "channel=none" and shown["decisions"]["channel"] == "none" and len(shown["digest"]) == 12
     assert shown["parameters"] > shown["parameters_without_embeddings"] > 0 and shown["flops_per_token"] > 0
@@ -110,6 +113,16 @@ def test_check_show_and_plan_print_the_fields_of_the_contract(study_file: Path) 
     wrong = document("check", str(study_file))
     assert not wrong["ok"] and wrong["errors"][0]["line"] == 8 and wrong["errors"][0]["column"] > 1
     assert {"file", "line", "column", "message"} <= wrong["errors"][0].keys()
+
+
+def test_a_design_that_compares_nothing_is_told_by_check_plan_and_run(study_file: Path, tmp_path: Path) -> None:
+    alone = ["--set", "grammar={model: {width: 16, depth: {int: [1, 2]}, block: [mlp]}}", "--set", "study.seeds=1"]
+    for command in (["check"], ["plan"], ["run", "--local", "--out", str(tmp_path / "run")]):
+        done = aotsearch(*command, str(study_file), *alone)
+        assert done.returncode == 0, done.stderr
+        told = (done.stdout + done.stderr).splitlines()
+        assert "not varied: model.depth (a range; a search varies it)" in told, done
+        assert any(line.startswith("nothing is compared: the reference is the only arm") for line in told)
 
 
 def test_run_status_and_report_agree(study_file: Path, tmp_path: Path) -> None:

@@ -24,21 +24,128 @@ def test_the_standard_library_is_read_split_by_file_and_found_again() -> None:
     assert Language(Path(), data="python-stdlib", context=32).prepare()["manifest"] == facts["manifest"]
 
 
+def test_a_split_by_document_is_the_one_that_committed_studies_were_trained_on() -> None:
+    documents = [(f"{i}.txt", bytes([65 + i % 26]) * (500 + 7 * i % 400)) for i in range(700)]
+    assert corpus.rule_of("text", documents) == corpus.rule_of("python-stdlib", list(corpus._stdlib())) == "documents"
+    made = {name: corpus.joined(documents, spans) for name, spans in corpus.split(documents, "documents").items()}
+    assert {name: hashlib.sha256(text).hexdigest()[:16] for name, text in made.items()} == {
+        "train": "f082ff051aecaa91",
+        "validation": "b06c458f7e4e323c",
+        "test": "249ab1f4b0edea13",
+    }
+
+
+def documents_of(*texts: bytes) -> list[tuple[str, bytes]]:
+    return [(f"{i:04d}.txt", text) for i, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize("rule", corpus.RULES)
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=60).filter(any))
+def test_every_byte_is_in_one_split_whatever_the_rule_and_the_sizes(rule: str, sizes: list[int]) -> None:
+    spans = corpus.split(documents_of(*map(bytes, sizes)), rule)
+    places = [(i, k) for found in spans.values() for i, start, stop in found for k in range(start, stop)]
+    assert sorted(places) == [(i, k) for i, size in enumerate(sizes) for k in range(size)]
+
+
 @given(st.lists(st.binary(min_size=1, max_size=50), min_size=20, max_size=60))
-def test_a_split_by_document_keeps_documents_whole_and_loses_none(texts: list[bytes]) -> None:
-    documents = [(f"{i}.txt", bytes(t)) for i, t in enumerate(texts)]
-    splits = corpus.split(documents)
-    assert sum(map(len, splits.values())) == sum(map(len, texts))
-    assert splits["validation"] and splits["test"]
-    assert splits == corpus.split(documents[:])
-    shuffled = corpus.split(documents[::-1])
-    assert {k: len(v) for k, v in shuffled.items()} == {k: len(v) for k, v in splits.items()}
+def test_a_split_by_document_keeps_documents_whole_and_depends_on_their_names_alone(texts: list[bytes]) -> None:
+    documents = documents_of(*texts)
+    spans = corpus.split(documents, "documents")
+    assert all((start, stop) == (0, len(texts[i])) for found in spans.values() for i, start, stop in found)
+    assert spans["validation"] and spans["test"]
+    backwards = corpus.split(documents[::-1], "documents")
+    assert {k: sorted(documents[i] for i, _, _ in v) for k, v in spans.items()} == {
+        k: sorted(documents[::-1][i] for i, _, _ in v) for k, v in backwards.items()
+    }
 
 
-def test_few_documents_are_cut_by_position() -> None:
+def test_few_files_are_each_in_every_split_however_small(tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    for name, size in {"de/a": 900, "de/b": 3000, "de/c": 700, "en/a": 60_000, "en/b": 250_000}.items():
+        path = tmp_path / "text" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(name[0].encode() * size)
+    task = Language(tmp_path, data={"text": "text/*/*"}, context=16)
+    facts = task.prepare()
+    assert facts["split_documents"] == {"train": 5, "validation": 5, "test": 5} and "spread over the files" in facts["split"]
+    for split in ("validation", "test"):
+        text = task._corpus.tokens(split).tobytes()
+        assert abs(len(text) / 314_600 - 0.05) < 0.001
+        assert abs(text.count(b"d") / len(text) - 4600 / 314_600) < 0.001
+
+
+def test_blocks_are_spread_over_a_file_and_a_short_file_is_one_stretch() -> None:
+    long = bytes(i // 1000 for i in range(200_000))
+    spans = corpus.split(documents_of(long), "blocks")
+    assert spans["validation"] == [(0, 18_000 + 20_000 * k, 19_000 + 20_000 * k) for k in range(10)]
+    assert spans["test"] == [(0, 19_000 + 20_000 * k, 20_000 + 20_000 * k) for k in range(10)]
+    assert corpus.split(documents_of(long * 50), "blocks")["test"][0] == (0, 950_000, 1_000_000)  # never more than ten
     text = bytes(range(200))
-    splits = corpus.split([("a", text)])
-    assert (splits["train"], splits["validation"], splits["test"]) == (text[:180], text[180:190], text[190:])
+    spans = corpus.split(documents_of(text), "blocks")
+    assert [corpus.joined(documents_of(text), spans[name]) for name in spans] == [text[:180], text[180:190], text[190:]]
+
+
+SHAPES = {
+    "one file": [100_000],
+    "nineteen files": [3000] * 19,
+    "twenty, one of which holds nearly everything": [300_000] + [200] * 19,
+    "twenty-five, mostly empty": [0] * 22 + [9000, 9000, 9000],
+    "thousands of crumbs beside one big file": [100] * 5000 + [500_000],
+    "files that double": [2**k for k in range(20)],
+    "a hundred files": [4000] * 100,
+    "two big files among many": [50_000, 50_000] + [1000] * 300,
+}
+
+
+@pytest.mark.parametrize("sizes", SHAPES.values(), ids=SHAPES)
+def test_validation_and_test_get_their_share_whatever_the_sizes(sizes: list[int]) -> None:
+    documents = documents_of(*map(bytes, sizes))
+    assert corpus.rule_of("text", documents) == "blocks"
+    spans = corpus.split(documents, "blocks")
+    for name, share in (("train", 0.9), ("validation", 0.05), ("test", 0.05)):
+        assert len(corpus.joined(documents, spans[name])) / sum(sizes) == pytest.approx(share, rel=0.05)
+    assert np.median([stop - start for _, start, stop in spans["validation"]]) >= min(100, sum(sizes) // 400)  # no crumbs
+
+
+def test_many_documents_are_split_whole_where_none_dominates() -> None:
+    documents = documents_of(*(bytes(1000) for _ in range(600)))
+    assert corpus.rule_of("text", documents) == "documents" and corpus.rule_of("tinyshakespeare", documents[:1]) == "position"
+    spans = corpus.split(documents, "documents")
+    assert (len(spans["validation"]), len(spans["test"])) == (6, 12)
+    assert corpus.rule_of("text", [*documents, ("big", bytes(70_000))]) == "blocks"
+
+
+def test_another_rule_of_the_split_is_another_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i in range(600):
+        (tmp_path / f"{i}.txt").write_bytes(bytes(100))
+    before = Language(tmp_path, data={"text": "*.txt"}).prepare()
+    lines = [f"{p.name}\0{100}\0{hashlib.sha256(bytes(100)).hexdigest()}" for p in sorted(tmp_path.glob("*.txt"))]
+    assert before["manifest"] == hashlib.sha256("\n".join(lines).encode()).hexdigest()  # as ledgers of earlier versions have it
+    monkeypatch.setattr(corpus, "SEVERAL", 50)
+    after = Language(tmp_path, data={"text": "*.txt"}).prepare()
+    assert after["manifest"] != before["manifest"] and after["bytes"] != before["bytes"]
+
+
+def test_a_pattern_of_files_may_stand_in_a_folder_whose_name_looks_like_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "exp [v2]*"
+    folder.mkdir()
+    (folder / "a[1].txt").write_bytes(bytes(3000))
+    (folder / "b.txt").write_bytes(bytes(3000))
+    task = Language(folder, data={"text": "*.txt"}, context=16)
+    assert task.prepare()["documents"] == 2 and Language(Path("/"), **task.to_plain()["language"]).prepare() == task.prepare()
+    assert Language(folder, data={"text": "a[1].txt"}, context=16).prepare()["documents"] == 1
+    monkeypatch.setenv("DATA", str(tmp_path))
+    assert Language(Path("/"), data={"text": "$DATA/exp*/b.txt"}, context=16).prepare()["documents"] == 1
+
+
+def test_a_file_that_a_pattern_meets_twice_is_one_document(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for i in range(30):
+        (tmp_path / "a" / "b" / f"{i:02d}.txt").write_bytes(f"{i:04d}".encode() * 250)
+    (tmp_path / "a" / "latest.txt").symlink_to(tmp_path / "a" / "b" / "29.txt")
+    source = corpus.check({"text": "**/**/*.txt"}, tmp_path)
+    found = corpus.prepare(source)
+    assert found.documents == 30 and sum(found.bytes.values()) == 30_000  # a copy would bring bytes of one split into another
 
 
 def test_baselines_are_the_entropies_of_counted_bytes() -> None:
@@ -61,7 +168,7 @@ def test_validation_windows_cover_the_split_side_by_side(tmp_path: Path) -> None
     text = bytes(range(250)) * 8
     (tmp_path / "a.txt").write_bytes(text)
     x, y = Language(tmp_path, data={"text": "a.txt"}, context=16).validation()
-    split = corpus.split([("a.txt", text)])["validation"]
+    split = text[1800:1900]
     assert x.reshape(-1).tolist() == list(split[: x.size]) and y.reshape(-1).tolist() == list(split[1 : x.size + 1])
     assert len(split) - x.size <= 16
 
@@ -123,7 +230,9 @@ def test_a_hub_dataset_is_split_by_its_rows(tmp_path: Path, monkeypatch: pytest.
 def test_a_context_that_no_split_can_hold_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(bytes(range(200)) * 10)
     task = Language(tmp_path, data={"text": "a.txt"}, context=100)
-    with pytest.raises(InputError, match=r"^data text: validation is 100 long, and context 100 needs 101$"):
+    with pytest.raises(
+        InputError, match=r"^data text: validation is 100 long, and context 100 needs 101; give more text, or .* at most 99$"
+    ):
         task.prepare()
     assert Language(tmp_path, data={"text": "a.txt"}, context=99).prepare()["bytes"]["validation"] == 100
 
@@ -156,6 +265,77 @@ def test_token_files_are_read_in_place_and_the_second_half_of_val_is_the_test_sp
     assert x.reshape(-1).tolist() == ids[:192] and y.reshape(-1).tolist() == ids[1:193] and z.reshape(-1).tolist() == ids[200:392]
     assert x.dtype == y.dtype == np.int64 and task.batch(0, 0, 3)[0].max() < 300
     assert Language(Path("/"), **task.to_plain()["language"]).prepare() == facts
+
+
+def test_every_split_is_held_against_the_context_before_training(prepared: Path) -> None:
+    for split, file in tokens.FILES.items():
+        for other in tokens.FILES.values():
+            write(prepared / other, [i % 300 for i in range(16 if other == file else 400)])
+        with pytest.raises(InputError, match=rf"^data tokens: {split} is 16 long, and context 16 needs 17; .* at most 15$"):
+            Language(prepared, data={"tokens": "."}, context=16, vocabulary=300).prepare()
+
+
+WIDE = np.random.default_rng(1).integers(0, 100_277, 4000)
+
+
+@pytest.mark.parametrize(
+    ("ids", "dtype", "vocabulary"),
+    [
+        (WIDE % 200, "uint32", 256),
+        (WIDE % 300, "uint32", 65536),
+        (WIDE % 2, "uint32", 65536),
+        (WIDE % 3, "int64", 65536),
+        (WIDE, "uint32", 65536),
+        (WIDE, "uint32", 100_277),
+        (WIDE % 50_000, "int64", 65536),
+        (WIDE, "int64", 100_277),
+        (WIDE % 65 + 32, "uint8", 65536),
+    ],
+)
+def test_ids_of_another_width_are_refused_and_read_with_their_dtype(tmp_path: Path, ids: Any, dtype: str, vocabulary: int) -> None:
+    for name, part in (("train.bin", ids[:3000]), ("val.bin", ids[3000:])):
+        part.astype(dtype).tofile(tmp_path / name)
+    with pytest.raises(InputError, match=rf"looks like {dtype} numbers read as 16-bit ids; tokens: .*dtype: {dtype}"):
+        Language(tmp_path, data={"tokens": "."}, context=16, vocabulary=min(vocabulary, 65536)).prepare()
+    source = {"tokens": {"folder": ".", "dtype": dtype}}
+    if ids.max() >= vocabulary:
+        with pytest.raises(InputError, match=rf"has the id {ids[:3000].max()}, but ids end at vocabulary"):
+            Language(tmp_path, data=source, context=16, vocabulary=vocabulary).prepare()
+        return
+    task = Language(tmp_path, data=source, context=16, vocabulary=vocabulary if dtype != "uint8" else 128)
+    assert task.prepare()["tokens"]["train"] == 3000
+    assert task.validation()[0].reshape(-1).tolist() == ids[3000:3496].tolist() and task.batch(0, 0, 2)[0].dtype == np.int64
+    assert Language(Path("/"), **task.to_plain()["language"]).prepare() == task.prepare()
+
+
+def test_sixteen_bits_read_as_more_are_refused_and_numbers_are_taken_for_what_the_study_says(prepared: Path) -> None:
+    write(prepared / "val.bin", [i % 300 for i in range(400)])
+    for dtype, words in (("uint32", "but ids end at vocabulary - 1 = 299; .*dtype"), ("int64", "has the id .*dtype")):
+        with pytest.raises(InputError, match=words):
+            Language(prepared, data={"tokens": {"folder": ".", "dtype": dtype}}, context=16, vocabulary=300).prepare()
+    write(prepared / "val.bin", [7 if i % 2 else i for i in range(300)])  # numbers and a separator: 16 bits indeed
+    with pytest.raises(InputError, match="dtype: uint16 as they are"):
+        Language(prepared, data={"tokens": "."}, context=16, vocabulary=300).prepare()
+    said = Language(prepared, data={"tokens": {"folder": ".", "dtype": "uint16"}}, context=16, vocabulary=300)
+    assert said.prepare()["tokens"] == {"train": 2000, "validation": 150, "test": 150}
+
+
+def test_a_header_is_not_read_as_tokens(prepared: Path) -> None:
+    header = np.zeros(256, "<i4")
+    header[0] = 20240520
+    (prepared / "train.bin").write_bytes(header.tobytes() + bytes(4000))
+    with pytest.raises(InputError, match=r"train.bin: token files are numbers without a header; this one has that of llm.c"):
+        Language(prepared, data={"tokens": "."}, context=16, vocabulary=300).prepare()
+
+
+def test_the_whole_of_val_bin_is_its_two_halves_by_the_number_of_their_targets(prepared: Path) -> None:
+    task = Language(prepared, data={"tokens": "."}, context=50, vocabulary=300)
+    (x, _), (z, _) = task.validation(), task.test()
+    assert (x.size, z.size) == (150, 200)  # windows of 50 with a target each, of 200 and 201 ids
+    assert task.whole_validation({"loss": 1.0, "step": 3}, {"loss": 2.0}) == {"loss": pytest.approx((150 * 1.0 + 200 * 2.0) / 350)}
+    assert "first half of val.bin is validation" in task.prepare()["split"]
+    write(prepared / "test.bin", range(100))
+    assert Language(prepared, data={"tokens": "."}, context=50, vocabulary=300).whole_validation({"loss": 1.0}, {"loss": 2.0}) == {}
 
 
 def test_a_test_file_is_the_test_split(prepared: Path) -> None:
@@ -203,8 +383,12 @@ def test_token_files_that_are_missing_or_no_token_files_are_one_line(prepared: P
 def test_the_vocabulary_of_bytes_is_256_and_of_token_files_at_most_65536() -> None:
     with pytest.raises(ValueError, match="vocabulary is 256 for text, which is read as bytes, not 257"):
         Language(Path(), vocabulary=257)
-    with pytest.raises(ValueError, match="vocabulary is at most 65536"):
+    with pytest.raises(ValueError, match=r"vocabulary is at most 65536, .*dtype: uint32"):
         Language(Path(), data={"tokens": "a"}, vocabulary=65537)
+    assert Language(Path(), data={"tokens": {"folder": "a", "dtype": "uint32"}}, vocabulary=100_277).sizes["vocabulary"] == 100_277
+    for wrong in ({"folder": "a"}, {"folder": "a", "dtype": "float32"}, {"folder": 3, "dtype": "uint32"}, {"dtype": ["uint32"]}):
+        with pytest.raises(ValueError, match="tokens takes a path"):
+            Language(Path(), data={"tokens": wrong})
 
 
 def test_a_task_on_bytes_is_written_as_it_always_was() -> None:

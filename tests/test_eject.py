@@ -116,6 +116,8 @@ MODELS: list[tuple[dict[str, Any], dict[str, int]]] = [
     ({"initialisation": "torch", "block": ["attention", {"mlp": {"activation": "silu", "expand": 2.6666}}]}, LANGUAGE),
     ({"depth": 3, "block": [{"attention": {"heads": 2}}, {"attention": {"heads": 8}}, {"mlp": {"activation": "relu"}}]}, LANGUAGE),
     ({"blocks": {"repeat": 3, "of": ["attention", "mlp"], "tied": True}}, LANGUAGE),
+    ({"blocks": {"repeat": 3, "of": [{"attention": {"values": "first"}}, "mlp"], "tied": True}}, LANGUAGE),
+    ({"block": [{"parallel": [{"attention": {"place": "post"}}, {"mlp": {"place": "pre"}}]}]}, LANGUAGE),
     ({"blocks": ["mlp", {"repeat": 3, "of": ["attention", "mlp"]}, {"repeat": 2, "of": ["linear"], "tied": True}, "attention"]}, LANGUAGE),
     ({"depth": 6, "block": [{"attention": {"values": "first"}}, {"parallel": ["mlp", "linear"]}]}, LANGUAGE),
     ({"block": ["attention", "mlp"]}, IMAGES),

@@ -70,3 +70,37 @@ def test_checking_a_study_of_equal_arms_loads_no_torch(tmp_path: Path) -> None:
     program = "import sys; from aotsearch.study import load; load(sys.argv[1]); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program, str(path)], check=True)
     assert [a.name for a in load(path).arms()].count("channel=none@parameters") == 1
+
+
+BLOCKS = """
+model: {width: 32, blocks: {each: 3, of: layer}}
+layer: [{attention: {heads: 4}}, channel]
+channel: {any: [{mlp: {expand: 2}}, none]}
+"""
+
+
+def test_a_model_of_blocks_that_loses_one_layers_mlp_becomes_wider_and_loses_it_still() -> None:
+    space = Space.parse(yamlfile.parse(BLOCKS, "f"), {"vocabulary": 256, "context": 32})
+    made = equalise.equalised(space, design.make(space, "one-at-a-time"), ["parameters", "flops"], "either", 0.1)
+    assert [a.name for a in made.arms[1:4]] == [f"model.blocks.{i}.channel=none@parameters" for i in range(3)]
+    for i, arm in [(i, a) for i, a in enumerate(made.arms[1:]) if a.resized]:
+        assert [s.operation.word for s in arm.architecture.sublayers].count("mlp") == 2
+        assert arm.architecture.decisions[f"model.blocks.{i % 3}.channel"] == "none"
+        assert [what for what, *_ in arm.resized] == ["width"]
+    assert sum(bool(a.resized) for a in made.arms) >= 3
+
+
+def test_what_blocks_can_not_change_is_not_said_to_have_been_tried() -> None:
+    space = Space.parse(yamlfile.parse(BLOCKS, "f"), {"vocabulary": 256, "context": 32})
+    arm = design.arm(space, {"channel": "none"})
+    with pytest.raises(InputError, match=r"by changing its depth; a model of blocks has no depth: let resize be width"):
+        equalise.resized(space, arm, "parameters", "depth", 0.01)
+    with pytest.raises(InputError, match=r"by changing its width; raise tolerance$"):
+        equalise.resized(space, arm, "parameters", "either", 0.001)
+
+
+def test_an_arm_that_is_re_sized_keeps_its_decisions_where_the_size_was_one() -> None:
+    text = BLOCKS.replace("width: 32", "width: {any: [32, 64]}")
+    space = Space.parse(yamlfile.parse(text, "f"), {"vocabulary": 256, "context": 32})
+    arm = equalise.resized(space, design.arm(space, {"channel": "none", "model.width": 64}), "parameters", "width", 0.1)
+    assert len(arm.architecture.sublayers) == 3 and arm.architecture.width != 64

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import json
+import math
+import os
 import threading
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aotsearch import ledger as ledgers
 from aotsearch.errors import InputError, RunError
 from aotsearch.ledger import FILE, Ledger
 
@@ -73,3 +79,69 @@ def test_two_writers_are_refused(tmp_path: Path) -> None:
 def test_a_folder_without_a_run_says_how_to_start_one(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="aotsearch run FILE"):
         Ledger.open(tmp_path)
+
+
+def test_a_number_that_is_not_finite_is_null_and_what_it_was_is_kept(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    curve = [{"step": 1, "train_loss": math.inf}, {"step": 2, "train_loss": 2.0}]
+    written = ledger.append("finished", key="a", curve=curve, test={"loss": math.nan}, tried={0.5: -math.inf}, ok=1.5)
+    (event,) = ledger.events()
+    assert event == written and event["ok"] == 1.5
+    assert event["curve"] == [{"step": 1, "train_loss": None}, {"step": 2, "train_loss": 2.0}] and event["test"] == {"loss": None}
+    assert event["not_finite"] == {"curve.0.train_loss": "inf", "test.loss": "nan", "tried.0.5": "-inf"}
+    assert "NaN" not in ledger.path.read_text() and "Infinity" not in ledger.path.read_text()
+    ledger.append("finished", key="b", test={"loss": 1.0})
+    assert "not_finite" not in ledger.records()["b"] and not ledger.corrupt
+
+
+def test_numbers_of_numpy_and_things_of_no_json_are_written(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    odd = {
+        "one": np.float32(0.5),
+        "many": np.array([[1.0, np.nan]]),
+        "whole": np.int64(3),
+        "yes": np.bool_(True),
+        "pair": (1, 2),
+        "path": tmp_path,
+    }
+    assert ledger.append("finished", key="a", odd=odd)["odd"] == {
+        "one": 0.5, "many": [[1.0, None]], "whole": 3, "yes": True, "pair": [1, 2], "path": str(tmp_path),
+    }  # fmt: skip
+    assert json.loads(ledger.path.read_text())["not_finite"] == {"odd.many.0.1": "nan"}
+
+
+def test_a_look_at_the_lock_refuses_no_writer(tmp_path: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    ledger = Ledger(tmp_path)
+    assert not ledger.locked and not list(tmp_path.iterdir()), "a look makes no file"
+    with ledger.lock():
+        assert ledger.locked
+    look = os.open(tmp_path / ledgers.LOCK, os.O_RDONLY)  # the worst moment of a look, held for long
+    fcntl.flock(look, fcntl.LOCK_SH)
+    assert not ledger.locked, "a look is no writer to another look"
+
+    def leave() -> None:
+        time.sleep(0.3)
+        os.close(look)
+
+    thread = threading.Thread(target=leave)
+    thread.start()
+    with ledger.lock():
+        assert ledger.locked
+    thread.join()
+
+
+def test_a_folder_that_can_not_be_written_is_not_being_written(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "run")
+    ledger.folder.mkdir()
+    ledger.append("run")
+    with ledger.lock():
+        pass
+    before = {p.name: p.stat().st_mtime_ns for p in ledger.folder.iterdir()}
+    (ledger.folder / ledgers.LOCK).chmod(0o444)
+    ledger.folder.chmod(0o555)
+    try:
+        assert not ledger.locked
+    finally:
+        ledger.folder.chmod(0o755)
+    assert {p.name: p.stat().st_mtime_ns for p in ledger.folder.iterdir()} == before, "root too leaves it as it was"

@@ -40,6 +40,13 @@ def test_parameters_that_two_arms_share_start_at_the_same_values() -> None:
                 assert torch.equal(reference[name], model[name]), (arm, name)
 
 
+@pytest.mark.parametrize(("places", "shared"), [(("pre", "pre"), True), (("sandwich", "pre"), True), (("post", "pre"), False)])
+def test_parallel_sublayers_share_a_norm_that_acts_on_what_both_read(places: tuple[str, str], shared: bool) -> None:
+    mixer, channel = places
+    steps = build(architecture(block=[{"parallel": [{"attention": {"place": mixer}}, {"mlp": {"place": channel}}]}])).steps
+    assert (steps["attention_0"].norm is steps["mlp_0"].norm) == shared
+
+
 def test_initial_values_depend_on_the_seed_and_not_on_torchs_generator() -> None:
     first = build(architecture(), seed=0)
     torch.manual_seed(123)

@@ -7,6 +7,8 @@ Shape letters: B batch, L tokens, D width, H heads, P width of one head.
 from __future__ import annotations
 
 import math
+import random
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,17 @@ from torch.nn import functional as F
 
 from aotsearch import build, load, yamlfile
 from aotsearch.errors import InputError
-from aotsearch.exchange import export_gpt2, export_llama, export_vit, load_gpt2, load_llama, load_vit
+from aotsearch.exchange import (
+    config_gpt2,
+    config_llama,
+    config_vit,
+    export_gpt2,
+    export_llama,
+    export_vit,
+    load_gpt2,
+    load_llama,
+    load_vit,
+)
 from aotsearch.model import Model
 from aotsearch.space import Space
 
@@ -144,10 +156,257 @@ def test_weights_that_do_not_fit_are_refused_in_one_line_and_leave_the_model_alo
             load_gpt2(ours, given)
         assert "\n" not in str(caught.value)
         assert all(torch.equal(p, before[name]) for name, p in ours.named_parameters())
-    with pytest.raises(InputError, match="as many queries as keys"):
-        export_gpt2(preset("gpt2", *GPT2, "grammar.mixer={attention: {heads: heads, kv_heads: 2, bias: true}}"))
     with pytest.raises(InputError, match="projection\\.weight has shape"):
         load_vit(preset("vit_small", *VIT, "grammar.model.embedding={patch: {size: 2}}"), theirs("vit_small").state_dict())
+
+
+# What Hugging Face's classes can not be is refused; what is given to them computes the same.
+
+GIVEN = {
+    "gpt2": (lambda **k: transformers.GPT2LMHeadModel(transformers.GPT2Config(**k)), config_gpt2, export_gpt2),
+    "vit": (lambda **k: transformers.ViTForImageClassification(transformers.ViTConfig(**k)), config_vit, export_vit),
+    "llama": (lambda **k: transformers.LlamaForCausalLM(transformers.LlamaConfig(**k)), config_llama, export_llama),
+}
+
+
+def given(family: str, model: Model) -> Any:
+    """Hugging Face's model with our weights, or the line by which that is refused."""
+    make, config, export = GIVEN[family]
+    try:
+        weights = export(model)
+    except InputError as e:
+        assert "\n" not in str(e)
+        with pytest.raises(InputError, match=f"^{re.escape(str(e))}$"):
+            config(model)
+        return str(e)
+    other = make(**config(model)).eval()
+    other.load_state_dict(weights)
+    return other
+
+
+def differs(ours: Model, other: Any) -> float:
+    sizes = dict(ours.architecture.sizes)
+    inputs = PICTURES if "image" in sizes else IDS[:, : sizes["context"]] % sizes["vocabulary"]
+    with torch.no_grad():
+        made, theirs = ours(inputs), other(inputs).logits
+    assert made.shape == theirs.shape and made.abs().max() > 0.1
+    return float((made - theirs).abs().max())
+
+
+PLAIN = {
+    "model": {
+        "width": "16",
+        "depth": "2",
+        "positions": "learned",
+        "final_norm": "layernorm",
+        "place": "pre",
+        "join": "add",
+        "head": "tied",
+    },
+    "attention": {"heads": "2", "bias": "true"},
+    "channel": {"word": "mlp", "expand": "2", "activation": "gelu", "bias": "true"},
+    "norm": {"word": "layernorm", "eps": "1e-5"},
+}
+LLAMA_LIKE = {"positions": "rope", "final_norm": "rmsnorm"}, {"bias": "false"}, {"word": "glu", "bias": "false"}, {"word": "rmsnorm"}
+CHANGES = [  # one option of a plain model, changed
+    *(
+        ("model", name, value)
+        for name, value in (
+            ("positions", "rope"),
+            ("positions", "none"),
+            ("positions", "sinusoidal"),
+            ("positions", "{learned: {std: 0.1}}"),
+            ("positions", "alibi"),
+            ("positions", "{rope: {base: 500}}"),
+            ("final_norm", "none"),
+            ("final_norm", "rmsnorm"),
+            ("place", "post"),
+            ("place", "sandwich"),
+            ("join", "none"),
+            ("head", "free"),
+            ("width", "14"),
+            ("depth", "1"),
+            ("initialisation", "torch"),
+            ("block", "[mixer]"),
+            ("block", "[mixer, channel, channel]"),
+            ("block", "[channel, mixer]"),
+            ("block", "[{parallel: [mixer, channel]}]"),
+            ("blocks", "[{repeat: 2, of: [mixer, channel], tied: true}]"),
+            ("blocks", "[mixer, channel, other, channel]"),
+        )
+    ),
+    *(
+        ("attention", name, value)
+        for name, value in (
+            ("heads", "1"),
+            ("heads", "8"),
+            ("kv_heads", "1"),
+            ("kv_heads", "2"),
+            ("qkv", "tied"),
+            ("qkv", "shared-kv"),
+            ("value", "identity"),
+            ("output", "transposed"),
+            ("output", "identity"),
+            ("bias", "false"),
+            ("bias", "output"),
+            ("scale", "1"),
+            ("scale", "learned"),
+            ("qk_norm", "rms"),
+            ("softcap", "1"),
+            ("score", "relu"),
+            ("score", "sigmoid"),
+            ("score", "sink"),
+            ("map", "0.5"),
+            ("identity", "-1"),
+            ("identity", "learned"),
+            ("uniform", "-1"),
+            ("square", "0.5"),
+            ("second", "0.5"),
+            ("exclusive", "1"),
+            ("diagonal", "false"),
+            ("values", "both"),
+            ("head_norm", "rms"),
+            ("gate", "head"),
+            ("memory", "2"),
+        )
+    ),
+    *(
+        ("channel", name, value)
+        for name, value in (
+            ("word", "linear"),
+            ("word", "mlp"),
+            ("word", "glu"),
+            ("expand", "3.3"),
+            ("activation", "relu"),
+            ("activation", "silu"),
+            ("activation", "gelu-tanh"),
+            ("activation", "relu2"),
+            ("bias", "true"),
+            ("bias", "false"),
+        )
+    ),
+    *(
+        ("norm", name, value)
+        for name, value in (
+            ("word", "none"),
+            ("word", "rmsnorm"),
+            ("word", "layernorm"),
+            ("eps", "1e-2"),
+            ("bias", "false"),
+        )
+    ),
+]
+
+
+def written(family: str, changes: list[tuple[str, str, str]]) -> str:
+    """A model of a family, some of its options changed, as a grammar."""
+    parts = {name: dict(options) for name, options in PLAIN.items()}
+    if family == "llama":
+        for options, own in zip(parts.values(), LLAMA_LIKE, strict=True):
+            options |= own
+    if family == "vit":
+        parts["model"] |= {"pooling": "class-token", "embedding": "{patch: {size: 4}}", "head": "free"}
+    for part, name, value in changes:
+        if name == "word":
+            parts[part] = {"word": value, **({"eps": "1e-5"} if "norm" in value else {})}
+        else:
+            parts[part] |= {name: value}
+    model = parts["model"]
+    if "blocks" in model:
+        del model["depth"]
+    elif "block" not in model:
+        model["block"] = "[mixer, channel]"
+
+    def flow(options: dict[str, str]) -> str:
+        return "{" + ", ".join(f"{k}: {v}" for k, v in options.items()) + "}"
+
+    def one(options: dict[str, str]) -> str:
+        rest = {k: v for k, v in options.items() if k != "word"}
+        return flow({options["word"]: flow(rest)}) if rest else options["word"]
+
+    rules = {
+        "model": flow({**model, "norm": "norm"}),
+        "mixer": flow({"attention": flow(parts["attention"])}),
+        "other": flow({"attention": flow(parts["attention"] | {"heads": "4"})}),
+        "channel": one(parts["channel"]),
+        "norm": one(parts["norm"]),
+    }
+    met = model.get("block", "") + model.get("blocks", "")
+    return flow({name: text for name, text in rules.items() if name in ("model", "norm") or name in met})
+
+
+def sampled(family: str, changes: list[tuple[str, str, str]]) -> Model | None:
+    """That model at disturbed weights, or None where the grammar has no such model."""
+    sizes = {"image": 16, "channels": 3, "classes": 5} if family == "vit" else {"vocabulary": 50, "context": 12}
+    try:
+        return disturb(build(Space.parse(yamlfile.parse(written(family, changes), "sampled"), sizes).reference)).eval()
+    except InputError:
+        return None
+
+
+@pytest.mark.parametrize("family", GIVEN)
+def test_what_is_given_to_hugging_face_computes_the_same_and_the_rest_is_refused(family: str) -> None:
+    chosen = random.Random(family)
+    cases = [[], *([change] for change in CHANGES), *(chosen.sample(CHANGES, 2) for _ in range(40))]
+    equal, refused, wrong = 0, [], []
+    for changes in cases:
+        model = sampled(family, changes)
+        if model is None:
+            continue
+        other = given(family, model)
+        if isinstance(other, str):
+            refused.append((changes, other))
+        else:
+            equal += 1
+            wrong += [(changes, far)] if (far := differs(model, other)) > 2e-5 else []
+    assert not wrong
+    assert equal >= 8 and len(refused) >= 40, (equal, len(refused))
+    for changes, line in refused:  # the option that is named is one of those that were changed
+        if len(changes) == 1:
+            ((_, name, value),) = changes
+            shown = value.strip("{[").partition(":")[0]
+            assert name in line or shown in line or name in ("block", "blocks"), (changes, line)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("attention", "identity", "-1"), "GPT-2 can not say identity: -1.0 of the attention in sublayer 0; it has identity: 0.0"),
+        (("attention", "score", "relu"), "GPT-2 can not say score: relu of the attention in sublayer 0; it has score: softmax"),
+        (("model", "positions", "rope"), "GPT-2 has positions: learned, and can not be the model, whose positions is rope"),
+        (("norm", "word", "none"), "GPT-2 has norm: layernorm, and can not be the model, whose the norm of sublayer 0 is none"),
+        (("attention", "kv_heads", "1"), "GPT-2 can not say kv_heads: 1 of the attention in sublayer 0; it has kv_heads: all"),
+        (
+            ("model", "blocks", "[mixer, channel, other, channel]"),
+            "GPT-2 can not say heads: 4 .* sublayer 2; it has one heads for all, and 2",
+        ),
+    ],
+)
+def test_the_first_option_that_can_not_be_said_is_named(change: tuple[str, str, str], words: str) -> None:
+    model = sampled("gpt2", [change])
+    assert model is not None
+    with pytest.raises(InputError, match=f"^{words}"):
+        export_gpt2(model)
+
+
+SMALL = ("grammar.model.width=16", "grammar.model.depth=2", "grammar.heads=2")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.yaml")))
+def test_a_preset_is_given_to_hugging_face_as_it_is_or_refused(name: str) -> None:
+    text = (PRESETS / f"{name}.yaml").read_text()
+    tasks = {"vision": VIT[3], "language": "task.language={data: python-stdlib, context: 12}"}
+    overrides = [o for o in SMALL if "space:" in text or re.search(rf"\b{o.split('=')[0].split('.')[-1]}:", text)]
+    overrides += [task for kind, task in tasks.items() if f"task: {{{kind}" in text or (kind == "language" and "space:" in text)]
+    overrides += ["grammar.groups=1"] if "groups:" in text else []
+    overrides += ["grammar.model.embedding={patch: {size: 4}}"] if "patch: {size: 16" in text else []
+    model = disturb(build(load(PRESETS / f"{name}.yaml", overrides).reference)).eval()
+    for family in GIVEN:
+        if ("image" in dict(model.architecture.sizes)) == (family == "vit"):
+            other = given(family, model)
+            expected = {"gpt2": "gpt2", "vit_tiny": "vit", "vit_small": "vit", "llama_like": "llama"}.get(name) == family
+            assert isinstance(other, str) != expected, other
+            assert isinstance(other, str) or differs(model, other) < 2e-5
 
 
 # Blocks by their equations. A block stands between a linear read-in and a linear read-out.

@@ -495,6 +495,15 @@ def test_values_may_be_the_input_itself() -> None:
     close(module(X, flow()), module_free(X, flow()))
 
 
+def test_values_of_the_first_attention_are_its_own_weights_too_where_these_come_again() -> None:
+    """Weights that are used twice: whatever the second pass reads, its values are those of the first."""
+    model = build(architecture({"blocks": {"repeat": 2, "of": [{"attention": {"heads": 2, "values": "first"}}], "tied": True}}))
+    mixer = model.steps["attention_0"].operation
+    flow = Flow(model.positions)
+    first, again = (mixer.values_of(torch.randn(2, 8, WIDTH), flow) for _ in range(2))
+    assert torch.equal(first, again)
+
+
 def test_values_of_the_first_attention_reach_the_later_ones() -> None:
     options = {"heads": 2, "output": "identity"}
     passed = flow()

@@ -70,7 +70,7 @@ def test_an_arm_that_always_diverges_is_an_outcome_and_a_verdict_never_a_dropped
     (outcome,) = [o for o in material.analysis.outcomes if o.arm == arm.arm]
     assert outcome.counts == {"diverged": 4} and outcome.rate == 1.0 and (outcome.low or 0) > 0.4
     assert Counter(material.table["outcome"])["diverged"] == 4
-    assert arm.label in material.summary() and "diverged" in material.summary()
+    assert arm.title in material.summary() and "diverged" in material.summary()
 
 
 def test_the_test_split_is_sealed_in_the_record_and_read_by_the_report_alone(planted: Any) -> None:

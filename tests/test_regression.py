@@ -143,3 +143,11 @@ def test_linear_attention_learns_in_context_better_than_zero() -> None:
 def test_options_that_do_not_fit_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make(**options)
+
+
+def test_the_smallest_tasks_that_draw_their_own_data_have_something_in_every_split() -> None:
+    from aotsearch.tasks.denoise import Denoise
+
+    for task in (Regression(Path(), inputs=1, points=1), Denoise(Path(), subspaces=2, dimension=1, tokens=2, sets=1)):
+        assert all(np.isfinite(value) for value in task.prepare()["baselines"].values())
+        assert all(x.size and y.size for x, y in (task.batch(0, 0, 1), task.validation(), task.test()))

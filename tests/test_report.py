@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import html.parser
 import io
+import json
 import math
 import re
 import shutil
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from aotsearch import analysis, exhibits, figures, inference, layers, paper, report, tables
+from aotsearch import analysis, description, exhibits, figures, inference, layers, paper, report, tables
 from aotsearch.errors import InputError
 from aotsearch.ledger import Ledger
 from aotsearch.study import load
@@ -178,6 +179,7 @@ def test_latex_is_escaped_and_balanced(done: Path) -> None:
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     widths = [len(re.findall(r"(?<!\\)&", row)) for row in rows]
     assert set(widths) == {4, 6} and widths == sorted(widths), "effects, then what each arm was given"
+    assert paper.escape("`run --retry-failed`") == r"\textasciigrave{}run -{}-retry-failed\textasciigrave{}"
     assert paper.escape("a_b & 50% #1 $x$ {y} ~ ^ \\ < > |") == (
         r"a\_b \& 50\% \#1 \$x\$ \{y\} \textasciitilde{} \textasciicircum{} \textbackslash{} \textless{} \textgreater{} \textbar{}"
     )
@@ -231,8 +233,8 @@ def test_a_search_shows_what_it_tried(tmp_path: Path) -> None:
     study, ledger = load(folder / "study.yaml"), Ledger.open(folder)
     tried = study.space.at({"heads": 1})
     for i, loss in enumerate([3.1, 2.9, None]):
-        arm = type(study.arms()[0])(f"search-{i}", tried, {})
-        finish(ledger, arm, 0, loss, phase="search")
+        arm = type(study.arms()[0])(f"candidate-{i}", tried, {})
+        finish(ledger, arm, 10_000, loss, phase="search")
     report.write(folder, ["html"])
     text = Page((folder / "report" / "report.html").read_text()).text
     assert "What the search tried" in text and "heads=1" in text
@@ -241,7 +243,7 @@ def test_a_search_shows_what_it_tried(tmp_path: Path) -> None:
     report.write(folder, ["html"])
     described = Page((folder / "report" / "report.html").read_text()).text
     assert "Which decisions mattered to the search" in described and "75%" in described and "is no evidence" in described
-    assert text.index("search-1") < text.index("search-0")
+    assert text.index("candidate-1") < text.index("candidate-0")
 
 
 def test_a_torn_ledger_is_reported_with_its_damage(tmp_path: Path) -> None:
@@ -321,30 +323,196 @@ def test_sections_without_content_are_left_out(done: Path) -> None:
         assert absent not in text
 
 
-def test_a_verdict_that_depends_on_the_learning_rate_is_said_to_and_marked(page: Page, written: Path) -> None:
-    assert re.search(r"depends\s*qkv free.*?redundant at own learning rate", page.text, re.DOTALL)
+def test_what_was_asked_for_leads_and_the_shared_rate_stands_beside(everything: report.Material, page: Page, written: Path) -> None:
+    rates = [c.rate for c in everything.analysis.contrasts]
+    assert rates == ["tuned"] * (len(rates) // 2) + ["shared"] * (len(rates) // 2)
+    document = everything.analysis.to_dict()
+    assert document["learning_rate"] == "tuned" and [c["asked"] for c in document["contrasts"]] == [r == "tuned" for r in rates]
+    assert [row["learning_rate"] for row in rows(written / "contrasts.csv")] == rates
+    for text in (everything.summary(), (written / "report.md").read_text(), (written / "report.tex").read_text()):
+        assert 0 < text.index("own learning rate") < text.index("shared learning rate")
+    # tied projections cost 0.09 at the shared rate and 0.009 at their own
+    said = analysis.answer(everything.headline)
+    assert re.search(r"redundant within 0.05 bits/byte: [^;]*qkv free \(against tied\)", said, re.IGNORECASE)
+    assert re.search(r"\(each arm at its own learning rate; at the shared one necessary: qkv free \(against tied\)", said)
+    assert re.search(r"redundant[^○●]*qkv free \(against tied\) \(necessary at shared learning rate", page.text)
     assert (written / "report.html").read_text().count('<tr class="changed">') == 1
-    assert "1 of 1 verdicts change" in page.text
+    assert "1 of 1 verdicts are another at the shared one" in page.text
     assert "The best learning rate lies at the end of those tried for qkv=tied" in page.text
+    for text in ((written / "report.md").read_text(), (written / "report.tex").read_text(), "\n".join(document["notes"])):
+        assert "the best learning rate lies at the end of those tried for qkv=tied" in text.replace("\\", "")
+
+
+def test_the_two_verdicts_of_a_row_are_of_the_same_terms_and_every_contrast_has_a_key_of_its_own(tmp_path: Path) -> None:
+    made = fabricated.Run(tmp_path / "compared", f"compare: [[channel=none, qkv=tied]], {fabricated.EVERYTHING}")
+    made.train(broken=False)
+    report.write(made.folder, ["csv"])
+    table = rows(made.folder / "report" / "contrasts.csv")
+    keys = [tuple(row[name] for name in ("arm", "equalise", "learning_rate", "kind")) for row in table]
+    assert len(set(keys)) == len(keys) and sum(row["arm"] == "channel=none against qkv=tied" for row in table) == 4
+    material = report.read(made.folder)
+    pairs = exhibits.beside(material)
+    assert {(one.arm, one.equalise) for _, one, _ in pairs} >= {("channel=none against qkv=tied", mode) for mode in ("none", "parameters")}
+    for name, one, two in pairs:
+        assert (one.arm, one.equalise, one.kind) == (two.arm, two.equalise, two.kind) and (one.rate, two.rate) == ("tuned", "shared")
+        assert ("equal parameters" in name) == (one.equalise == "parameters")
+    found = {(c.arm, c.equalise, c.rate): c.difference for c in material.analysis.contrasts}
+    shown = {(one.equalise): (one.difference, two.difference) for _, one, two in pairs if one.arm == "channel=none against qkv=tied"}
+    assert shown == {
+        mode: tuple(found["channel=none against qkv=tied", mode, rate] for rate in ("tuned", "shared")) for mode in ("none", "parameters")
+    }
+
+
+def test_a_rate_that_seeds_alone_could_have_chosen_is_said_to_be(tmp_path: Path) -> None:
+    # tried rates differ by log(2) / 20 = 0.035; the reference varies by 1 / 32 from seed to seed, so two single runs by far more
+    made = fabricated.Run(tmp_path / "noisy", "seeds: 3, margin: 0.05, learning_rate: {tune: [3e-3, 6e-3, 1.2e-2]}")
+    made.train(broken=False)
+    found = report.read(made.folder)
+    noise = found.analysis.noise
+    assert noise is not None and noise.difference > math.log(2) / 20 and found.analysis.rate_noise == noise.difference
+    (note,) = [n for n in found.analysis.notes if "seeds alone make of 1 tuning seed" in n]
+    assert "reference" in note and "channel=none" in note and found.analysis.to_dict()["learning_rates"]["channel=none"]["by_noise"]
+    assert {row.doubt for row in exhibits.tuned(found)[1]} >= {"within the noise of seeds"}
+    text = paper.markdown(found, [], [], [])
+    assert "within the noise of seeds" in text and "seeds alone make of 1 tuning seed" in text
+    # four times the seeds halve what seeds alone can do to a mean over them
+    more = fabricated.Run(tmp_path / "calm", "seeds: 3, margin: 0.05, learning_rate: {tune: [3e-3, 6e-3, 1.2e-2], seeds: 4}")
+    more.train(broken=False)
+    assert report.read(more.folder).analysis.rate_noise == pytest.approx(noise.difference / 2)
+
+
+def test_a_reference_that_beats_no_table_of_counts_is_the_first_thing_said_in_every_form(tmp_path: Path) -> None:
+    folder = run(tmp_path / "weak")
+    Ledger(folder).append("data", manifest="cf06", baselines={"unigram": 4.7, "bigram": 2.9}, unit="bits/byte")
+    report.write(folder)
+    m, said = report.read(folder), "above the bigram baseline of 2.900: not clearly better, so verdicts at this budget say little"
+    assert said in m.summary().replace("\n  ", " ").split("small_study")[0] and m.summary().startswith("warning: ")
+    assert said in m.analysis.to_dict()["notes"][0] and said in m.headline.to_dict()["warnings"][0]
+    made = folder / "report"
+    text = Page((made / "report.html").read_text()).text
+    assert 0 < text.index(said) < text.index("Verdicts speak of") and text.index("Warning:") < text.index(said)
+    blocks = (made / "report.md").read_text().split("\n\n")
+    assert blocks[1].startswith("> **Warning:**") and said in blocks[1]
+    tex = (made / "report.tex").read_text()
+    assert re.search(r"\\caption\{Warning: the reference is [^}]*bigram baseline", tex)
+    note = description.note(m.study, m.headline.to_dict())
+    assert note.startswith("> **Warning:**") and said in note.split("**Question.**")[0]
+    plain = report.read(run(tmp_path / "strong"))
+    assert not plain.analysis.warnings and "arning:" not in plain.summary()
+
+
+def test_notes_are_in_every_form(done: Path) -> None:
+    m = report.read(done.parent)
+    note = next(n for n in m.analysis.notes if "standard deviations of the difference" in n)
+    document = m.headline.to_dict()
+    forms = [m.summary().replace("\n  ", " "), Page((done / "report.html").read_text()).text.replace("Only", "only"), *document["notes"]]
+    forms += [(done / "report.md").read_text(), (done / "report.tex").read_text(), description.note(m.study, document)]
+    assert sum(note in text for text in forms) == len(forms) - len(document["notes"]) + 1
+
+
+def test_an_adaptive_study_is_described_as_it_was_made_in_every_form(tmp_path: Path) -> None:
+    made = fabricated.Run(tmp_path / "adaptive", "seeds: {min: 4, max: 9}, margin: 0.05, knock_out: true")
+    made.train(broken=False)
+    report.write(made.folder)
+    m, folder = report.read(made.folder), made.folder / "report"
+    forms = [Page((folder / "report.html").read_text()).text, (folder / "report.md").read_text(), m.analysis.to_dict()["method"]]
+    assert all("repeated confidence intervals" in text and "Student t" not in text for text in forms)
+    short = [m.summary(), (folder / "report.tex").read_text(), description.note(m.study, m.headline.to_dict())]
+    assert all("repeated looks from 4 to 9 seeds" in text.replace("\n  ", " ") and "Student" not in text for text in short)
+    # whatever rests on these seeds bears their looks
+    rms, *_ = report.Report(m).profiles
+    last = rms.arms["qkv=tied"][-1]
+    reach = inference.sequential_quantile(4, 0.95, rms.family, 4, 9)
+    cells = m.shown()
+    d = [cells["qkv=tied"][s]["diagnostics"]["hidden-rms"][-1] - cells["reference"][s]["diagnostics"]["hidden-rms"][-1] for s in range(4)]
+    assert last.above == pytest.approx(statistics.fmean(d) + reach * statistics.stdev(d) / 2)
+    gone = report.Report(m).knocked[0]
+    values = [r["knock_out"][0]["increase"] for _, r in sorted(m.cells()["reference"].items())]
+    half = inference.sequential_quantile(4, 0.95, len(report.Report(m).knocked), 4, 9) * statistics.stdev(values) / 2
+    assert gone.high == pytest.approx(statistics.fmean(values) + half)
+
+
+def test_the_page_says_which_trials_were_made_with_what(tmp_path: Path) -> None:
+    folder = run(tmp_path / "mixed", 2)
+    study, ledger = load(folder / "study.yaml"), Ledger(folder)
+    versions, machine = {"aotsearch": "0.1.0", "torch": "2.11.0"}, {"host": "other", "cpus": 8}
+    ledger.append("run", command="again", started="2026-02-01T00:00:00+00:00", versions=versions, machine=machine)
+    for seed in (2, 3):
+        for arm in study.arms():
+            alike = {"environment": {"torch": "2.11.0", "threads": 2}, "threads": 2} if arm.name == "heads=1" and seed == 3 else {}
+            finish(ledger, arm, seed, 3.0 + len(arm.name) / 100, **alike)
+    facts = dict(exhibits.facts(report.read(folder)))
+    assert facts["made with"] == "aotsearch 0.1.0, torch 2.13.0: 12 trials; aotsearch 0.1.0, torch 2.11.0: 12 trials"
+    assert "host h, cpus 2, platform Linux: 12 trials" in facts["machine"] and "host other, cpus 8: 12 trials" in facts["machine"]
+    assert facts["trained on"] == "cpu (float32, 1 thread): 23 trials; cpu (float32, 2 threads): 1 trial"
+    contrasts = {c.arm: c for c in report.read(folder).analysis.contrasts}
+    assert contrasts["heads=1"].mixed == {"aotsearch": {3: ("0.1.0", "unknown")}, "threads": {3: ("2", "unknown")}}
+    assert not contrasts["channel=none"].mixed, "both trials of each pair belong to the same start"
+    report.write(folder, ["csv"])
+    by_arm = {row["arm"]: row for row in rows(folder / "report" / "contrasts.csv")}
+    assert set(by_arm["heads=1"]["mixed"].split("; ")) == {"aotsearch: 3", "threads: 3"} and by_arm["channel=none"]["mixed"] == ""
+
+
+def test_curves_carry_their_unit(done: Path) -> None:
+    m = report.read(done.parent)
+    assert "training loss, nats/byte" in figures.to_svg(figures.curves(m))
+    often = [{**r, "curve": [{**p, "bits_per_byte": 3.0} for p in r["curve"]]} for r in m.records]
+    assert "validation, bits/byte" in figures.to_svg(figures.curves(dataclasses.replace(m, records=often)))
+    assert "training loss in nats/byte" in (done / "report.md").read_text()
+    assert "training loss in nats/byte" in (done / "report.html").read_text()
+
+
+def test_values_that_are_not_finite_leave_every_form_whole(tmp_path: Path) -> None:
+    made = fabricated.Run(tmp_path / "odd", "seeds: 3, margin: 0.05, knock_out: true, factors: [channel]")
+    made.train(broken=False)
+    for r in list(made.ledger.records().values()):
+        if r["phase"] == "design" and r["seed"] == 1:
+            odd = {"test": {"bits_per_byte": math.inf, "loss": math.nan}, "diagnostics": {"hidden-rms": [math.nan] * 5}}
+            odd |= {"knock_out": [row | {"increase": math.inf} for row in r.get("knock_out", ())]}
+            curve = [point | {"train_loss": math.nan} for point in r["curve"]]
+            made.ledger.append("finished", **{k: v for k, v in r.items() if k != "event"} | odd | {"curve": curve})
+    assert all(p.stat().st_size for p in report.write(made.folder))
+    m = report.read(made.folder)
+    assert any("gave values that are not finite" in note for note in m.analysis.notes) and all(c.test for c in m.analysis.contrasts)
+    json.dumps(m.analysis.to_dict(), allow_nan=False)
 
 
 def test_arms_that_are_the_same_model_are_shown_once(everything: report.Material, page: Page) -> None:
     shown = [(c.arm, c.rate) for c in everything.distinct]
-    assert ("channel=none@parameters", "shared") in shown and ("qkv=tied", "tuned") in shown
-    assert ("norm=rmsnorm@parameters", "shared") not in shown and ("channel=none", "tuned") not in shown
+    assert ("channel=none@parameters", "tuned") in shown and ("qkv=tied", "tuned") in shown and ("qkv=tied", "shared") in shown
+    assert ("norm=rmsnorm@parameters", "tuned") not in shown and ("channel=none", "shared") not in shown
     assert len(everything.headline.contrasts) == len(shown) and everything.headline.family == len(everything.analysis.contrasts)
     assert "norm=rmsnorm@parameters" not in everything.summary()
     assert "norm=rmsnorm@parameters" not in everything.trained and "also norm=rmsnorm@parameters" in page.text
 
 
+def test_arms_that_are_equal_as_they_are_are_not_said_to_be_left_unequal(tmp_path: Path) -> None:
+    text = fabricated.TEXT.replace("channel: {any: [{mlp: {expand: 2}}, none]}", "channel: {mlp: {expand: 2}}")
+    made = fabricated.Run(tmp_path / "equal", "seeds: 2, equalise: [none, parameters], tolerance: 0.5", text)
+    made.train(broken=False)
+    report.write(made.folder, ["html"])
+    said = (made.folder / "report" / "report.html").read_text()
+    assert "also norm=none@parameters" in said and "so the same model stands for both" in said and "not made equal" not in said
+
+
+def test_fewer_seeds_than_were_trained_leave_no_more_trials_ended_than_there_are(tmp_path: Path) -> None:
+    made = fabricated.Run(tmp_path / "fewer", "seeds: 4, learning_rate: {tune: [3e-3, 6e-3, 1.2e-2]}")
+    made.train(broken=False)
+    path = made.folder / "study.yaml"
+    path.write_text(path.read_text().replace("seeds: 4", "seeds: 2"))
+    found = report.read(made.folder).analysis
+    assert found.finished == found.expected and not found.partial
+
+
 def test_equal_arms_show_how_they_were_resized_and_by_how_much_they_miss(everything: report.Material) -> None:
     given = {(g.arm, g.rate): g for g in exhibits.fairness(everything)}
-    equal = given["channel=none@parameters", "shared"]
+    equal = given["channel=none@parameters", "tuned"]
     assert equal.resized and equal.share is not None and abs(equal.share) <= 0.2 and not equal.beyond
-    plain = given["channel=none", "shared"]
+    plain = given["channel=none", "tuned"]
     assert plain.share is not None and plain.share < -0.2 and not plain.resized
     assert given["qkv=tied", "tuned"].learning_rate == 1.2e-2
-    reference = given["reference", "shared"]
+    assert given["qkv=tied", "shared"].learning_rate == 6e-3
+    reference = given["reference", "tuned"]
     assert (reference.share, reference.flops_share) == (0, 0)
 
 
@@ -433,6 +601,11 @@ def test_a_change_that_interacts_is_told_at_each_value_of_the_other(tmp_path: Pa
     assert simple["channel=none at norm=layernorm"].difference == pytest.approx(0.35, abs=0.02)
     assert simple["channel=none at norm=none"].difference == pytest.approx(0.47, abs=0.02)
     assert found.family == 3 + 2 and "again for all 7 simple effects" in found.method
+    many = fabricated.Run(tmp_path / "many", "seeds: 9, margin: 0.05, design: factorial, factors: [channel, norm]")
+    many.train(broken=False)
+    report.write(many.folder, ["html"])
+    text = (many.folder / "report" / "report.html").read_text()
+    assert "and have none" in text and "so few seeds could not" not in text
     assert "channel mlp (against none, at norm=none)" in analysis.answer(found)
 
 

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import io
+import math
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aotsearch import runner
+from aotsearch import report, runner
 from aotsearch.errors import InputError, RunError
 from aotsearch.ledger import Ledger
 from aotsearch.progress import Progress, clock
 from aotsearch.runner import Options
 from aotsearch.study import Study, load
+
+sys.path.insert(0, str(Path(__file__).parent))
+import fabricated
 
 LOCAL = Options(local=True, track=False, command="test")
 
@@ -179,3 +184,123 @@ def test_results_are_one_row_per_trial_with_the_factors(study_file: Path, tmp_pa
     wanted = {"arm", "seed", "outcome", "bits_per_byte", "parameters", "flops_per_token", "learning_rate", "seconds", "digest"}
     assert wanted | {"identity", "channel", "positions"} <= set(table.columns)
     assert set(table.loc[table.arm == "channel=none", "channel"]) == {"none"}
+
+
+def test_a_forecast_and_a_report_say_how_the_data_was_split(study_file: Path, tmp_path: Path) -> None:
+    from aotsearch import exhibits, report
+    from aotsearch.forecast import forecast, table
+
+    study = load(study_file, ["study.seeds=1"])
+    found = forecast(study)
+    assert found["data"] == study.task.prepare() and found["data"]["split_documents"]["validation"] == 1
+    sizes = "bytes of 1 document, validation"
+    assert f"data: train {found['data']['bytes']['train']:,} {sizes}" in table(found) and "split: by blocks spread over the files" in table(
+        found
+    )
+    run(study, tmp_path / "run")
+    facts = dict(exhibits.facts(report.read(tmp_path / "run")))
+    assert sizes in facts["data"] and facts["split"] == found["data"]["split"] and "whole validation" not in facts
+
+
+def test_the_loss_on_the_whole_of_val_bin_is_recorded_where_validation_is_half_of_it(study_file: Path, tmp_path: Path) -> None:
+    import numpy as np
+    import torch
+
+    import aotsearch
+    from aotsearch import exhibits, report
+    from aotsearch.architecture import Architecture
+    from aotsearch.tables import measured
+    from aotsearch.train import evaluate
+
+    rng = np.random.default_rng(0)
+    for name, size in (("train.bin", 4000), ("val.bin", 403)):
+        rng.integers(0, 50, size).astype("<u2").tofile(tmp_path / name)
+    study = load(study_file, ["task={language: {data: {tokens: .}, context: 50, vocabulary: 50}}", "study.seeds=1"])
+    run(study, tmp_path / "run")
+    (record,) = [r for r in Ledger.open(tmp_path / "run").records().values() if r["arm"] == "reference"]
+    model = aotsearch.build(Architecture.from_dict(record["architecture"]))
+    model.load_state_dict(torch.load(tmp_path / "run" / "checkpoints" / f"{record['key']}.pt"))
+    both = tuple(np.concatenate(pair) for pair in zip(study.task.validation(), study.task.test(), strict=True))
+    assert len(study.task.validation()[0]) != 0 and record["whole_validation"].keys() == {"loss"}
+    assert record["whole_validation"]["loss"] == pytest.approx(evaluate(model, study.task, both, "cpu")["loss"], rel=1e-6)
+    rows = aotsearch.results(tmp_path / "run")
+    (shown,) = rows[rows.arm == "reference"]["whole_validation_loss"]
+    assert shown == record["whole_validation"]["loss"] == measured(record, study, "whole_validation")
+    assert f"{shown:.4f} nats/token" in dict(exhibits.facts(report.read(tmp_path / "run")))["whole validation"]
+
+
+def test_values_that_are_not_finite_neither_end_a_run_nor_its_continuation(study_file: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    from aotsearch import probe, trial
+    from aotsearch.tasks.language import Language
+
+    measures = Language.measures
+    monkeypatch.setattr(Language, "measures", lambda self, means: measures(self, means) | {"perplexity": math.inf})
+    monkeypatch.setattr(trial, "evaluate", lambda *_: {"bits_per_byte": math.nan, "loss": math.inf})  # the test split and the knock-out
+    monkeypatch.setattr(probe, "measure", lambda *_, **__: {"hidden-rms": [math.inf, 1.0, math.nan]})
+    odd, out = ["study.seeds=1", "study.knock_out=true", "study.diagnostics=[hidden-rms]"], tmp_path / "run"
+    first = run(load(study_file, odd), out)
+    assert first.outcomes == {"done": 4} and not first.notes and (out / "report" / "report.html").exists()
+    record = next(r for r in Ledger(out).records().values() if r["arm"] == "reference")
+    assert record["test"] == {"bits_per_byte": None, "loss": None} and record["diagnostics"] == {"hidden-rms": [None, 1.0, None]}
+    assert record["curve"][-1]["perplexity"] is None and record["knock_out"][0]["increase"] is None
+    assert record["not_finite"]["test.loss"] == "inf" and record["not_finite"]["test.bits_per_byte"] == "nan"
+    assert "4 trials gave values that are not finite" in " ".join(first.summary.split())
+    monkeypatch.setattr(report, "write", lambda _: [])
+    again = run(load(study_file, odd), out)
+    assert again.trained == 0 and again.summary == first.summary
+
+
+def test_a_trial_that_trained_but_was_not_measured_whole_is_done_and_trained_again_when_asked(
+    study_file: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    from aotsearch.tasks.language import Language
+
+    def short(*_: Any) -> None:
+        raise InputError("test is 4 long, and context 16 needs 17")
+
+    monkeypatch.setattr(report, "write", lambda _: [])
+    study = load(study_file, ["study.seeds=1"])
+    with monkeypatch.context() as broken:
+        broken.setattr(Language, "test", short)
+        outcome = run(study, tmp_path / "run")
+    assert outcome.outcomes == {"done": 4} and outcome.failed == 0
+    said = " ".join(outcome.summary.split())
+    assert "the test split could not be measured in 4 trials" in said and "test is 4 long" in said
+    assert run(study, tmp_path / "run").trained == 0
+    again = run(study, tmp_path / "run", Options(local=True, track=False, retry_failed=True))
+    assert again.trained == 4 and "could not be measured" not in again.summary
+
+
+def test_status_counts_what_the_present_start_has_begun_and_not_what_was_killed(tmp_path: Path) -> None:
+    made = fabricated.Run(tmp_path / "run", "seeds: 1, margin: 0.05")
+    made.train(broken=False)
+    out, ledger = made.folder, made.ledger
+    for key in ("killed", "killed too"):
+        ledger.append("started", key=key, arm="reference", seed=7, phase="design")
+    with ledger.lock():
+        ledger.append("run", command="again", started="2026-01-01T00:00:00+00:00")
+        assert runner.status(out)["running"] == 0
+        ledger.append("started", key="now", arm="reference", seed=8, phase="design")
+        assert (runner.status(out)["running"], runner.status(out)["active"]) == (1, True)
+        again = next(iter(ledger.records()))
+        ledger.append("started", key=again, arm="reference", seed=0, phase="design")  # --retry-failed
+        assert runner.status(out)["running"] == 2
+        ledger.append("finished", **{k: v for k, v in ledger.records()[again].items() if k != "event"})
+        assert runner.status(out)["running"] == 1
+    assert (runner.status(out)["running"], runner.status(out)["active"]) == (0, False)
+
+
+def test_a_study_that_goes_on_under_another_version_says_so_and_names_the_pairs(study_file: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(report, "write", lambda _: [])
+    out = tmp_path / "run"
+    run(load(study_file, ["study.seeds=1"]), out)
+    ledger = Ledger(out)
+    events = list(ledger.events())
+    ledger.path.unlink()
+    for e in events:  # as an earlier version of torch would have left it, of the reference alone
+        old = {"environment": e["environment"] | {"torch": "2.0.0"}} if e.get("arm") == "reference" and "environment" in e else {}
+        ledger.append(e["event"], **{k: v for k, v in e.items() if k != "event"} | old)
+    stream = io.StringIO()
+    outcome = run(load(study_file, ["study.seeds=2"]), out, stream=stream)
+    assert outcome.trained == 4 and stream.getvalue().count("trials here were made with torch 2.0.0, now with") == 1
+    assert "3 of 6 pairs mix torch 2.0.0 and" in " ".join(outcome.summary.split())

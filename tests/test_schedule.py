@@ -19,7 +19,7 @@ from aotsearch.ledger import Ledger
 from aotsearch.progress import Progress
 from aotsearch.runner import Options
 from aotsearch.schedule import Cluster
-from aotsearch.study import Study, load
+from aotsearch.study import Resources, Study, load
 
 
 @pytest.fixture(autouse=True)
@@ -68,8 +68,9 @@ def test_a_search_through_ray_stops_the_hopeless_and_confirms_the_best(study_fil
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_trial_that_asks_for_more_than_the_cluster_has_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="asks for 1 cpus and 1 gpus"):
-        Cluster(None, 1, 1, 1.0).close()
+    for resources, law in ((Resources(gpus=1.0), "asks for 1 cpus and 1 gpus"), (Resources(cpus=6400), "asks for 6400 cpus and 0 gpus")):
+        with pytest.raises(InputError, match=law):
+            Cluster(None, 1, resources).close()
 
 
 def start(study_file: Path, out: Path, *arguments: str) -> subprocess.Popen[str]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from aotsearch import yamlfile
 from aotsearch.architecture import Architecture
+from aotsearch.design import arm
 from aotsearch.errors import InputError
 from aotsearch.space import Exhausted, Refused, Space, Work
 
@@ -76,6 +77,35 @@ def grammars(draw: st.DrawFn) -> dict[str, Any]:
 
 def parse(rules: dict[str, Any]) -> Space:
     return Space.parse(yamlfile.parse(yamlfile.dump(rules), "f"), SIZES)
+
+
+@settings(max_examples=150, deadline=None)
+@given(grammars(), st.integers(0, 3))
+def test_the_decisions_of_a_space_are_those_that_the_reference_meets_and_others_that_are_told_where(
+    rules: dict[str, Any], seed: int
+) -> None:
+    space = parse(rules)
+    known = space.decisions()
+    assert {a: d.reference for a, d in known.items() if a not in space.absent} == space.reference.decisions
+    depth = {a: a.count(".r3.") + a.startswith("r3.") for a in space.sample(seed).decisions}  # of recursions the first level is told
+    assert {a.rpartition(".")[2] for a, levels in depth.items() if levels == 0} <= {a.rpartition(".")[2] for a in known}
+
+
+@settings(max_examples=100, deadline=None)
+@given(grammars())
+def test_every_decision_of_the_reference_can_be_changed_alone_by_its_address_or_is_refused_in_one_line(rules: dict[str, Any]) -> None:
+    space = parse(rules)
+    for address, decision in space.decisions().items():
+        for value in decision.values:
+            try:
+                made = arm(space, {address: value})
+            except InputError as e:
+                assert len(str(e).splitlines()) == 1 and address in str(e)
+                continue
+            assert address not in space.absent and made.architecture.decisions[address] == value
+            differing = space.reference.diff(made.architecture)
+            changed = {a: pair for a, pair in differing.items() if None not in pair}  # others are met in one of the two alone
+            assert changed == made.changes == ({} if value == decision.reference else {address: (decision.reference, value)})
 
 
 @settings(max_examples=150, deadline=None)
@@ -330,3 +360,11 @@ def test_numeric_ranges_are_sampled_within_their_bounds() -> None:
     assert 60 < sum(e < 2 for e in expands) < 140  # half of the log range
     with pytest.raises(InputError, match="continuous"):
         space.count()
+
+
+def test_a_constraint_names_a_rule_that_all_places_share() -> None:
+    rules: dict[str, Any] = {"model": {"width": 8, "blocks": {"each": 2, "of": {"attention": {"heads": "heads"}}, "share": ["heads"]}}}
+    rules |= {"heads": {"any": [2, 4, 8]}, "constraints": ["heads < 8"]}
+    assert parse(rules).count() == 2
+    with pytest.raises(InputError, match="the constraint names 'head'; did you mean 'heads'"):
+        parse({**rules, "constraints": ["head < 8"]})

@@ -86,9 +86,10 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, empty_store: bytes) -> Path:
+def folder(tmp_path: Path, empty_store: bytes, study_file: Path) -> Path:
     run = tmp_path / "a run"
     run.mkdir()
+    (run / "study.yaml").write_bytes(study_file.read_bytes())  # without a declaration in the ledger trials keep their names
     (run / "mlflow.db").write_bytes(empty_store)
     return run
 
@@ -207,7 +208,6 @@ def test_what_a_killed_driver_left_running_is_ended(folder: Path, study: Study, 
 
 def test_arms_of_any_name_are_published_with_effect_verdict_and_description(folder: Path, study: Study, warned: list[str]) -> None:
     fill(folder, [record(arm, seed) for arm in ARMS for seed in (0, 1)])
-    (folder / "study.yaml").write_text("name: small\n")
     tracker = Tracker(folder, study, "")
     unknown = {"difference": None, "low": None, "high": None, "verdict": "undecided"}
     contrasts = [
@@ -238,6 +238,15 @@ def test_a_description_is_cut_by_rows_to_what_mlflow_keeps(study: Study) -> None
     text = note(study, many)
     assert len(text) <= 8000
     assert "more in report.html" in text and "Where to look" in text and r"arm 0 \| x" in text
+
+
+def test_a_description_says_first_what_makes_verdicts_say_little_and_in_which_unit_curves_are(study: Study) -> None:
+    weak, few = "the reference is above the bigram baseline", "only 4 seeds"
+    found = analysis(contrast("channel=mlp(expand=4)", remark="about 3 more seeds; 1 of 4 pairs mix torch"))
+    text = note(study, found | {"warnings": [weak], "notes": [weak, few], "interval": "repeated looks from 4 to 9 seeds"})
+    assert text.startswith(f"> **Warning:** {weak}") and text.count(weak) == 1 and f"> {few}" in text
+    assert "`train/loss` and `validation/loss` in nats/byte" in text and "`validation/bits_per_byte` in bits/byte" in text
+    assert "interval, repeated looks from 4 to 9 seeds" in text and "(about 3 more seeds; 1 of 4 pairs mix torch)" in text
 
 
 def test_keys_are_distinct_and_valid() -> None:
@@ -344,7 +353,9 @@ TUNED = STUDY.replace("learning_rate: 1e-2", "learning_rate: {tune: [3e-3, 1e-2]
 def test_diagnostics_are_one_metric_each_with_the_layer_as_step_and_the_test_split_is_kept_back(folder: Path, study: Study) -> None:
     rows = [{"part": "attention_0", "sublayers": [0], "way": "zero", "loss": 4.0, "increase": 1.0}]
     rows += [{"part": "mixers", "sublayers": [0, 2], "way": "zero", "loss": 5.0, "increase": 2.0}]
+    rows += [{"part": "mlp_1", "sublayers": [1], "way": "zero", "loss": None, "increase": None}]
     more = {"diagnostics": {"token-cosine": [0.1, None, 0.3]}, "test": {"bits_per_byte": 3.3}, "knock_out": rows}
+    more |= {"unmeasured": {"test": "RuntimeError: no room"}}
     tracker = Tracker(folder, study, "")
     tracker.finished(record("reference", 0, **more))
     tracker.close()
@@ -353,6 +364,7 @@ def test_diagnostics_are_one_metric_each_with_the_layer_as_step_and_the_test_spl
     assert view.points("reference seed 0", "knock_out/zero") == [(0, 1.0)]
     assert view.points("reference seed 0", "knock_out/zero mixers") == [(0, 2.0)]
     assert not any("test" in name for name in view.children["reference seed 0"].data.metrics)
+    assert view.children["reference seed 0"].data.tags["aot.unmeasured"] == "test: RuntimeError: no room"
 
 
 def test_trials_that_only_found_learning_rates_are_told_apart(study_file: Path, folder: Path) -> None:
@@ -365,9 +377,9 @@ def test_trials_that_only_found_learning_rates_are_told_apart(study_file: Path, 
         record("positions=rope", 0, learning_rate=0.01, key="d" * 16),
     ]
     fill(folder, trials)
-    (folder / "study.yaml").write_text("name: small\n")
     tracker = Tracker(folder, load(study_file), "")
-    both = [contrast("positions=rope"), contrast("positions=rope", learning_rate="tuned", verdict="redundant", difference=0.01)]
+    both = [contrast("positions=rope", learning_rate="tuned", verdict="redundant", difference=0.01)]
+    both += [contrast("positions=rope", learning_rate="shared", asked=False)]
     equal = [contrast("positions=rope@parameters", equalise="parameters", learning_rate="tuned")]
     found = analysis(*both, *equal) | {"learning_rates": rates, "answer": "It depends.", "notes": ["be careful"]}
     tracker.publish(found, "", [], folder / "study.yaml")
@@ -382,15 +394,19 @@ def test_trials_that_only_found_learning_rates_are_told_apart(study_file: Path, 
     data = view.parent.data
     assert data.tags["verdict/positions rope own learning rate"] == "redundant"
     assert data.metrics["effect/positions rope equal parameters own learning rate"] == 0.142
-    assert data.metrics["verdicts/necessary"] == 2 and data.tags["aot.answer"] == "It depends."
+    assert data.tags["verdict/positions rope shared learning rate"] == "necessary"
+    assert data.metrics["verdicts/necessary"] == data.metrics["verdicts/redundant"] == 1, "at the learning rates asked for"
+    assert data.tags["aot.answer"] == "It depends."
     text = data.tags["mlflow.note.content"]
-    assert "| positions=rope (equal parameters, own learning rate) |" in text and "> be careful" in text and "tuning: ..." in text
+    assert (
+        0 < text.index("| positions=rope (equal parameters, own learning rate) |") < text.index("| positions=rope (shared learning rate) |")
+    )
+    assert "> be careful" in text and "tuning: ..." in text
 
 
 def test_effects_on_the_test_split_and_interactions_are_on_the_parent_and_pictures_in_a_folder(
     folder: Path, study: Study, tmp_path: Path
 ) -> None:
-    (folder / "study.yaml").write_text("name: small\n")
     for name in ("report.html", "forest.png"):
         (tmp_path / name).write_bytes(b"x")
     test = {"difference": 0.15, "low": 0.14, "high": 0.16}

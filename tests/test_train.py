@@ -11,6 +11,7 @@ from torch import nn
 
 from aotsearch import trial, yamlfile
 from aotsearch.design import Arm
+from aotsearch.errors import InputError
 from aotsearch.model import build
 from aotsearch.parts.site import decayed, decays, drawn
 from aotsearch.space import Space
@@ -171,3 +172,64 @@ def test_the_key_of_a_trial_names_all_that_decides_its_numbers(study_file: Path)
     assert len(keys) == 6
     renamed = Arm("another name", reference.architecture, {})
     assert trial.plan(load(study_file, ["study.seeds=9"]), renamed, 0, "design")["key"] in keys
+
+
+def everything(study_file: Path) -> dict[str, Any]:
+    """A plan of the reference of which everything is measured after training."""
+    return plan(load(study_file, ["study.knock_out=true", "study.diagnostics=[hidden-rms]"]))
+
+
+FAULTS = {
+    "test": ("aotsearch.tasks.language.Language.test", "the test split"),
+    "diagnostics": ("aotsearch.probe.measure", "a layer"),
+    "knock_out": ("aotsearch.probe.knock_out", "a part"),
+}
+
+
+@pytest.mark.parametrize("error", [RuntimeError("is broken\nbadly"), InputError("is too short"), torch.OutOfMemoryError("needs more")])
+@pytest.mark.parametrize("part", FAULTS)
+def test_an_error_after_training_leaves_a_trained_trial(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, error: Exception
+) -> None:
+    made = everything(study_file)
+    whole = run(made)
+    assert {"test", "diagnostics", "knock_out"} <= whole.keys() and "unmeasured" not in whole
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(FAULTS[part][0], fail)
+    found = run(made, checkpoints=tmp_path)
+    assert found["outcome"] == "done" and found["measures"] == whole["measures"] and found["curve"] == whole["curve"]
+    assert found["unmeasured"] == {part: f"{type(error).__name__}: {error}".splitlines()[0]} and part not in found
+    for other in FAULTS.keys() - {part}:
+        assert found[other] == whole[other]
+    assert (tmp_path / f"{made['key']}.pt").exists() and not found["message"]
+
+
+def test_a_measure_that_is_not_finite_is_divergence_where_models_are_judged_by_it(
+    study_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from aotsearch.tasks.language import Language
+
+    measures = Language.measures
+    monkeypatch.setattr(Language, "measures", lambda self, means: measures(self, means) | {"perplexity": math.inf})
+    assert run(plan(load(study_file)))["outcome"] == "done", "another measure may be what it is"
+    monkeypatch.setattr(Language, "measures", lambda self, means: measures(self, means) | {"bits_per_byte": math.nan})
+    found = run(plan(load(study_file)))
+    assert (found["outcome"], found["message"]) == ("diverged", "the bits per byte is nan at step 3")
+
+
+def test_a_trial_records_what_may_move_its_last_digits(study_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = load(study_file)
+    found = run(plan(study))["environment"]
+    assert found["torch"].partition("+")[0] == torch.__version__.partition("+")[0] and found["threads"] == 1 and found["device_name"]
+    assert found["instruction_set"].split()[0] == torch.backends.cpu.get_cpu_capability()
+    assert study.task.prepare()["manifest"].startswith(found["data"]) and len(found["data"]) == 12
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert trial.environment(Grant(2)) == {k: v for k, v in found.items() if k != "data"} | {
+        "instruction_set": "AVX512 bf16 amx",
+        "threads": 2,
+    }

@@ -88,7 +88,8 @@ def test_arrays_are_read_whichever_axis_has_the_channels(arrays: Path) -> None:
 
 def test_channels_are_normalised_each_by_itself(arrays: Path) -> None:
     x, y = colours(200)
-    np.savez(arrays / "scaled.npz", x_train=x * [1.0, 100.0, 0.0] + [0, 7, 9], y_train=y, x_test=x * 1.0, y_test=y)
+    scaled = x * [1.0, 100.0, 0.0] + [0, 7, 9]
+    np.savez(arrays / "scaled.npz", x_train=scaled, y_train=y, x_test=scaled, y_test=y)
     batch, _ = make(arrays, data={"arrays": "scaled.npz"}).batch(0, 0, 179)
     np.testing.assert_allclose(batch.mean((0, 2, 3)), 0, atol=1e-4)
     np.testing.assert_allclose(batch.std((0, 2, 3)), [1, 1, 0], atol=1e-4)
@@ -236,3 +237,27 @@ def test_hub_data_that_is_not_what_it_should_be_is_one_line(tmp_path: Path, monk
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
     refused(r"data hub a/c can not be fetched .*use local arrays: data: \{arrays: FILE.npz\}")
+
+
+def test_arrays_as_people_save_them_are_read_right_or_refused_in_one_line(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    y, yt = np.arange(400) % 4, np.arange(80) % 4
+    x, xt = (rng.integers(0, 256, (n, 8, 8)).astype(np.uint8) for n in (400, 80))
+    cases: dict[str, tuple[dict[str, Any], str]] = {
+        "labels from 1": ({"y_train": y + 1, "y_test": yt + 1}, "train has the label 4, but labels are 0 to classes - 1 = 3; subtract 1$"),
+        "labels as floats": ({"y_train": y.astype(float)}, r"whole numbers as labels, not float64 \(400,\); y.astype\(int\)"),
+        "one-hot": ({"y_train": np.eye(4)[y]}, r"not float64 \(400, 4\); y.argmax\(1\)"),
+        "wide pixels": ({"x_train": x.astype(np.int64)}, r"uint8 or float arrays, not int64; x.astype\('uint8'\)"),
+        "not finite": ({"x_train": np.where(x == 3, np.nan, x)}, "the train images hold values that are not finite"),
+        "two types": ({"x_train": (x / 255).astype(np.float32)}, "one scale, not train float32 up to 1, test uint8 up to 255; save both"),
+        "two scales": ({"x_train": x / 255.0, "x_test": xt * 1.0}, "one scale, not train float32 up to 1, test float32 up to 255"),
+        "flat": ({"x_train": x.reshape(400, 64)}, r"but train is \(400, 64\)"),
+        "colour": ({"x_train": np.repeat(x[..., None], 3, -1)}, r"but train is \(400, 8, 8, 3\)"),
+        "an unseen class": ({"y_train": np.where(y == 1, 0, y)}, "test has the label 1, which no training image has"),
+        "one class": ({"y_train": y * 0, "y_test": yt * 0}, "every training image has the label 0, so there is nothing to learn"),
+    }
+    for name, (changed, words) in cases.items():
+        np.savez(tmp_path / f"{name}.npz", **({"x_train": x, "y_train": y, "x_test": xt, "y_test": yt} | changed))
+        with pytest.raises(InputError, match=words) as e:
+            Vision(tmp_path, data={"arrays": f"{name}.npz"}, image=8, channels=1, classes=4).prepare()
+        assert "\n" not in str(e.value)

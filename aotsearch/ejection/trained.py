@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aotsearch.architecture import Architecture
+from aotsearch.declaration import history
 from aotsearch.ejection.standalone import Origin, eject
 from aotsearch.errors import InputError, RunError, suggest
 from aotsearch.ledger import Ledger
@@ -29,9 +30,10 @@ def write(folder: Path, arm: str, seed: int, out: Path) -> list[Path]:
     return [put(out, text.encode()), put(beside, _safetensors(weights, about))]
 
 
-def find(folder: Path, arm: str, seed: int) -> tuple[dict[str, Any], Path]:
+def find(folder: Path, arm: str, seed: int) -> tuple[Mapping[str, Any], Path]:
     """The record of a trial and the file of its weights."""
-    records = list(Ledger.open(folder).records().values())
+    ledger = Ledger.open(folder)
+    records = history(ledger).place(ledger.records().values())
     named = [r for r in records if arm in (r["arm"], *r.get("arms", ()))]
     if not named:
         raise InputError(f"{folder} holds no trial of the arm {arm!r}{suggest(arm, {r['arm'] for r in records})}")

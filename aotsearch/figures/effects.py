@@ -14,7 +14,7 @@ from aotsearch.design import spell
 from aotsearch.figures.canvas import COLOURS, INK, QUIET, WIDTH, bend, blank, empty, margin_band, mark, shorten, style
 from aotsearch.layers import Knocked
 from aotsearch.material import Material
-from aotsearch.summary import bounds, groups, number, title
+from aotsearch.summary import bounds, groups, number
 from aotsearch.tables import measured
 
 WORDS = 2.95  # inches that a contrast's numbers and verdict take
@@ -32,7 +32,7 @@ def forest(analysis: Analysis, contrasts: Sequence[Contrast] | None = None) -> F
         if not rows:
             return empty("forest", "no contrast yet")
         figure = blank("forest", WIDTH, 0.85 + 0.3 * len(rows))
-        names = [shorten(title(row), 48) if isinstance(row, Contrast) else row for row in rows]
+        names = [shorten(row.title, 48) if isinstance(row, Contrast) else row for row in rows]
         room = WIDTH - WORDS - 0.085 * max(map(len, names))
         axes, words = figure.subplots(1, 2, sharey=True, width_ratios=(room, WORDS))
         words.set_xlim(0, 1)
@@ -87,7 +87,7 @@ PANELS = 12  # of interactions, the clearest first
 
 def interactions(m: Material) -> Figure | None:
     """For each interaction the four means; dashed, where the fourth would be if the changes acted apart. None where there is none."""
-    found = [c for c in m.distinct if c.kind == "interaction" and c.rate == "shared" and c.difference is not None]
+    found = [c for c in m.distinct if c.kind == "interaction" and c.asked and c.difference is not None]
     order = {"present": 0, "undecided": 1, "absent": 2}
     found.sort(key=lambda c: (order[c.verdict], -abs(c.difference or 0), c.arm))
     squares = [(c, square) for c in found if (square := _square(m, c)) is not None][:PANELS]
@@ -153,7 +153,7 @@ def knock_outs(rows: Sequence[Knocked], analysis: Analysis) -> Figure | None:
     if not rows:
         return None
     parts = list(dict.fromkeys(k.part for k in rows))
-    retrained = {c.arm: c for c in analysis.contrasts if c.rate == "shared" and c.kind == "change"}
+    retrained = {c.arm: c for c in analysis.contrasts if c.asked and c.kind == "change"}
     with style():
         figure = blank("knock-out", WIDTH, 1.0 + 0.34 * len(parts))
         axes = figure.add_subplot()

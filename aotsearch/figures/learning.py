@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from aotsearch.design import REFERENCE
 from aotsearch.figures.canvas import COLOURS, INK, WIDTH, blank, empty, shorten, style
 from aotsearch.material import Material
-from aotsearch.study import Study
+from aotsearch.study import Study, loss_unit
 from aotsearch.tables import Record
 
 MOST = 24  # panels
@@ -27,7 +27,7 @@ def curves(m: Material) -> Figure:
     arm is shown at its own; thin and dashed at the shared one.
     """
     with style():
-        shared, own = m.shown("shared"), m.shown(m.modes[-1])
+        shared, own = m.shown("shared"), m.shown(m.analysis.rate)
         key, label = _curve_key([r for by_seed in own.values() for r in by_seed.values()], m.study)
         bands = {arm: band for arm, by_seed in own.items() if (band := _band(by_seed.values(), key)) is not None}
         others = ([arm for arm in bands if arm != REFERENCE] or list(bands))[:MOST]
@@ -57,7 +57,7 @@ def curves(m: Material) -> Figure:
 
 def _curve_key(records: Sequence[Record], study: Study) -> tuple[str, str]:
     often = max((sum(study.task.measure in point for point in r["curve"]) for r in records), default=0)
-    return (study.task.measure, f"validation, {study.task.unit}") if often >= 4 else ("train_loss", "training loss")
+    return (study.task.measure, f"validation, {study.task.unit}") if often >= 4 else ("train_loss", f"training loss, {loss_unit(study)}")
 
 
 def _band(records: Iterable[Record], key: str) -> Band | None:

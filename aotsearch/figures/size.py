@@ -30,7 +30,7 @@ def front(m: Material, cost: str = "parameters") -> Figure:
         if len(searched):
             axes.plot(searched[cost], searched[m.analysis.measure], "o", ms=4, color=FAINT, zorder=1)
         _staircase(axes, arms)
-        verdicts = {c.arm: c.verdict for c in m.analysis.contrasts if c.kind == "change" and c.rate == m.modes[-1]}
+        verdicts = {c.arm: c.verdict for c in m.analysis.contrasts if c.kind == "change" and c.asked}
         for arm, x, y, low, high in arms.itertuples():
             axes.plot([x, x], [low, high], color="#9A9A9A", lw=1, zorder=2)
             if arm == REFERENCE:
@@ -50,7 +50,7 @@ def front(m: Material, cost: str = "parameters") -> Figure:
 def _points(m: Material, cost: str) -> pd.DataFrame:
     """Arm -> x, y, low, high over its seeds; of a search that is not confirmed, its trials."""
     rows: dict[str, tuple[float, ...]] = {}
-    for arm, by_seed in m.shown(m.modes[-1]).items():
+    for arm, by_seed in m.shown(m.analysis.rate).items():
         values = [v for r in by_seed.values() if (v := measured(r, m.study)) is not None]
         if values:
             rows[arm] = (next(iter(by_seed.values()))[cost], sum(values) / len(values), min(values), max(values))

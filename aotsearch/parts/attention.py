@@ -111,9 +111,9 @@ class Attention(nn.Module):
         memory == 0 or (square == 0 and second == 0)
         second == 0 or width / heads % 2 == 0
         values == 'own' or qkv == 'free'
+        values != 'first' or map != 0 or square != 0 or second != 0
         exclusive != 1 or identity == 0
         map != 0 or identity != 0 or uniform != 0 or square != 0 or second != 0
-        values != 'first' or map != 0 or square != 0 or second != 0
     """
 
     def __init__(
@@ -236,7 +236,7 @@ class Attention(nn.Module):
 
     def values_of(self, x_BLD: torch.Tensor, flow: Flow) -> torch.Tensor:
         """The values (B, H, L, P), which the first attention of a model leaves to those after it."""
-        if not self.owns:
+        if not self.owns or (self.values == "first" and flow.first_BLD is not None):  # the first itself, where its weights come again
             return self.heads_of(first_values(flow))
         if self.value == "identity":
             v_BHLP = self.heads_of(x_BLD)

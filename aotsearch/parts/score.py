@@ -161,8 +161,6 @@ class Linear(nn.Module):
         beside.scale == 'sqrt' or beside.scale == 'learned'
     """
 
-    featured = True
-
     def __init__(self, site: Site):
         super().__init__()
 

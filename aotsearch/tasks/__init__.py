@@ -14,7 +14,7 @@ Shape letters: B batch, L tokens, V vocabulary, C channels, H height, W width, N
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -35,6 +35,7 @@ class Task(Protocol):
             `classes`; or `inputs`, `outputs` and `context`, with `subspaces` where the tokens are a set and no sequence.
         measure: The one of `measures` that it is judged by; lower is better.
         unit: Of the measure.
+        loss_unit: Of the loss, for the axes of curves; tasks of installed packages may leave it out.
         chunk: How many items one forward pass of an evaluation takes.
     """
 
@@ -50,7 +51,8 @@ class Task(Protocol):
         """Bring the data to this machine, once, and return the facts about it.
 
         `manifest` (a digest of the data), `unit`, `baselines` (name -> measure of what needs no model) and, where there are any,
-        `bounds` (the baselines that no model is expected to beat).
+        `bounds` (the baselines that no model is expected to beat), `split` (in words, how the splits were made), and the sizes of the
+        splits under what they count: `bytes`, `tokens`, `images` or `prompts`.
 
         Raises:
             InputError: the data is missing, or not what the options say.
@@ -73,3 +75,11 @@ class Task(Protocol):
 
     def measures(self, means: Mapping[str, float]) -> dict[str, float]:
         """What is recorded of an evaluation, from the means of `totals`: `measure`, `loss`, and others beside them."""
+
+
+@runtime_checkable
+class Halved(Protocol):
+    """A task whose validation and test split may be the two halves of one that its source publishes."""
+
+    def whole_validation(self, validation: Mapping[str, float], test: Mapping[str, float]) -> dict[str, float]:
+        """The measures over both, from those of each; empty where the source has no such split."""

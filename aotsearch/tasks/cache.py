@@ -51,10 +51,14 @@ def written(place: Path) -> Iterator[Path]:
 
 
 def located(kind: str, value: Any, folder: Path) -> str:
-    """An absolute path from what a study file says, relative to its folder. Raises ValueError for what is no path."""
+    """An absolute path from what a study file says: relative to its folder, `~` and $VARIABLES as in a shell.
+
+    Raises:
+        ValueError: it is no path.
+    """
     try:
         if isinstance(value, str) and value and "\0" not in value:
-            return str(folder / Path(value).expanduser())
+            return str(folder / Path(os.path.expandvars(value)).expanduser())
     except RuntimeError:  # ~somebody who is not known here
         pass
     raise ValueError(f"{kind} takes a path, not {value!r}")

@@ -1,7 +1,10 @@
 """Text as bytes on disk: a source -> train, validation and test splits, tokenised once, memory-mapped, shared by all workers.
 
-The cache is addressed by content: its folder is named by the digest of the manifest (every document with its size and hash) and of
-the split rule, so equal data is never prepared twice and changed data is never mistaken for the old.
+The cache is addressed by content: its folder is named by the digest of the manifest (every document with its size and hash, and the rule
+of the split), so equal data is never prepared twice and changed data is never mistaken for the old.
+
+A split is a set of spans, each a piece of one document. Whatever the rule, the spans are disjoint and cover every document, so no byte is
+in two splits; what is drawn for training or evaluation is cut from the joined spans of one split alone.
 """
 
 from __future__ import annotations
@@ -10,8 +13,9 @@ import glob
 import hashlib
 import json
 import os
+import re
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +23,20 @@ from typing import Any
 import numpy as np
 
 from aotsearch.errors import InputError, Mark, suggest
-from aotsearch.tasks import cache, hub
+from aotsearch.tasks import cache, hub, tokens
 
-RULE = 1  # raise it when the split changes: it is part of the cache's address
+RULE = 2  # raise it when a split or the facts change: it is part of the cache's address
 VALIDATION, TEST = 0.01, 0.02  # shares of the bytes, for text that is split by document
-ENOUGH = 20  # documents; fewer are cut by position instead
+SEVERAL = 5  # documents that validation and test each have, where text is split by document
+LARGEST = 0.1  # share of the bytes that no document of such text exceeds
+STRETCH, STRETCHES = 20_000, 10  # bytes of a stretch at least, and stretches of a file at most, for text that is split by blocks
+ENOUGH = 20  # files; fewer are each cut by themselves, more are first joined with their neighbours to a twentieth of the bytes
+
+RULES = {
+    "documents": "by document: whole documents, in the order of the hash of their names",
+    "blocks": "by blocks spread over the files: of each stretch 90 % train, then 5 % validation, then 5 % test",
+    "position": "by position, as it is published: 90 % train; of the rest the first half is validation, the second test",
+}
 
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -32,16 +45,27 @@ KINDS = ("python-stdlib", "tinyshakespeare", "text", "hub", "tokens")
 FORMS = "python-stdlib, tinyshakespeare, {tinyshakespeare: PATH}, {text: GLOB}, {hub: NAME} or {tokens: FOLDER}"
 INSTEAD = "a local file: data: {text: GLOB}"
 
+Documents = Sequence[tuple[str, bytes]]  # names and texts
+Span = tuple[int, int, int]  # number of the document, first byte, end
+Spans = dict[str, list[Span]]  # of each split
+
 
 @dataclass(frozen=True)
 class Corpus:
     """A prepared corpus: where its splits lie, and the facts that a report states."""
 
     folder: Path
-    manifest: str  # sha256 over every document
+    manifest: str  # sha256 over every document, and the rule of the split
+    rule: str  # one of RULES
     documents: int
+    files: dict[str, int]  # documents that a split has bytes of
     bytes: dict[str, int]
     baselines: dict[str, float]  # bits per byte on the validation split
+
+    @property
+    def halved(self) -> bool:
+        """Whether validation and test are the halves of what the source calls validation."""
+        return self.rule == "position"
 
     def tokens(self, split: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """The bytes of a split, memory-mapped."""
@@ -49,7 +73,8 @@ class Corpus:
         return np.memmap(self.folder / f"{split}.bin", dtype=np.uint8, mode="r")
 
     def facts(self) -> dict[str, Any]:
-        return {"manifest": self.manifest, "documents": self.documents, "bytes": self.bytes, "baselines": self.baselines}
+        split = {"split": RULES[self.rule], "split_documents": self.files}
+        return {"manifest": self.manifest, "documents": self.documents, "bytes": self.bytes, "baselines": self.baselines, **split}
 
 
 def check(data: Any, folder: Path) -> dict[str, Any]:
@@ -71,6 +96,10 @@ def check(data: Any, folder: Path) -> dict[str, Any]:
         if not isinstance(options, dict) or not isinstance(options.get("name"), str) or options.keys() - known:
             raise ValueError(f"hub takes NAME or a mapping of {', '.join(sorted(known))}, not {value!r}")
         return {"hub": options}
+    if kind == "tokens":
+        return {"tokens": tokens.check(value, folder)}
+    if kind == "text":
+        return {"text": _pattern(value, folder)}
     return {kind: cache.located(kind, value, folder)}
 
 
@@ -84,11 +113,13 @@ def prepare(source: dict[str, Any]) -> Corpus:
     documents = list(_read(kind, value))
     if not documents or sum(len(text) for _, text in documents) < 1000:
         raise InputError(f"data {kind}: {value or 'the source'} holds less than 1000 bytes of text")
+    rule = rule_of(kind, documents)
     lines = [f"{name}\0{len(text)}\0{hashlib.sha256(text).hexdigest()}" for name, text in documents]
+    lines += [f"split by {rule}"] * (rule == "blocks")  # the other rules are older than this line
     manifest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     folder = cache.folder() / f"{kind}-{manifest[:16]}-{RULE}"
     if not (folder / cache.FACTS).exists():
-        _write(folder, manifest, documents)
+        _write(folder, manifest, rule, documents)
     return load(folder)
 
 
@@ -97,30 +128,67 @@ def load(folder: Path) -> Corpus:
     return Corpus(folder=folder, **json.loads((folder / cache.FACTS).read_text()))
 
 
-def _write(folder: Path, manifest: str, documents: list[tuple[str, bytes]]) -> None:
-    splits = split(documents)
+def _write(folder: Path, manifest: str, rule: str, documents: Documents) -> None:
+    spans = split(documents, rule)
+    texts = {name: joined(documents, found) for name, found in spans.items()}
     facts = {
         "manifest": manifest,
+        "rule": rule,
         "documents": len(documents),
-        "bytes": {name: len(text) for name, text in splits.items()},
-        "baselines": baselines(splits["train"], splits["validation"]),
+        "files": {name: len({document for document, _, _ in found}) for name, found in spans.items()},
+        "bytes": {name: len(text) for name, text in texts.items()},
+        "baselines": baselines(texts["train"], texts["validation"]) if all(texts.values()) else {},
     }
     with cache.written(folder) as made:
-        for name, text in splits.items():
+        for name, text in texts.items():
             (made / f"{name}.bin").write_bytes(text)
         (made / cache.FACTS).write_text(json.dumps(facts))
 
 
-def split(documents: list[tuple[str, bytes]]) -> dict[str, bytes]:
-    """Train, validation and test bytes.
+def rule_of(kind: str, documents: Documents) -> str:
+    """How a text is split: one of RULES.
 
-    Twenty documents or more are split by document: in the order of the hash of their names, validation takes documents up to 1 % of
-    the bytes, test up to 2 % more. Fewer are joined and cut by position: the first 90 % train, then 5 % and 5 %.
+    tinyshakespeare is cut where nanoGPT cuts it. Other text is split by document where the documents are many: none has more than a tenth
+    of the bytes, and validation and test each get five or more, with between half and twice their share of the bytes. Else by blocks.
     """
-    if len(documents) < ENOUGH:
-        text = b"".join(t for _, t in documents)
-        cuts = [0, int(0.9 * len(text)), int(0.95 * len(text)), len(text)]
-        return {name: text[cuts[i] : cuts[i + 1]] for i, name in enumerate(cache.SPLITS)}
+    if kind == "tinyshakespeare":
+        return "position"
+    total = sum(len(text) for _, text in documents)
+    if max(len(text) for _, text in documents) > LARGEST * total:
+        return "blocks"
+    spans = _whole(documents)
+    for name, share in (("validation", VALIDATION), ("test", TEST)):
+        got = sum(stop for _, _, stop in spans[name]) / total
+        if len(spans[name]) < SEVERAL or not share / 2 <= got <= 2 * share:
+            return "blocks"
+    return "documents"
+
+
+def split(documents: Documents, rule: str) -> Spans:
+    """The spans of train, validation and test, in the order of the documents: disjoint, and together everything."""
+    assert rule in RULES, rule
+    if rule == "documents":
+        return _whole(documents)
+    spans: Spans = {name: [] for name in cache.SPLITS}
+    groups = [list(range(len(documents)))] if rule == "position" else _groups(documents)
+    for group in groups:
+        size = sum(len(documents[i][1]) for i in group)
+        stretches = 1 if rule == "position" else min(STRETCHES, max(1, size // STRETCH))
+        for k in range(stretches):
+            start, stop = k * size // stretches, (k + 1) * size // stretches
+            cuts = [start + int(share * (stop - start)) for share in (0.0, 0.9, 0.95, 1.0)]
+            for name, a, b in zip(cache.SPLITS, cuts, cuts[1:], strict=False):
+                spans[name] += _spans(documents, group, a, b)
+    return spans
+
+
+def joined(documents: Documents, spans: Sequence[Span]) -> bytes:
+    """The bytes of a split."""
+    return b"".join(documents[i][1][start:stop] for i, start, stop in spans)
+
+
+def _whole(documents: Documents) -> Spans:
+    """Whole documents: in the order of the hash of their names, validation takes those up to 1 % of the bytes, test up to 2 % more."""
     total = sum(len(text) for _, text in documents)
     place, filled = {}, dict.fromkeys(cache.SPLITS, 0)
     for name, text in sorted(documents, key=lambda d: hashlib.sha256(d[0].encode()).hexdigest()):
@@ -129,7 +197,37 @@ def split(documents: list[tuple[str, bytes]]) -> dict[str, bytes]:
                 place[name] = part
                 filled[part] += len(text)
                 break
-    return {part: b"".join(text for name, text in documents if place[name] == part) for part in cache.SPLITS}
+    return {part: [(i, 0, len(text)) for i, (name, text) in enumerate(documents) if text and place[name] == part] for part in cache.SPLITS}
+
+
+def _groups(documents: Documents) -> list[list[int]]:
+    """What is cut by itself: each document where they are few, else neighbours together, so that blocks are not crumbs."""
+    filled = [i for i, (_, text) in enumerate(documents) if text]
+    if len(filled) < ENOUGH:
+        return [[i] for i in filled]
+    least = sum(len(documents[i][1]) for i in filled) / ENOUGH
+    groups, sizes = [[filled[0]]], [len(documents[filled[0]][1])]
+    for i in filled[1:]:
+        if sizes[-1] >= least:
+            groups.append([])
+            sizes.append(0)
+        groups[-1].append(i)
+        sizes[-1] += len(documents[i][1])
+    if sizes[-1] < least:
+        last = groups.pop()
+        groups[-1] += last
+    return groups
+
+
+def _spans(documents: Documents, group: Sequence[int], start: int, stop: int) -> Iterator[Span]:
+    """The bytes from `start` to `stop` of some joined documents, as spans of each."""
+    before = 0
+    for i in group:
+        size = len(documents[i][1])
+        a, b = max(0, start - before), min(size, stop - before)
+        if a < b:
+            yield i, a, b
+        before += size
 
 
 def baselines(train: bytes, validation: bytes) -> dict[str, float]:
@@ -169,10 +267,19 @@ def _stdlib() -> Iterator[tuple[str, bytes]]:
             yield inner.as_posix(), path.read_bytes()
 
 
+def _pattern(value: Any, folder: Path) -> str:
+    """An absolute pattern; the signs of one in the name of the study's own folder are letters."""
+    return cache.located("text", value, Path(glob.escape(str(folder))))
+
+
 def _text(pattern: str) -> Iterator[tuple[str, bytes]]:
+    literal = re.sub(r"\[([*?[])\]", r"\1", pattern)
     paths = sorted(p for p in glob.glob(pattern, recursive=True) if Path(p).is_file())  # noqa: PTH207 (absolute patterns)
+    if not paths and Path(literal).is_file():  # a file whose name has the signs of a pattern
+        paths = [literal]
     if not paths:
         raise InputError(f"data text: no file matches {pattern}")
+    paths = list({os.path.realpath(p): p for p in reversed(paths)}.values())[::-1]  # a file met twice would be in two splits
     shared = os.path.commonpath([str(Path(p).parent) for p in paths])
     for path in paths:
         yield Path(os.path.relpath(path, shared)).as_posix(), _file(Path(path))

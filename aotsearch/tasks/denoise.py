@@ -49,6 +49,7 @@ class Denoise:
 
     measure = "log_noise"
     unit = "log noise/signal"
+    loss_unit = "squared error"
     chunk = 1
 
     def __init__(

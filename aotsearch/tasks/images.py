@@ -25,10 +25,13 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Part = tuple[Array, Array]  # images (N, C, H, W) and labels (N,)
 Shape = tuple[int, int, int]  # of one image
 
-RULE = 1  # raise it when the split or the facts change: it is part of the cache's address
+RULE = 2  # raise it when the split, the facts or what is refused change: it is part of the cache's address
 WHOLE = {"validation": 0.2, "test": 0.2}  # shares of data that comes without a test split
 TRAINING = {"validation": 0.1}  # share of the training images, where there is a test split
+SPLIT = "of each class 60 % train, 20 % validation, 20 % test, in the order of the hash of their numbers"
+SPLIT_OF_TRAINING = "of each class of the training images a tenth is validation, in the order of the hash of their numbers; test as given"
 BLOCK = 4096  # images worked on at a time
+SCALES = 16  # how many times larger the values of one part may be than those of the other
 FITTED = 5000  # images that the temperature of a baseline is chosen on
 
 KINDS = ("digits", "arrays", "hub")
@@ -129,6 +132,7 @@ def _write(place: Path, splits: dict[str, Part], classes: int, name: str) -> Non
     empty = [split for split, (_, labels) in splits.items() if not len(labels)]
     if empty:
         raise InputError(f"data {name}: too few images; the {empty[0]} split is empty")
+    _refuse_unlike(splits, name)
     digest = hashlib.sha256()
     for split in cache.SPLITS:
         for array in splits[split]:
@@ -159,16 +163,37 @@ def _checked(part: Part, split: str, shape: Shape, classes: int, name: str) -> P
         if not np.isfinite(images).all():
             raise InputError(f"data {name}: the {split} images hold values that are not finite")
     elif images.dtype != np.uint8:
-        raise InputError(f"data {name}: images are uint8 or float arrays, not {images.dtype}")
+        raise InputError(f"data {name}: images are uint8 or float arrays, not {images.dtype}; x.astype('uint8') holds 0 to 255")
     if labels.dtype.kind not in "iu" or labels.size != len(images):
+        remedy = "; y.argmax(1) makes them of a row per image" if labels.ndim > 1 else "; y.astype(int) makes them of other numbers"
         raise InputError(
             f"data {name}: {split} has {len(images)} images and needs as many whole numbers as labels, not {labels.dtype} {labels.shape}"
+            + (remedy if labels.dtype.kind in "fb" and len(labels) == len(images) else "")
         )
     labels = labels.reshape(-1).astype(np.int64)
     wrong = labels[(labels < 0) | (labels >= classes)]
     if len(wrong):
-        raise InputError(f"data {name}: {split} has the label {wrong[0]}, but labels are 0 to classes - 1 = {classes - 1}")
+        raise InputError(
+            f"data {name}: {split} has the label {wrong[0]}, but labels are 0 to classes - 1 = {classes - 1}"
+            + ("; subtract 1" if labels.min() == 1 and labels.max() == classes else "")
+        )
     return _channels_first(images, shape, split, name), labels
+
+
+def _refuse_unlike(splits: Mapping[str, Part], name: str) -> None:
+    """Training images of which nothing can be learnt, or a test split that is not what they are."""
+    images, labels = splits["train"]
+    if len(np.unique(labels)) < 2:
+        raise InputError(f"data {name}: every training image has the label {labels[0]}, so there is nothing to learn")
+    others, tested = splits["test"]
+    unseen = np.setdiff1d(tested, labels)
+    if len(unseen):
+        raise InputError(f"data {name}: test has the label {unseen[0]}, which no training image has")
+    sizes = [max(float(np.abs(block).max()) for block in _blocks(x)) for x in (images, others)]
+    if images.dtype != others.dtype or max(sizes) > SCALES * min(sizes):
+        law = "train and test images are of one scale"
+        shown = ", ".join(f"{n} {x.dtype} up to {size:g}" for n, x, size in zip(("train", "test"), (images, others), sizes, strict=True))
+        raise InputError(f"data {name}: {law}, not {shown}; save both alike")
 
 
 def _channels_first(images: Array, shape: Shape, split: str, name: str) -> Array:

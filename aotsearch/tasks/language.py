@@ -12,7 +12,7 @@ import numpy as np
 
 from aotsearch.errors import InputError
 from aotsearch.registry import Count, Table, Text, word
-from aotsearch.tasks import corpus, tokens
+from aotsearch.tasks import cache, corpus, tokens
 
 if TYPE_CHECKING:
     import torch
@@ -33,9 +33,15 @@ class Language:
     fixed windows side by side, each predicting all of its `context` tokens. Text is read as bytes and judged in bits per byte; how
     many bytes a prepared token stands for is not known, so these are judged by the loss, in nats per token.
 
+    Many documents are split whole (1 % validation, 2 % test); few, or some of which one holds more than a tenth, by blocks from every
+    file (5 % and 5 %); tinyshakespeare by position. Where a source has one held-out split for both, nanoGPT's val.bin or the last tenth
+    of tinyshakespeare, validation is its first half and test its second; `whole_validation` is recorded beside them: the measures over
+    both, which is what published numbers of nanoGPT are about.
+
     Args:
         data: `python-stdlib`, `tinyshakespeare`, {tinyshakespeare: PATH}, {text: GLOB}, {hub: NAME}, or {tokens: FOLDER} with the
-            train.bin and val.bin of nanoGPT (16-bit ids).
+            train.bin and val.bin of nanoGPT (16-bit ids); {tokens: {folder: FOLDER, dtype: uint32}} where ids have another width
+            (uint8, uint16, uint32, int64).
         context: Window length L in bytes or tokens.
         vocabulary: Number of token ids; 256 for bytes.
     """
@@ -45,11 +51,13 @@ class Language:
         self.prepared = "tokens" in self.source
         if not self.prepared and vocabulary != BYTES:
             raise ValueError(f"vocabulary is {BYTES} for text, which is read as bytes, not {vocabulary}; other ids need {{tokens: FOLDER}}")
-        if vocabulary > tokens.LARGEST:
-            raise ValueError(f"vocabulary is at most {tokens.LARGEST}, since token files hold 16-bit ids, not {vocabulary}")
+        if self.prepared and vocabulary > (most := tokens.largest(self.source["tokens"])):
+            law = f"vocabulary is at most {most}, the ids that the token files' dtype can hold, not {vocabulary}"
+            raise ValueError(f"{law}; wider ones are read with {{tokens: {{folder: FOLDER, dtype: uint32}}}}")
         self.context, self.vocabulary = context, vocabulary
         self.sizes = {"vocabulary": vocabulary, "context": context}
         self.measure, self.unit = ("loss", "nats/token") if self.prepared else ("bits_per_byte", "bits/byte")
+        self.loss_unit = "nats/token" if self.prepared else "nats/byte"
         self.chunk = max(1, CHUNK // context)
 
     def to_plain(self) -> dict[str, Any]:
@@ -65,11 +73,12 @@ class Language:
     @functools.cached_property
     def _corpus(self) -> corpus.Corpus | tokens.Tokens:
         ((kind, value),) = self.source.items()
-        found = tokens.open_folder(Path(value), self.vocabulary) if self.prepared else corpus.prepare(self.source)
-        for split in ("train", "validation"):
-            length = len(found.tokens(split))
-            if length <= self.context:
-                raise InputError(f"data {kind}: {split} is {length} long, and context {self.context} needs {self.context + 1}")
+        found = tokens.open_folder(value, self.vocabulary) if self.prepared else corpus.prepare(self.source)
+        lengths = {split: len(found.tokens(split)) for split in cache.SPLITS}
+        split = min(lengths, key=lambda name: lengths[name])
+        if lengths[split] <= self.context:
+            law = f"data {kind}: {split} is {lengths[split]} long, and context {self.context} needs {self.context + 1}"
+            raise InputError(f"{law}; give more text" + (f", or a context of at most {lengths[split] - 1}" if lengths[split] > 1 else ""))
         return found
 
     @functools.cached_property
@@ -89,6 +98,17 @@ class Language:
     def test(self, seed: int = 0) -> tuple[Array, Array]:
         """Inputs and targets (N, L) of every window of the test split."""
         return self._windows("test")
+
+    def whole_validation(self, validation: Mapping[str, float], test: Mapping[str, float]) -> dict[str, float]:
+        """The measures over what the source itself calls validation, from those of its two halves; nothing where it has both splits.
+
+        m = (n_v m_v + n_t m_t) / (n_v + n_t), n the targets of a split: a window of either predicts `context`.
+        """
+        if not self._corpus.halved:
+            return {}
+        n_v, n_t = (len(self._corpus.tokens(split)) - 1 for split in ("validation", "test"))
+        n_v, n_t = (n // self.context * self.context for n in (n_v, n_t))
+        return {name: (n_v * validation[name] + n_t * test[name]) / (n_v + n_t) for name in test}
 
     def _windows(self, split: str) -> tuple[Array, Array]:
         ids = self._corpus.tokens(split).astype(np.int64)

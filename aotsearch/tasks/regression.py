@@ -52,6 +52,7 @@ class Regression:
 
     measure = "squared_error"
     unit = "error/variance"
+    loss_unit = "squared error"
 
     def __init__(
         self,

@@ -44,6 +44,8 @@ class Vision:
         measure: What the study is judged by.
     """
 
+    loss_unit = UNITS["loss"]
+
     def __init__(
         self,
         folder: Path,
@@ -72,7 +74,8 @@ class Vision:
         """Bring the data to this machine and return the facts about it."""
         found = self._images
         baselines = {name: values[self.measure] for name, values in found.baselines.items()}
-        return {"manifest": found.manifest, "images": found.sizes, "baselines": baselines, "unit": self.unit}
+        split = images.SPLIT if "digits" in self.source else images.SPLIT_OF_TRAINING
+        return {"manifest": found.manifest, "images": found.sizes, "baselines": baselines, "split": split, "unit": self.unit}
 
     @functools.cached_property
     def _images(self) -> images.Images:

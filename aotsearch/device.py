@@ -1,0 +1,147 @@
+"""Where a trial computes, and how: threads, device, precision, memory. The only file that knows one kind of device from another.
+
+Devices are `cpu` and `cuda` (NVIDIA's, and AMD's under ROCm). A worker that is granted a GPU sees it as its first, so `cuda` is that one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+T = TypeVar("T")
+
+ALIKE = "does not have a deterministic implementation"  # torch's words
+FULL = ("can't allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")  # where torch has no type for it
+
+
+@dataclass(frozen=True)
+class Grant:
+    """The resources given to a trial.
+
+    Attributes:
+        threads: Of a processor.
+        device: `cpu` or `cuda`.
+        share: Of the memory of a GPU that others share: who takes more is out of memory, not its neighbour.
+        deterministic: Whether what torch can compute alike every time is, so that a trial that is run again on the same kind of device
+            with the same libraries gives the same losses to the last bit.
+    """
+
+    threads: int
+    device: str = "cpu"
+    share: float = 1.0
+    deterministic: bool = True
+
+    def precision(self, training: Mapping[str, Any]) -> str:
+        """The precision of a training on this device: the one it asks for, else bfloat16 on a GPU and float32 on processors."""
+        return str(training.get("precision") or ("float32" if self.device == "cpu" else "bfloat16"))
+
+    @contextlib.contextmanager
+    def use(self) -> Iterator[None]:
+        """Compute with these resources, and restore torch's settings after. Float32 is float32: no convolution is in TF32."""
+        threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+        memory: Any = torch.utils.deterministic
+        fill = memory.fill_uninitialized_memory
+        torch.set_num_threads(self.threads)
+        torch.set_deterministic_debug_mode("error" if self.deterministic else "default")
+        memory.fill_uninitialized_memory = False  # nothing reads it
+        if is_cuda(self.device):
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
+        if self.share < 1:
+            torch.cuda.set_per_process_memory_fraction(self.share)
+        try:
+            with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=self.deterministic, allow_tf32=False):
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")  # float32 gains of a norm under autocast
+                    yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.set_deterministic_debug_mode(mode)
+            memory.fill_uninitialized_memory = fill
+            if self.share < 1:
+                torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def is_cuda(device: str | torch.device) -> bool:
+    return torch.device(device).type == "cuda"
+
+
+def gpus_here() -> int:
+    """How many GPUs this process can compute on; a GPU that torch was not built for is none."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def autocast(device: str | torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """The context of one forward pass with its loss, or of one evaluation; in float32 it does nothing.
+
+    Never of more than one step: autocast keeps its bfloat16 copies of the weights until the outermost context ends.
+    """
+    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
+
+
+def alike_if_possible(grant: Grant, work: Callable[[Grant], T]) -> T:
+    """What work gives under a grant; again from its start, and not deterministic, where it needs what torch can only compute otherwise."""
+    try:
+        return work(grant)
+    except RuntimeError as e:
+        if not unlike(e):
+            raise
+    return work(dataclasses.replace(grant, deterministic=False))
+
+
+def unlike(error: BaseException) -> bool:
+    """Whether an error says that torch can not compute something alike every time."""
+    return ALIKE in str(error)
+
+
+def put(array: np.ndarray[Any, Any], device: str | torch.device) -> torch.Tensor:
+    """An array as a tensor on the device.
+
+    To a GPU it goes by pinned memory, so that the copy waits for no computation; torch keeps that memory until the copy is made.
+    """
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if is_cuda(device) else tensor.to(device)
+
+
+def wait(device: str | torch.device) -> None:
+    """Until what was asked of the device is done, so that a clock can be read."""
+    if is_cuda(device):
+        torch.cuda.synchronize()
+
+
+def begin_peak(device: str | torch.device) -> None:
+    """Measure the peak of memory from here: a worker runs many trials."""
+    if is_cuda(device):
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak(device: str | torch.device) -> int | None:
+    """Bytes of tensors at the peak, on a GPU; a processor's are not counted."""
+    known = is_cuda(device) and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return torch.cuda.max_memory_allocated() if known else None
+
+
+def release(device: str | torch.device) -> None:
+    """Give memory back of tensors that nothing holds any more, to the next trial and to neighbours on the same GPU."""
+    gc.collect()
+    if is_cuda(device):
+        torch.cuda.empty_cache()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is full."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in FULL)
+
+
+def lost(error: BaseException) -> bool:
+    """Whether the device answers nothing more in this process, as after an index out of range in a kernel."""
+    return isinstance(error, torch.AcceleratorError) and not out_of_memory(error)

@@ -1,0 +1,475 @@
+"""What a trial does on another device and in another precision, on a processor: autocast is there too, and devices have stand-ins."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import test_parts
+import torch
+
+from aotsearch import device as devices
+from aotsearch import probe, quantities, runner, schedule, trial
+from aotsearch import report as reports
+from aotsearch.device import Grant, autocast, put
+from aotsearch.diagnostics import catalogue
+from aotsearch.errors import InputError, RunError
+from aotsearch.model import build
+from aotsearch.rungs import Rungs
+from aotsearch.study import Resources, Study, load
+from aotsearch.tasks import Items
+from aotsearch.train import evaluate, forecast, optimiser, train, train_step
+
+PRECISIONS = ("float32", "bfloat16")
+LOCAL = runner.Options(local=True, track=False)
+DATA_DEPENDENT = {"attention-evenness"}  # diagnostics whose shapes follow from numbers, which `meta` has not
+
+
+def plan(study: Study, seed: int = 0, **training: Any) -> dict[str, Any]:
+    made = trial.plan(study, study.arms()[0], seed, "design")
+    return {**made, "training": {**made["training"], **training}}
+
+
+def run(made: dict[str, Any], grant: Grant | None = None) -> dict[str, Any]:
+    return trial.run(made, grant or Grant(1), lambda _: None)
+
+
+# Precision.
+
+
+class OneBatch:
+    """A task that gives one batch for ever; everything else is the task's it is made of."""
+
+    def __init__(self, task: Any, size: int):
+        self.task, self.items = task, task.batch(0, 0, size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.task, name)
+
+    def batch(self, seed: int, step: int, size: int) -> Items:
+        return self.items
+
+    def validation(self, seed: int = 0) -> Items:
+        items: Items = self.items
+        return items
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_one_batch_is_learnt_by_heart_and_every_weight_moves(study_file: Path, precision: str) -> None:
+    study = load(study_file, ["grammar.model.width=32"])
+    model = build(study.reference)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    training = {**study.training(), "steps": 100, "learning_rate": 1e-2, "evaluations": 1, "weight_decay": 0.0, "precision": precision}
+    curve = train(model, OneBatch(study.task, 2), training, 0, Grant(1), lambda _: None)
+    assert curve[0]["train_loss"] > 3.0 and curve[-1]["loss"] < 0.1
+    assert curve[-1]["loss"] == pytest.approx(curve[-1]["train_loss"], abs=0.05)  # an evaluation sees the weights of the last step
+    for name, p in model.named_parameters():
+        assert p.dtype == torch.float32 and (p - before[name]).norm() > 0.01 * before[name].norm(), name
+
+
+def test_losses_in_bfloat16_are_those_in_float32_within_the_noise_of_seeds(study_file: Path) -> None:
+    steps = ["study.budget={steps: 60, batch: 8, evaluations: 1}", "study.learning_rate=2e-2"]
+    losses = {
+        precision: [run(plan(load(study_file, steps), seed, precision=precision))["measures"]["loss"] for seed in range(3)]
+        for precision in PRECISIONS
+    }
+    noise = statistics.stdev(losses["float32"])
+    assert losses["float32"] != losses["bfloat16"]
+    for plain, low in zip(losses["float32"], losses["bfloat16"], strict=True):
+        assert abs(plain - low) < noise
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_test_split_is_read_as_the_validation_split_is(study_file: Path, monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    study = load(study_file)
+    monkeypatch.setattr(type(study.task), "test", type(study.task).validation)
+    found = run({**plan(study, precision=precision), "knock_out": True})
+    assert found["precision"] == precision and found["test"] == found["measures"]
+    for row in found["knock_out"]:
+        assert row["loss"] - row["increase"] == pytest.approx(found["measures"]["bits_per_byte"], abs=1e-9)
+
+
+def test_a_precision_that_is_asked_for_is_part_of_what_a_trial_is(study_file: Path) -> None:
+    study = load(study_file)
+    plain = plan(study)
+    assert "precision" not in plain["training"]  # left to the device it changes no key
+    assert load(study_file, ["study.resources.precision=auto"]).digest == study.digest
+    others = [load(study_file, [f"study.resources.precision={p}"]) for p in PRECISIONS]
+    keys = {plan(s)["key"] for s in others} | {plain["key"]}
+    assert len(keys) == 3 == len({s.digest for s in others} | {study.digest})
+    assert [plan(s)["training"]["precision"] for s in others] == list(PRECISIONS)
+    assert Grant(1).precision(study.training()) == "float32" and Grant(1, "cuda").precision(study.training()) == "bfloat16"
+    assert [Grant(1, "cuda").precision(s.training()) for s in others] == list(PRECISIONS)
+
+
+def test_a_run_folder_holds_trials_of_one_precision(study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reports, "write", lambda folder: [])
+    runner.run(load(study_file, ["study.seeds=1"]), tmp_path / "run", LOCAL)
+    low = ["study.seeds=1", "study.resources.precision=bfloat16"]
+    with pytest.raises(InputError, match=r"study\.resources.*bfloat16.*choose another --out"):
+        runner.run(load(study_file, low), tmp_path / "run", LOCAL)
+
+
+# Parts in bfloat16.
+
+
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
+@pytest.mark.parametrize("case", test_parts.cases())
+def test_every_word_in_bfloat16_is_near_itself_in_float32_forwards_and_backwards(case: Any) -> None:
+    model = test_parts.disturb(build(test_parts.architecture(*case), seed=1))
+    x = test_parts.inputs(model)
+    weights = torch.randn(model(x).shape, generator=torch.Generator().manual_seed(5))
+    found = []
+    for precision in PRECISIONS:
+        with autocast("cpu", precision):
+            y = model(x)
+        torch.autograd.backward((y.float() * weights).sum())
+        found.append((y.detach().float(), torch.cat([p.grad.flatten() for p in model.parameters()])))  # type: ignore[union-attr]
+        model.zero_grad()
+    for plain, low, tolerance in zip(*found, (0.05, 0.25), strict=True):
+        assert low.isfinite().all() and low.dtype == torch.float32
+        assert (low - plain).norm() < tolerance * plain.norm()
+
+
+# Other devices: `meta` computes shapes, on a device of its own.
+
+
+@pytest.mark.parametrize("case", test_parts.cases())
+def test_no_part_makes_a_tensor_on_another_device_than_its_model(case: Any) -> None:
+    model = build(test_parts.architecture(*case), seed=1)
+    x = test_parts.inputs(model).to("meta")
+    y = model.to("meta")(x)
+    assert y.device.type == "meta"
+    torch.autograd.backward(y.sum())
+    assert all(p.grad is not None and p.grad.device.type == "meta" for p in model.parameters())
+
+
+ON_META = [d for d in catalogue().values() if d.kind != "gradient" and d.name not in DATA_DEPENDENT]
+
+
+@pytest.mark.parametrize("norm", ["layernorm", "dyt"])
+def test_no_diagnostic_makes_a_tensor_on_another_device_than_its_model(monkeypatch: pytest.MonkeyPatch, norm: str) -> None:
+    def value(d: Any, argument: Any) -> float | None:
+        made = None if argument is None else getattr(quantities, d.function)(argument, *([d.term] if d.term else []))
+        assert not isinstance(made, torch.Tensor) or made.device.type == "meta", d.name
+        return None if made is None else 0.0
+
+    monkeypatch.setattr(probe, "_value", value)
+    block = [{"attention": {"heads": 2, "identity": {"learned": {"per": "head"}}}}, "mlp"]
+    model = build(test_parts.architecture({"depth": 2, "norm": norm, "join": "layerscale", "block": block})).to("meta")
+    found = probe._pass(model, torch.zeros(3, 8, dtype=torch.long, device="meta"), ON_META)
+    assert {name for name, _, number in found if number is not None} >= {"hidden-rms", "snr", "attention-entropy", "coding-rate"}
+
+
+def test_a_training_step_and_an_evaluation_stay_on_the_device_of_the_model(study_file: Path) -> None:
+    study = load(study_file)
+    model = build(study.reference).to("meta")
+    adam = optimiser(model, study.training())
+    loss = train_step(model, adam, study.task, study.task.batch(0, 0, 4), 1e-3, 1.0)
+    assert loss.device.type == "meta" and loss.dtype == torch.float32
+    totals = study.task.totals(model(put(study.task.batch(0, 0, 4)[0], "meta")), put(study.task.batch(0, 0, 4)[1], "meta"))
+    assert totals["loss"][0].device.type == "meta"
+
+
+def test_adam_is_fused_where_torch_can_fuse_it(study_file: Path) -> None:
+    study = load(study_file)
+    assert optimiser(build(study.reference), study.training()).defaults["fused"]
+    assert not optimiser(build(study.reference).to("meta"), study.training()).defaults["fused"]
+    odd = torch.nn.Linear(2, 2)
+    odd.weight = torch.nn.Parameter(torch.ones(2, 2, dtype=torch.complex64))
+    adam = optimiser(odd, study.training())
+    torch.autograd.backward(odd.weight.abs().sum())
+    adam.step()
+
+
+def test_an_array_goes_to_a_gpu_by_pinned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+
+    def pinned(tensor: torch.Tensor) -> torch.Tensor:
+        calls.append("pinned")
+        return tensor
+
+    def to(tensor: torch.Tensor, device: Any, non_blocking: bool = False) -> torch.Tensor:
+        calls.append((str(device), non_blocking))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pinned)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    put(np.arange(6).reshape(2, 3)[:, :-1], "cuda:0")
+    assert calls == ["pinned", ("cuda:0", True)]
+    put(np.arange(3), "cpu")
+    assert calls[2:] == [("cpu", False)]
+
+
+# Memory.
+
+
+class Full(torch.nn.Module):
+    """A model that has room for so many items in a pass."""
+
+    def __init__(self, model: torch.nn.Module, room: int, error: type[Exception] = torch.OutOfMemoryError):
+        super().__init__()
+        self.model, self.room, self.error, self.passes = model, room, error, []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.passes.append(len(x))
+        if len(x) > self.room:
+            raise self.error("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+        y: torch.Tensor = self.model(x)
+        return y
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError, MemoryError])
+def test_an_evaluation_that_does_not_fit_goes_on_in_smaller_passes(
+    study_file: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    study = load(study_file)
+    released: list[str] = []
+    monkeypatch.setattr(devices, "release", released.append)
+    x, y = study.task.validation()
+    items = x[:50], y[:50]
+    expected = evaluate(build(study.reference), study.task, items, "cpu")
+    tight = Full(build(study.reference), 20, error)
+    assert evaluate(tight, study.task, items, "cpu")["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+    assert sum(n for n in tight.passes if n <= 20) == len(items[0])  # every item once
+    failed = sum(n > 20 for n in tight.passes)
+    assert released == ["cpu"] * failed
+    evaluate(tight, study.task, items, "cpu")
+    assert failed == sum(n > 20 for n in tight.passes)  # the size that fits is kept for the model
+    with pytest.raises(error):
+        evaluate(Full(build(study.reference), 0, error), study.task, items, "cpu")
+    with pytest.raises(RuntimeError, match="other"):
+        evaluate(Broken(), study.task, items, "cpu")
+
+
+class Broken(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("other")
+
+
+def test_an_evaluation_waits_for_the_device_once(study_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = load(study_file)
+    study.task.chunk = 4
+    waits, item = [], torch.Tensor.item
+    monkeypatch.setattr(torch.Tensor, "item", lambda t: waits.append(t.dtype) or item(t))
+    evaluate(build(study.reference), study.task, study.task.validation(), "cpu")
+    assert waits == [torch.float64]
+
+
+def test_a_trial_that_is_out_of_memory_leaves_nothing_behind_for_the_next(study_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = load(study_file)
+    made: list[Any] = []
+    alive: list[bool] = []
+    plain = trial.build
+
+    def full(*arguments: Any) -> Any:
+        model = plain(*arguments)
+        model.circle = [model.forward]  # only the collector frees it
+        model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("no room")))
+        made.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(trial, "build", full)
+    release = devices.release
+    monkeypatch.setattr(devices, "release", lambda device: (release(device), alive.append(made[0]() is not None)))
+    found = run(plan(study))
+    assert (found["outcome"], found["message"]) == ("out-of-memory", "OutOfMemoryError: no room") and alive == [False]
+    monkeypatch.setattr(trial, "build", plain)
+    assert run(plan(study))["outcome"] == "done"
+    assert found["peak_memory"] is None  # not counted on a processor
+
+
+def test_the_peak_of_memory_is_that_of_the_trial(study_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(devices, "begin_peak", lambda device: calls.append("begin"))
+    monkeypatch.setattr(devices, "peak", lambda device: 123)
+    monkeypatch.setattr(devices, "release", lambda device: calls.append("release"))
+    assert run(plan(load(study_file)))["peak_memory"] == 123 and calls == ["begin"]
+
+
+def test_errors_of_full_memory_and_of_a_lost_device_are_told_apart() -> None:
+    assert devices.out_of_memory(RuntimeError("CUDA error: out of memory"))
+    assert devices.out_of_memory(RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"))
+    assert not devices.out_of_memory(RuntimeError("size mismatch"))
+    assert devices.lost(torch.AcceleratorError("CUDA error: device-side assert triggered"))
+    assert not devices.lost(torch.AcceleratorError("CUDA error: out of memory")) and not devices.lost(RuntimeError("size mismatch"))
+
+
+def test_after_a_lost_device_a_run_in_this_process_ends_in_one_line_and_goes_on_when_it_is_started_again(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = load(study_file)
+    plain, heard = trial.build, Heard()
+
+    def broken(*_: Any) -> Any:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(trial, "build", broken)
+    work = schedule.Work(trials=[plan(study, seed) for seed in range(3)])
+    with pytest.raises(RunError, match=r"device was lost .*device-side assert.*run the same command again"):
+        schedule.run_local(work, heard, "cpu", 1, tmp_path)
+    assert [r["outcome"] for r in heard.records] == ["failed"]
+    monkeypatch.setattr(trial, "build", plain)
+    schedule.run_local(schedule.Work(trials=list(work.trials)[1:]), heard, "cpu", 1, tmp_path)
+    assert [r["outcome"] for r in heard.records] == ["failed", "done", "done"]
+
+
+def test_a_device_that_is_lost_after_training_is_named_and_the_trial_is_kept(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: Any) -> Any:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    heard = Heard()
+    monkeypatch.setattr(probe, "measure", lost)
+    with pytest.raises(RunError, match=r"device was lost \(AcceleratorError: .*device-side assert"):
+        schedule.run_local(schedule.Work(trials=[plan(load(study_file))]), heard, "cpu", 1, tmp_path)
+    (record,) = heard.records
+    assert record["outcome"] == "done" and record["measures"] and record["test"] and list(record["unmeasured"]) == ["diagnostics"]
+
+
+def test_a_device_that_is_full_before_a_trial_begins_is_the_trials_result(study_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> str:  # as torch says where a neighbour leaves no room to begin in
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch.cuda, "get_device_name", full)
+    found = run(plan(load(study_file)), Grant(1, "cuda"))
+    assert (found["outcome"], found["message"]) == ("out-of-memory", "RuntimeError: CUDA error: out of memory")
+
+
+class Heard:
+    """An observer that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+
+    def started(self, trial: dict[str, Any]) -> None: ...
+    def point(self, trial: dict[str, Any], point: Any) -> None: ...
+    def finished(self, record: dict[str, Any]) -> None:
+        self.records.append(record)
+
+
+# What is the same every time.
+
+
+def test_a_grant_asks_for_what_is_the_same_every_time_and_restores_what_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    shares: list[float] = []
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
+
+    def state() -> tuple[Any, ...]:
+        cudnn = torch.backends.cudnn
+        return torch.get_num_threads(), torch.get_deterministic_debug_mode(), cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
+
+    before = state()
+    with Grant(1, "cuda", share=0.5).use():
+        assert state() == (1, 2, True, False, False)
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8" and shares == [0.5]
+    assert state() == before and shares == [0.5, 1.0]
+    with Grant(1, deterministic=False).use():
+        assert torch.get_deterministic_debug_mode() == 0
+
+
+def test_a_part_that_torch_can_not_compute_alike_every_time_is_trained_and_told(study_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = trial.build
+    points: list[Any] = []
+
+    def odd(*arguments: Any) -> Any:
+        model = plain(*arguments)
+        model.register_forward_pre_hook(lambda *_: [torch.zeros(3).put_(torch.tensor([1]), torch.ones(1))] and None)
+        return model
+
+    made = plan(load(study_file))
+    expected = run(made)
+    monkeypatch.setattr(trial, "build", odd)
+    found = trial.run(made, Grant(1), points.append)
+    assert expected["deterministic"] and not found["deterministic"]
+    assert found["outcome"] == "done" and found["curve"] == expected["curve"] == points
+    assert forecast(odd(load(study_file).reference, 0), load(study_file).task, made["training"], Grant(1)) > 0
+
+
+def test_a_trial_that_is_trained_again_tells_every_point_once_and_comes_to_every_rung_in_its_place(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure, reached = probe.measure, []
+
+    def odd(*arguments: Any, **more: Any) -> Any:
+        torch.zeros(3).put_(torch.tensor([1]), torch.ones(1))  # torch can not do this alike every time
+        return measure(*arguments, **more)
+
+    class Watched(Rungs):
+        def reach(self, trial: str, evaluation: int, value: float) -> str:
+            reached.append(evaluation)
+            return super().reach(trial, evaluation, value)
+
+    monkeypatch.setattr(probe, "measure", odd)
+    made, points = plan(load(study_file), steps=8, evaluations=4), []
+    found = trial.run(made, Grant(1), points.append)
+    assert not found["deterministic"] and found["curve"] == points
+    search = schedule.Search(iter([made]), lambda _: None, Watched(4, 2), "bits_per_byte")
+    schedule.run_local(schedule.Work(search=search), Heard(), "cpu", 1, tmp_path)
+    assert reached == [1, 2, 3]
+
+
+def test_saved_weights_are_a_processors(study_file: Path, tmp_path: Path) -> None:
+    made = plan(load(study_file))
+    trial.run(made, Grant(1), lambda _: None, tmp_path)
+    assert {w.device.type for w in torch.load(tmp_path / f"{made['key']}.pt").values()} == {"cpu"}
+
+
+# What a machine has.
+
+
+@pytest.mark.parametrize(
+    ("settings", "cpus", "gpus", "room"),
+    [
+        ({}, 8, 0, 8),
+        ({}, 8, 2, 2),
+        ({"cpus": 4}, 8, 2, 2),
+        ({"cpus": 8}, 8, 2, 1),
+        ({"gpus": 0}, 8, 2, 8),
+        ({"gpus": 0.5}, 8, 1, 2),
+        ({"gpus": 0.4}, 32, 3, 6),  # a trial lies on one GPU
+        ({"gpus": 1}, 8, 0, 0),
+        ({"cpus": 64}, 2, 0, 0),
+    ],
+)
+def test_so_many_trials_have_room(settings: dict[str, Any], cpus: int, gpus: int, room: int) -> None:
+    assert Resources(**settings).room(cpus, gpus) == room
+
+
+@pytest.mark.parametrize("gpus", ["-1", "1.5", "2", ".nan", "some"])
+def test_a_trial_is_granted_one_gpu_at_most(study_file: Path, gpus: str) -> None:
+    with pytest.raises(InputError, match="gpus"):
+        load(study_file, [f"study.resources.gpus={gpus}"])
+
+
+@pytest.mark.parametrize(("gpus", "there", "device"), [("auto", 0, "cpu"), ("auto", 2, "cuda"), (0, 2, "cpu"), (0.5, 1, "cuda")])
+def test_a_run_in_this_process_takes_a_gpu_where_there_is_one(gpus: Any, there: int, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "gpus_here", lambda: there)
+    assert runner.local_device(Resources(gpus=gpus)) == device
+
+
+@pytest.mark.parametrize("setting", ["gpus=1", "gpus=0.5", "cpus=6400"])
+def test_a_run_in_this_process_on_a_machine_that_lacks_something_is_refused_in_one_line(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    monkeypatch.setattr(devices, "gpus_here", lambda: 0)
+    study = load(study_file, ["study.seeds=1", f"study.resources.{setting}"])
+    with pytest.raises(InputError, match=r"a trial asks for \d+ cpus and [\d.]+ gpus \(study.resources\), there are \d+ and 0$"):
+        runner.run(study, tmp_path / "run", LOCAL)
+
+
+def test_a_plan_for_a_larger_machine_is_made_and_says_so(study_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from aotsearch import forecast as forecasts
+
+    monkeypatch.setattr(forecasts, "gpus_here", lambda: 0)
+    found = forecasts.forecast(load(study_file, ["study.resources.gpus=1"]))
+    assert found["device"] == "cpu" and found["workers"] == 1
+    assert "This machine can not run it: a trial asks for 1 cpus and 1 gpus" in forecasts.table(found)
+    assert "can not run" not in forecasts.table(forecasts.forecast(load(study_file)))

@@ -1,0 +1,438 @@
+"""A search: what is proposed, what is stopped early, what is confirmed, and that a search cut short goes on as if it had not been."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aotsearch import report, runner, schedule, tables, trial
+from aotsearch.architecture import Architecture
+from aotsearch.description import run_name
+from aotsearch.errors import InputError
+from aotsearch.ledger import Ledger
+from aotsearch.progress import Progress
+from aotsearch.rungs import Rungs
+from aotsearch.runner import Options
+from aotsearch.search import Proposer, importance
+from aotsearch.study import Study, load
+
+GRAMMAR = """
+name: searched
+task: {language: {data: {text: corpus.txt}, context: 16}}
+grammar:
+  model: {width: 16, depth: 2, positions: positions, norm: norm, block: [{attention: {heads: heads}}, channel]}
+  channel: {any: [mlp, {mlp: {activation: relu2, expand: {any: [4, 2, 1]}}}, glu, none]}
+  heads: {any: [2, 1, 4]}
+  norm: {any: [layernorm, rmsnorm]}
+  positions: {any: [learned, rope, none]}
+study:
+  design: search
+  seeds: 2
+  budget: {steps: 8, batch: 4, evaluations: 8}
+  search: {trials: 18, confirm: 2, reduction: 2}
+  margin: 0.5
+  diagnostics: none
+"""
+
+
+@pytest.fixture
+def path(study_file: Path) -> Path:
+    """A study file with a search, beside the small corpus."""
+    found = study_file.with_name("searched.yaml")
+    found.write_text(GRAMMAR)
+    return found
+
+
+def made_up(plan: Mapping[str, Any], grant: Any, report: Any, checkpoints: Any = None) -> dict[str, Any]:
+    """A trial without training: losses that the digest and the seed decide; one in five diverges, one in five fails."""
+    rng = random.Random(f"{plan['digest']} {plan['seed']}")
+    level, fate, curve = 2 + rng.random(), rng.randrange(5), []
+    outcome, message = "done", ""
+    try:
+        for step in range(1, plan["training"]["steps"] + 1):
+            if step == 1 and fate < 2:
+                outcome = ("diverged", "failed")[fate]
+                break
+            loss = level + 1 / step + 0.1 * rng.random()
+            curve.append({"step": step, "train_loss": loss, "loss": loss * 0.7, "bits_per_byte": loss})
+            report(curve[-1])
+    except trial.Stopped as e:
+        outcome, message = "stopped", str(e)
+    return trial.record(plan, outcome, curve) | {"message": message, "traceback": "", "seconds": 0.0}
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No training and no report: what is left is the search."""
+    monkeypatch.setattr(trial, "run", made_up)
+    monkeypatch.setattr(report, "write", lambda *_: [])
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+def run(study: Study, out: Path, progress: Progress | None = None, **options: Any) -> runner.Outcome:
+    progress = progress or Progress("bits_per_byte", "bits/byte", io.StringIO())
+    return runner.run(study, out, Options(**{"local": True, "track": False} | options), progress)
+
+
+def said(study: Study, out: Path) -> str:
+    stream = io.StringIO()
+    run(study, out, Progress("bits_per_byte", "bits/byte", stream))
+    return stream.getvalue()
+
+
+def events(out: Path, kind: str) -> list[dict[str, Any]]:
+    return [e for e in Ledger.open(out).events() if e["event"] == kind]
+
+
+def tried(out: Path) -> list[dict[str, Any]]:
+    return [r for r in Ledger.open(out).records().values() if r["phase"] == "search"]
+
+
+def course(out: Path) -> tuple[Any, ...]:
+    """What a search proposed in which order, what became of it and why, what was confirmed, and what was said of it."""
+    records = Ledger.open(out).records().values()
+    searched = {r["digest"]: (r["arm"], r["outcome"], r["message"], r["curve"]) for r in records if r["phase"] == "search"}
+    proposed = list(dict.fromkeys((e["arm"], e["digest"]) for e in events(out, "proposed")))
+    confirmed = {(r["arm"], r["digest"], r["seed"]): r["curve"] for r in records if r["phase"] == "confirm"}
+    contrasts = [(c.arm, c.verdict, c.difference, c.low) for c in report.read(out).analysis.contrasts]
+    return proposed, searched, confirmed, contrasts
+
+
+# ---- early stopping
+
+
+def test_a_trial_goes_on_where_it_is_among_the_best_of_those_that_came_to_the_rung() -> None:
+    rungs = Rungs(evaluations=10, reduction=3)
+    assert list(rungs.reached) == [1, 3, 9]
+    came = [3.0, 2.0, 2.5, 1.9, 2.1, 1.95, 1.95, 1.97]  # go on as one of the best 1, 1, 1, 2, 2, 2, 3, 3
+    gone = [not rungs.reach(str(i), 1, loss) for i, loss in enumerate(came)]
+    assert gone == [True, True, False, True, False, True, True, False]
+    assert rungs.reach("x", 1, 9.0) == "stopped at evaluation 1 of 10: not among the best 3 of 9 that came so far"
+    assert rungs.reach("1", 1, 9.9) == ""  # it is decided once
+    assert rungs.reach("1", 2, 9.9) == ""  # no rung
+    assert rungs.reach("3", 3, 5.0) == "" and rungs.reach("1", 3, 5.1) != ""
+    assert list(Rungs(9, 3).reached) == [1, 3] and list(Rungs(1, 2).reached) == []  # the last evaluation ends a trial anyway
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), reduction=st.integers(2, 4), evaluations=st.integers(1, 20))
+def test_both_executors_stop_the_same_trials_at_the_same_rungs(seed: int, reduction: int, evaluations: int) -> None:
+    rng = random.Random(seed)
+    steps = 10 * evaluations
+    losses = {f"m{i}": [rng.randrange(8) / 8 for _ in range(evaluations)] for i in range(12)}
+
+    def search() -> schedule.Search:
+        return schedule.Search(iter(()), lambda record: None, Rungs(evaluations, reduction), "error")
+
+    class Silent:
+        def point(self, *_: Any) -> None: ...
+
+    here, there, local, ray, reasons = {}, {}, search(), search(), dict[str, str]()
+    scheduler = schedule._scheduler(ray, reasons)
+    for name, values in losses.items():
+        plan = {"digest": name, "key": name, "training": {"steps": steps}}
+        told = schedule._stopping(local, plan, Silent())  # type: ignore[arg-type]
+        points = [{"step": 10 * (i + 1), "train_loss": 1.0, "loss": 0.0, "error": value} for i, value in enumerate(values)]
+        try:
+            for point in points:
+                told({"step": point["step"] - 5, "train_loss": 1.0})  # between evaluations a curve has points of its own
+                told(point)
+        except trial.Stopped as e:
+            here[name] = str(e)
+        for i, point in enumerate(points[:-1], 1):  # the last comes with the record
+            result = {"points": [{"step": point["step"] - 5}, point], "evaluation": i}
+            if scheduler.on_trial_result(None, type("T", (), {"config": {"trial": plan}}), result) == scheduler.STOP:
+                there[name] = reasons[name]
+                break
+    assert here == there
+    assert local.rungs.reached == ray.rungs.reached
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_one_worker_of_ray_makes_the_search_of_this_process(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "write", lambda *_: [])
+    study = load(path, ["study.search={trials: 12, confirm: 1, reduction: 2}", "study.seeds=1"])
+    run(study, tmp_path / "local")
+    run(study, tmp_path / "ray", local=False, workers=1)
+    assert course(tmp_path / "ray") == course(tmp_path / "local")
+    assert {"done", "stopped"} <= {r["outcome"] for r in tried(tmp_path / "ray")}
+
+
+# ---- a search that is continued
+
+
+def test_a_search_cut_short_anywhere_proposes_judges_and_confirms_what_it_would_have(path: Path, tmp_path: Path, quick: None) -> None:
+    study = load(path, ["study.search={trials: 14, confirm: 1, reduction: 2}", "study.seeds=1"])
+    run(study, tmp_path / "whole")
+    whole = course(tmp_path / "whole")
+    assert {r["outcome"] for r in tried(tmp_path / "whole")} == {"done", "stopped", "diverged", "failed"}
+    lines = Ledger(tmp_path / "whole").path.read_bytes().splitlines(keepends=True)
+    ends = [i for i, line in enumerate(lines) if b'"event":"importance"' in line]
+    assert ends[0] > 3 * 14
+    for kept in range(2, ends[0] + 3):  # also with the line torn that was being written
+        out = tmp_path / f"cut {kept}"
+        out.mkdir()
+        Ledger(out).path.write_bytes(b"".join(lines[:kept]) + lines[kept][: kept % 30])
+        run(study, out)
+        assert course(out) == whole, kept
+
+
+def test_what_was_running_is_proposed_again_first_and_then_what_would_have_followed(path: Path) -> None:
+    study = load(path)
+
+    def record(architecture: Architecture, loss: float) -> dict[str, Any]:
+        curve = [{"step": 8, "train_loss": loss, "bits_per_byte": loss}]
+        return {"digest": architecture.digest, "outcome": "done", "measures": {"bits_per_byte": loss}, "curve": curve}
+
+    proposer, asked, records = proposer_of(study), list[Architecture](), dict[str, dict[str, Any]]()
+    for i in range(14):  # four at a time, the second of those that run ends first
+        asked.append(_asked(proposer))
+        if len(proposer.running) == 4:
+            digest = [a.digest for a in asked if a.digest in proposer.running][1]
+            records[digest] = record(proposer.proposals[digest], 2 + i / 7 % 1)
+            proposer.tell(records[digest])
+    again = proposer_of(study, [{"digest": a.digest, "decisions": dict(a.decisions)} for a in asked])
+    for told in records.values():
+        again.tell(told)
+    running = [a for a in asked if a.digest in proposer.running]
+    assert [_asked(again) for _ in running] == running
+    assert [_asked(again) for _ in range(3)] == [_asked(proposer) for _ in range(3)]
+
+
+def proposer_of(study: Study, proposed: Iterable[Mapping[str, Any]] = ()) -> Proposer:
+    return Proposer(study.space, study.settings.search, study.task.measure, proposed)
+
+
+def _asked(proposer: Proposer) -> Architecture:
+    found = proposer.ask()
+    assert found is not None
+    return found
+
+
+def test_failed_trials_of_a_search_are_trained_again_when_asked_in_their_turn(path: Path, tmp_path: Path, quick: None) -> None:
+    study = load(path)
+    run(study, tmp_path / "run")
+    failed = {r["key"] for r in tried(tmp_path / "run") if r["outcome"] == "failed"}
+    proposed = events(tmp_path / "run", "proposed")
+    assert failed and run(study, tmp_path / "run").trained == 0
+    assert run(study, tmp_path / "run", retry_failed=True).trained >= len(failed)
+    assert events(tmp_path / "run", "proposed") == proposed
+
+
+def test_more_trials_go_on_where_the_search_ended(path: Path, tmp_path: Path, quick: None) -> None:
+    run(load(path, ["study.search.trials=18"]), tmp_path / "whole")
+    run(load(path, ["study.search.trials=9"]), tmp_path / "grown")
+    run(load(path, ["study.search.trials=18"]), tmp_path / "grown")
+    assert [e["digest"] for e in events(tmp_path / "grown", "proposed")] == [e["digest"] for e in events(tmp_path / "whole", "proposed")]
+
+
+def test_another_seed_of_the_sampler_is_another_search(path: Path, tmp_path: Path, quick: None) -> None:
+    run(load(path, ["study.search.trials=6"]), tmp_path / "both")
+    other = load(path, ["study.search={trials: 6, confirm: 2, reduction: 2, seed: 1}"])
+    assert "6 trials of the search are left out" in said(other, tmp_path / "both")
+    run(other, tmp_path / "alone")
+    assert [e["digest"] for e in events(tmp_path / "both", "proposed")[6:]] == [e["digest"] for e in events(tmp_path / "alone", "proposed")]
+    assert set(report.read(tmp_path / "both").table.query("phase == 'search'")["seed"]) == {10_000, 10_001}
+    assert len(tables.search_table(Ledger(tmp_path / "both").records().values(), other)) == 6
+
+
+# ---- what the sampler is told
+
+
+def test_the_sampler_is_told_the_measure_that_is_judged_at_each_evaluation(tmp_path: Path) -> None:
+    text = (
+        "name: v\ntask: {vision: {data: digits, measure: error}}\ngrammar:\n  model: {width: 16, depth: 1, block: [attention, channel]}\n"
+    )
+    (tmp_path / "v.yaml").write_text(text + "  channel: {any: [mlp, glu, none]}\nstudy: {design: search}\n")
+    proposer = proposer_of(load(tmp_path / "v.yaml"))
+    for outcome in ("done", "stopped"):
+        digest = _asked(proposer).digest
+        curve = [{"step": i, "train_loss": 9.0, "loss": 2.0, "error": 0.5 / i} for i in (1, 2)]
+        proposer.tell({"digest": digest, "outcome": outcome, "measures": {"loss": 2.0, "error": 0.25}, "curve": [{"step": 0}, *curve]})
+    done, stopped = proposer._recalled().trials
+    assert done.value == 0.25 and stopped.intermediate_values == {1: 0.5, 2: 0.25}
+    assert stopped.state == optuna.trial.TrialState.PRUNED
+
+
+def test_divergence_is_the_worst_that_can_be_told_and_a_failure_says_nothing(path: Path) -> None:
+    study = load(path, ["study.search.trials=60"])
+
+    def share(outcome: str) -> float:
+        """How often norm=rmsnorm is proposed late in a search in which every such trial ends so."""
+        proposer, later = proposer_of(study), list[bool]()
+        for i in range(40):
+            found = _asked(proposer)
+            bad = found.decisions["norm"] == "rmsnorm"
+            later += [bad] * (i >= 20)
+            end, measures = (outcome, {}) if bad else ("done", {"bits_per_byte": 2 + i / 100})
+            proposer.tell({"digest": found.digest, "outcome": end, "measures": measures, "curve": []})
+        return sum(later) / len(later)
+
+    assert share("diverged") < 0.3 < 0.6 < share("failed")
+
+
+def test_the_sampler_ranks_diverged_trials_behind_all_others_and_bears_nothing_else(path: Path) -> None:
+    from optuna.samplers._tpe.sampler import _split_trials
+
+    proposer = proposer_of(load(path))
+    ends = ["diverged", "stopped", "diverged", "done", "stopped", "failed", "done", "diverged"]
+    for i, outcome in enumerate(ends):
+        curve = [{"step": 1, "bits_per_byte": 3.0 + i}]
+        measures = {"bits_per_byte": 3.0 + i} if outcome in ("done", "stopped") else {}
+        proposer.tell({"digest": _asked(proposer).digest, "outcome": outcome, "measures": measures, "curve": curve})
+    recalled = proposer._recalled()
+    below, _ = _split_trials(recalled, recalled.get_trials(deepcopy=False), 4)
+    assert sorted(t.value if t.value is not None else t.intermediate_values[1] for t in below) == [4.0, 6.0, 7.0, 9.0]
+    alone = proposer_of(load(path))
+    for _ in range(12):
+        alone.tell({"digest": _asked(alone).digest, "outcome": "diverged", "measures": {}, "curve": []})
+    assert _asked(alone).digest  # nothing but divergence is borne
+
+
+# ---- a space that changed
+
+
+NARROWER = ("any: [mlp, {mlp: {activation: relu2, expand: {any: [4, 2, 1]}}}, glu, none]", "any: [mlp, none]")
+RENAMED = ("channel", "ffn")
+DEEPER = ("block: [{attention: {heads: heads}}", "block: [{attention: {heads: heads, qkv: {any: [free, tied]}}}")
+WIDER = ("glu, none]", "glu, none, linear]")
+
+
+@pytest.mark.parametrize(("change", "kept"), [(NARROWER, "some"), (RENAMED, "none"), (DEEPER, "all"), (WIDER, "all")])
+def test_a_search_goes_on_in_a_space_that_changed(path: Path, tmp_path: Path, quick: None, change: tuple[str, str], kept: str) -> None:
+    out = tmp_path / "run"
+    run(load(path, ["study.search.trials=8"]), out)
+    before = {r["key"]: r for r in tried(out)}
+    path.write_text(GRAMMAR.replace(*change))
+    changed = load(path, ["study.search.trials=20"])
+    text = said(changed, out)
+    recalled = [r for r in before.values() if changed.space.recall(r["decisions"], r["digest"])]
+    assert len(recalled) == len(before) if kept == "all" else len(recalled) < len(before) and (kept == "none") == (not recalled)
+    assert (f"{8 - len(recalled)} trials of the search are left out" in text) == (kept != "all")
+    ranked = tables.searched(Ledger(out).records().values(), changed)
+    assert len(ranked) == 20 and len({a.digest for _, a in ranked}) == 20
+    started = [e["key"] for e in events(out, "started")]
+    assert len(set(started)) == len(started)  # a model that was trained under other decisions is not trained again
+    confirmed = {r["digest"] for r in Ledger(out).records().values() if r["phase"] == "confirm"}
+    assert {a.digest for a in tables.promising(ranked, changed)[:2]} <= confirmed
+    assert runner.status(out)["left"] == 0
+    assert run(changed, out).trained == 0
+
+
+def test_a_model_of_another_space_counts_as_soon_as_it_is_proposed(path: Path, tmp_path: Path, quick: None) -> None:
+    out = tmp_path / "run"
+    small = GRAMMAR.replace(*NARROWER).replace("[layernorm, rmsnorm]", "[layernorm]").replace("[learned, rope, none]", "[learned, rope]")
+    path.write_text(small)
+    run(load(path, ["study.search.trials=12"]), out)
+    path.write_text(small.replace(*RENAMED))
+    renamed = load(path, ["study.search.trials=12"])
+    assert renamed.space.count() == 12
+    assert run(renamed, out).trained == 0  # the same 12 models under other decisions, and the same are confirmed
+    records = list(Ledger(out).records().values())
+    assert len(tables.searched(records, renamed)) == 12 and not tables.left_out(records, renamed)
+    assert {"ffn"} == {address for r in tried(out) for address in r["decisions"] if address in ("ffn", "channel")}
+
+
+# ---- what comes of it
+
+
+def test_a_search_that_confirms_fewer_than_asked_says_so(path: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = load(path, ["study.search={trials: 4, confirm: 9, reduction: 2}"])
+    text = said(few, tmp_path / "few")
+    assert "instead of 9 architectures are confirmed" in text
+    assert any("instead of 9 architectures are confirmed" in note for note in report.read(tmp_path / "few").analysis.notes)
+    assert runner.status(tmp_path / "few")["left"] == 0
+
+    monkeypatch.setattr(
+        trial, "run", lambda plan, *_: trial.record(plan, "diverged", []) | {"message": "nan", "traceback": "", "seconds": 0.0}
+    )
+    none = load(path, ["study.search={trials: 4, confirm: 9, reduction: 2}"])
+    text = said(none, tmp_path / "none")
+    line = "no architecture is confirmed: none but the arms of the study finished (of 4 tried: 4 diverged)"
+    assert line in text and line in report.read(tmp_path / "none").analysis.notes
+    assert runner.status(tmp_path / "none")["left"] == 0
+    assert not [r for r in Ledger(tmp_path / "none").records().values() if r["phase"] == "confirm"]
+
+
+def test_a_space_is_searched_to_its_last_architecture(path: Path, tmp_path: Path, quick: None) -> None:
+    path.write_text(GRAMMAR.replace(*NARROWER).replace("[learned, rope, none]", "[learned, rope]"))
+    study = load(path, ["study.search.trials=500"])
+    text = said(study, tmp_path / "run")
+    assert len(tried(tmp_path / "run")) == study.space.count() == 24
+    assert "no architecture but these 24 was found" in text
+    assert runner.status(tmp_path / "run")["left"] == 0
+
+
+def test_importance_is_drawn_from_what_the_space_still_has(path: Path, tmp_path: Path, quick: None) -> None:
+    run(load(path, ["study.budget.evaluations=1"]), tmp_path / "run")
+    records = list(Ledger(tmp_path / "run").records().values())
+    assert importance(records, load(path)).keys() >= {"channel", "norm"}
+    path.write_text(GRAMMAR.replace(*RENAMED))
+    assert importance(records, load(path)) == {}
+
+
+# ---- names
+
+
+def test_an_architecture_has_one_name_wherever_it_is_told(path: Path, tmp_path: Path, quick: None) -> None:
+    study = load(path, ["study.arms={plain: {channel: none, norm: rmsnorm}}"])
+    text = said(study, tmp_path / "run")
+    records = list(Ledger(tmp_path / "run").records().values())
+    names: dict[str, set[str]] = {}
+    for r in records:
+        names.setdefault(r["digest"], set()).add(r["arm"])
+        assert f"{run_name(r, False)}:" in text
+    assert all(len(given) == 1 for given in names.values())
+    assert len(set().union(*names.values())) == len(names)
+    confirmed = {r["arm"] for r in records if r["phase"] == "confirm"}
+    candidates = confirmed - {"reference", "plain"}
+    assert confirmed >= {"reference", "plain"} and len(candidates) == 2
+    read = report.read(tmp_path / "run")
+    assert candidates <= set(tables.search_table(records, study)["arm"])
+    assert {c.arm for c in read.analysis.contrasts} == candidates | {"plain"}
+    assert all(name in read.summary() for name in candidates)
+    assert read.analysis.family == 3
+
+
+def test_an_address_that_a_search_prints_can_be_written_in_arms(path: Path) -> None:
+    path.write_text(
+        GRAMMAR.replace("depth: 2,", "").replace("block: [{a", "blocks: [{each: 3, of: block}]}\n  block: [{a").replace("nel]}", "nel]")
+    )
+    found = load(path).space.sample(2)
+    changed = {k: v for k, v in found.decisions.items() if v != load(path).reference.decisions.get(k)}
+    assert any(address.startswith("model.blocks.") for address in changed)
+    named = ", ".join(f"{k}: {v}" for k, v in changed.items() if "." in k)
+    study = load(path, [f"study.arms={{x: {{{named}}}}}"])
+    arm = study.arm("x")
+    assert {k: arm.architecture.decisions[k] for k in changed if "." in k} == {k: v for k, v in changed.items() if "." in k}
+    with pytest.raises(InputError, match=r"arm 'x': no decision 'model\.blocks\.9\.channel'"):
+        load(path, ["study.arms={x: {model.blocks.9.channel: none}}"])
+
+
+# ---- seeds
+
+
+@pytest.mark.parametrize(("seeds", "column"), [("[1, 10000]", 14), ("[3, 20003]", 14), ("10001", 10), ("{min: 2, max: 10001}", 24)])
+def test_seeds_that_a_search_or_tuning_uses_are_refused_at_their_place(path: Path, seeds: str, column: int) -> None:
+    path.write_text(GRAMMAR.replace("seeds: 2", f"seeds: {seeds}"))
+    with pytest.raises(InputError, match=rf"searched\.yaml:12:{column}: .*10000"):
+        load(path)
+    path.write_text(GRAMMAR.replace("reduction: 2}", "reduction: 2, seed: 10000}"))
+    with pytest.raises(InputError, match=r"searched\.yaml:14:\d+: seed: .* less than 10000"):
+        load(path)
+
+
+def test_the_seeds_of_studies_searches_and_tuning_do_not_meet(path: Path) -> None:
+    from aotsearch.rates import TUNE_SEED
+
+    most = load(path, ["study.seeds=10000", "study.search={trials: 4, seed: 9999}"]).settings
+    assert max(most.seed_list) < load(path).settings.search.training_seed <= most.search.training_seed < TUNE_SEED
