@@ -537,13 +537,13 @@ def planned(study: Study, records: Iterable[Mapping[str, Any]], exhausted: int |
 
 
 def _before(ledger: Ledger, study: Study) -> History | None:
-    """What a run folder declared before this start; None where it is a new one.
+    """What a run folder declared before this start; None where it is a new one, or one in which nothing was declared and nothing ended.
 
     Raises:
         InputError: it belongs to another task, training, reference or data: other settings need another folder.
     """
-    known, folder = ledger.last("data"), ledger.folder
-    if known is None:
+    folder = ledger.folder
+    if ledger.last("data") is None or (ledger.last("declared") is None and not ledger.records()):
         return None
     try:
         found = history(ledger)

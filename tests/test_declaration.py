@@ -476,7 +476,7 @@ def test_a_first_declaration_that_was_damaged_is_told(folder: Folder) -> None:
     places = [i for i, line in enumerate(lines) if b'"event":"declared"' in line]
     for torn in (places[:1], places):
         path.write_bytes(b"".join(line[:60] + b"\n" if i in torn else line for i, line in enumerate(lines)))
-        assert folder.document()["declaration"][0].startswith(f"the first declaration is lost ({len(torn)} damaged")
+        assert folder.document()["declaration"][0].startswith(f"the first declaration is lost (damaged lines in the ledger: {len(torn)})")
 
 
 def test_more_candidates_after_the_fact_were_not_declared_first(folder: Folder) -> None:

@@ -27,8 +27,8 @@ grammar:
   join: {any: [JOINS]}
 study: {seeds: 4, budget: {steps: 200, batch: 8, evaluations: 1}, learning_rate: 1.0e-2, margin: 0.02, diagnostics: none}
 """
-WORKS, DOES_NOTHING, EXPLODES = "add", "{step: {size: 0}}", "{step: {size: 1.0e+38}}"
-CRIPPLED = "join=step(size=0)"
+WORKS, DOES_NOTHING, EXPLODES = "add", "{step: {size: 1.0e-30}}", "{step: {size: 1.0e+38}}"
+CRIPPLED = "join=step(size=1e-30)"
 TEXT = "".join(random.Random(0).choices(["abx", "cby"], k=6000))  # the next letter is told by this one, mostly
 
 
