@@ -251,6 +251,7 @@ class Array:
         self.few = few
         self.rows: list[Row] = []
         self.refused: list[tuple[Item, ...]] = []
+        self.never: set[tuple[int, ...]] = set()  # the pairs among them, by number
         self.numbers: dict[Item, int] = {}  # by type too: see `_item`
         self.items: list[Item] = []
         self.needs: list[dict[str, Value]] = []  # of an item: the words of the parts it stands in
@@ -263,6 +264,10 @@ class Array:
             if self.items[i][0] != self.items[j][0] and self._pins((i, j)) is not None:
                 self.left[i].add(j)
                 self.left[j].add(i)
+        self.inside: list[list[int]] = [[] for _ in self.items]  # of a part: the items that stand in it alone
+        for i, needs in enumerate(self.needs):
+            if needs:
+                self.inside[self.numbers[_item(*list(needs.items())[-1])]].append(i)
         self.single = set(self.possible)  # items that were not met at all
         self.pairs = sum(map(len, self.left)) // 2
 
@@ -270,12 +275,14 @@ class Array:
         """Rows until every pair of items is met, or refused; or so many at most."""
         order = [(i, j) for i, partners in enumerate(self.left) for j in partners if i < j]
         self.rng.shuffle(order)
+        order.sort(key=lambda pair: len(self.needs[pair[0]]) + len(self.needs[pair[1]]))  # what parts refuse, their options do too
         for items in [*order, *((i,) for i in self.possible)]:
             if len(self.rows) == most:
                 break
             if items[-1] in (self.left[items[0]] if len(items) == 2 else self.single):
-                start = self.solve(items)
+                start = None if self._hopeless(items) else self.solve(items)
                 if start is None:
+                    self.never.add(items)
                     self.refused.append(tuple(self.items[i] for i in items))
                     for i, j in itertools.permutations(items, 2):
                         self.left[i].discard(j)
@@ -311,9 +318,15 @@ class Array:
                 del tries[PATIENCE:]
         return None
 
+    def _hopeless(self, items: tuple[int, ...]) -> bool:
+        """Whether a part that one stands in was refused with the other, or with a part that the other stands in."""
+        within = [[i, *(self.numbers[_item(a, v)] for a, v in self.needs[i].items())] for i in items]
+        return any((min(pair), max(pair)) in self.never for pair in itertools.product(*within)) if len(within) == 2 else False
+
     def _gain(self, item: int, met: set[int]) -> int:
-        """How much of what is left an item would cover beside those that are met."""
-        return len(self.left[item] & met) + (item in self.single)
+        """How much of what is left an item would cover beside those that are met, or the best of what a part brings with it."""
+        inside = max((self._gain(i, met) for i in self.inside[item]), default=0)
+        return len(self.left[item] & met) + (item in self.single) + inside
 
     def _explore(self) -> None:
         """Every item, with what it stands in."""

@@ -33,7 +33,6 @@ SINGLE: list[Any] = [
     {"mlp": {"join": {"any": ["add", "none"]}}},
     {"attention": {"score": {"any": ["linear", "softmax"]}}},
     {"attention": {"map": {"any": [1, {"follows": {"of": "identity"}}]}, "identity": {"any": [0, {"follows": {"of": "map"}}]}}},
-    {"attention": {"heads": {"any": [2, 1]}, "identity": {"split": {"inside": 0, "rest": 1}}}},
     "r1",
     "r2",
     {"any": ["mlp", "none"]},
