@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported: on models this small threads wait for one another
 
 WORDS = "the of and to in is that it was for on are as with his they at be this from have or by one had not but what all were".split()
 
