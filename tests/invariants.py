@@ -189,10 +189,11 @@ def heard(s: Subject) -> str | None:
     What stays silent only near the start is one of two things. Where a little noise wakes it, the start is a saddle that training does not
     leave, which is a fault. Where it does not, a threshold is not reached there, which is what thresholds are for.
     """
-    away, further = (noisy(s.exact, size).train() for size in (0.0, 3.0))  # where one does not reach a threshold, the other may
-    never = silent(s, away, 1) & silent(s, further, 1)
+    away = [noisy(s.exact, size).train() for size in (0.0, 1.0, 3.0)]  # where one does not reach a threshold, another may
+    never = functools.reduce(set.intersection, (silent(s, model, 1) for model in away))
+    further = away[-1]
     excused = [f"steps.{name}." for name in mute(s, further)]
-    excused += [f"{name}." for name, module in further.named_modules() if isinstance(module, Attention) and not maps(module)]
+    excused += [f"{name}." for name, module in further.named_modules() if isinstance(module, Attention) and not mapped(module)]
     if s.exact.pooling is not None and not any(step.mixes for step in s.exact.steps.values()):
         excused.append("embedding.")  # the tokens that are pooled may have heard of no other
     never = {n for n in never if not n.startswith(tuple(excused))}
@@ -205,7 +206,7 @@ def heard(s: Subject) -> str | None:
 
 
 @torch.no_grad()
-def maps(module: Attention) -> bool:
+def mapped(module: Attention) -> bool:
     """Whether a term with a map has another coefficient than 0."""
     return any(torch.as_tensor(value_of(c)).any() for c in (module.map, module.square, module.second))
 
@@ -230,8 +231,9 @@ def mute(s: Subject, model: Model) -> set[str]:
 def noisy(model: Model, size: float) -> Model:
     """A copy with noise of this size on every parameter."""
     found = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(int(size))
     for p in found.parameters():
-        p.add_(size * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel()), dtype=p.dtype))
+        p.add_(size * torch.randn(p.shape, generator=generator, dtype=p.dtype))
     return found
 
 
@@ -295,11 +297,12 @@ def watched(model: nn.Module) -> Iterator[list[tuple[Attention, torch.Tensor, to
 
 @torch.no_grad()
 def entropic(s: Subject) -> str | None:
-    """A map is neither even nor on one token, where plain attention has scores of standard deviation 2.
+    """A map is neither even nor on one token, where tokens are normal and plain attention has scores of standard
+    deviation 2.
 
     A map whose weights are not all above 0 is one by design (a threshold), and so is one whose scores a number in the study bounds.
     """
-    model = s.model().double().eval()
+    model, tokens = s.model().double().eval(), torch.Generator().manual_seed(0)
     for module in model.modules():
         if isinstance(module, Attention):
             for p in module.projections.parameters():
@@ -307,7 +310,9 @@ def entropic(s: Subject) -> str | None:
                     p.copy_(
                         torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel()), dtype=p.dtype) * math.sqrt(2 / p.shape[1])
                     )
-            module.register_forward_pre_hook(lambda _, given: (given[0] / given[0].square().mean(-1, keepdim=True).sqrt(), *given[1:]))
+            module.register_forward_pre_hook(
+                lambda _, given: (torch.randn(given[0].shape, generator=tokens, dtype=torch.float64), *given[1:])
+            )
     with watched(model) as maps:
         model(s.exact_inputs)
     for module, A, keep in maps:
