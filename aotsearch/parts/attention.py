@@ -103,7 +103,8 @@ class Attention(nn.Module):
         output != 'transposed' or qkv == 'tied'
         output == 'free' or bias != 'output'
         score != 'threshold' or qkv == 'tied'
-        score != 'threshold' or (scale != 'learned' and qk_norm == 'none' and softcap == 'none' and memory == 0)
+        score != 'threshold' or (scale != 'learned' and memory == 0)
+        score != 'threshold' or (qk_norm == 'none' and softcap == 'none')
         initialisation not in ['shaped', 'simplified'] or qkv != 'shared-qk'
         score != 'linear' or softcap == 'none'
         score != 'diagonal' or diagonal
