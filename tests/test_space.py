@@ -118,7 +118,11 @@ def test_the_count_is_the_number_of_architectures_listed_and_of_their_digests(ru
     assert len({a.digest for a in listed}) == len(listed)
     assert len(set(listed)) == len(listed)
     if len(listed) < 400:
-        number, exact = space.bound()  # by dynamic programming, against the list
+        try:
+            number, exact = space.bound()  # by dynamic programming, against the list
+        except InputError as e:  # weights that are shared under an `each` are counted by listing alone, with less patience than here
+            assert "too entangled" in str(e) and '"share": ' in json.dumps(rules)
+            return
         assert number == len(listed) if exact else number >= len(listed)
         assert exact or '"tied": ' in json.dumps(rules)  # whether weights are shared depends on what else is there
         assert space.sample(0) in listed

@@ -1,0 +1,58 @@
+"""Folders, digests and models of version 0.2.0 as every later version reads them: see golden/write.py."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import aotsearch
+from aotsearch import report, runner
+
+sys.path.insert(0, str(Path(__file__).parent / "golden"))
+import write as golden
+
+HERE = golden.HERE
+
+
+def stored(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((HERE / f"{name}.json").read_text())
+    return found
+
+
+@pytest.fixture(params=sorted(golden.STUDIES))
+def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A run folder that an earlier version left."""
+    out = tmp_path / request.param
+    shutil.copytree(HERE / request.param, out)
+    return out
+
+
+def test_a_folder_of_an_earlier_version_is_reported_as_it_was(kept: Path) -> None:
+    assert json.loads(json.dumps(report.read(kept).analysis.to_dict())) == stored("reports")[kept.name]
+
+
+def test_a_folder_of_an_earlier_version_is_continued_without_training(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "write", lambda folder: [])  # pictures, and the view in MLflow, are made in other tests
+    monkeypatch.setattr(runner._Run, "_tracker", lambda self: None)
+    study = aotsearch.load(golden.write_study(kept.name, kept.parent))
+    found = aotsearch.run(study, out=kept, options=runner.Options(local=True))
+    assert found.trained == 0
+    before, after = stored("reports")[kept.name]["contrasts"], json.loads(json.dumps(report.read(kept).analysis.to_dict()))["contrasts"]
+    assert after == before
+
+
+def test_the_digests_of_everything_shipped_stay() -> None:
+    assert golden.digests() == stored("digests")
+
+
+def test_models_compute_what_they_computed() -> None:
+    wanted = stored("outputs")
+    found = {name: golden.outputs(architecture) for name, architecture in golden.models().items()}
+    assert found.keys() == wanted.keys()
+    for name, values in wanted.items():
+        assert found[name] == pytest.approx(values, abs=2e-5), name
