@@ -11,35 +11,43 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
-__all__ = ["AotsearchError", "Architecture", "InputError", "RunError", "Study", "build", "eject", "load", "results", "run"]
 
-if TYPE_CHECKING:
-    from aotsearch.architecture import Architecture
-    from aotsearch.ejection.standalone import eject
+if TYPE_CHECKING:  # what type checkers see; the names are those of _HOMES
+    # ruff: noqa: F401
+    from aotsearch.eject.standalone import eject
     from aotsearch.errors import AotsearchError, InputError, RunError
-    from aotsearch.model import build
-    from aotsearch.report import results
-    from aotsearch.runner import run
-    from aotsearch.study import Study, load
+    from aotsearch.grammar.architecture import Architecture
+    from aotsearch.grammar.library import Coefficient, Count, Divisor, Flag, Natural, Number, Positive, Score, Text, word
+    from aotsearch.models.model import build
+    from aotsearch.models.parts.site import Flow, Site
+    from aotsearch.report.report import results
+    from aotsearch.running.runner import run
+    from aotsearch.study.study import Study, load
 
 _HOMES = {
-    "AotsearchError": "errors",
-    "Architecture": "architecture",
-    "InputError": "errors",
-    "RunError": "errors",
-    "Study": "study",
-    "build": "model",
-    "eject": "ejection.standalone",
-    "load": "study",
-    "results": "report",
-    "run": "runner",
+    "eject.standalone": ["eject"],
+    "errors": ["AotsearchError", "InputError", "RunError"],
+    "grammar.architecture": ["Architecture"],
+    # for packages with words of their own
+    "grammar.library": ["Coefficient", "Count", "Divisor", "Flag", "Natural", "Number", "Positive", "Score", "Text", "word"],
+    "models.model": ["build"],
+    "models.parts.site": ["Flow", "Site"],
+    "report.report": ["results"],
+    "running.runner": ["run"],
+    "study.study": ["Study", "load"],
 }
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = [*_HOME]
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use: the command line must answer before torch could be loaded."""
-    if name not in _HOMES:
+    if name not in _HOME:
         raise AttributeError(f"module 'aotsearch' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(f"aotsearch.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"aotsearch.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

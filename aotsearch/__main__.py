@@ -31,7 +31,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 @app.command()
 def check(file: File, set_: Set = [], json_: Json = False) -> None:
     """Validate a study file and count its architectures."""
-    from aotsearch.study import load
+    from aotsearch.study.study import load
 
     try:
         study = load(file, set_)
@@ -77,8 +77,8 @@ def show(
     json_: Json = False,
 ) -> None:
     """Show the reference or an arm as a tree: shapes, parameters, FLOPs, and its difference from the reference."""
-    from aotsearch.show import diff, document, tree
-    from aotsearch.study import load
+    from aotsearch.show.show import diff, document, tree
+    from aotsearch.study.study import load
 
     study = load(file, set_)
     found, against = study.arm(arm), study.arm(other or "reference")
@@ -101,8 +101,8 @@ def plan(
     file: File, set_: Set = [], workers: Annotated[int | None, typer.Option(min=1, help="Trials at a time.")] = None, json_: Json = False
 ) -> None:
     """Every arm and seed with its cost and a forecast of the time, before anything runs."""
-    from aotsearch.forecast import forecast, table
-    from aotsearch.study import load
+    from aotsearch.running.forecast import forecast, table
+    from aotsearch.study.study import load
 
     found = forecast(load(file, set_), workers)
     if json_:
@@ -124,8 +124,8 @@ def run(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train failed trials of an earlier start again.")] = False,
 ) -> None:
     """Run a study, or continue it: what is finished is not trained again."""
-    from aotsearch import runner
-    from aotsearch.study import load
+    from aotsearch.running import runner
+    from aotsearch.study.study import load
 
     study = load(file, set_)
     folder = out or runner.default_folder(study)
@@ -149,7 +149,7 @@ def run(
 @app.command()
 def status(folder: Folder, json_: Json = False) -> None:
     """What ran, runs, failed, is left."""
-    from aotsearch.runner import status as read
+    from aotsearch.running.runner import status as read
 
     found = read(folder)
     if json_:
@@ -170,7 +170,7 @@ def report(
     json_: Json = False,
 ) -> None:
     """Make the report again from the ledger."""
-    from aotsearch import report as reports
+    from aotsearch.report import report as reports
 
     paths = reports.write(folder, [f.strip() for f in format_.split(",") if f.strip()])
     found = reports.read(folder)
@@ -184,9 +184,9 @@ def report(
 @app.command()
 def ui(folder: Folder, port: Annotated[int, typer.Option(min=1, max=65535, help="Port on loopback.")] = 5000) -> None:
     """Open the MLflow UI on this run's store, on loopback."""
-    from aotsearch import report as reports
-    from aotsearch.ledger import Ledger
-    from aotsearch.tracking import ENVIRONMENT, rebuild, ui_address, ui_command
+    from aotsearch.evidence.ledger import Ledger
+    from aotsearch.report import report as reports
+    from aotsearch.tracking.view import ENVIRONMENT, rebuild, ui_address, ui_command
 
     if not Ledger.open(folder).locked:  # while a run writes, its view is its own
         found = reports.read(folder)
@@ -206,10 +206,10 @@ def eject(
     set_: Set = [],
 ) -> None:
     """Write an arm as one readable PyTorch file that imports torch alone; of a trained trial its weights too."""
-    from aotsearch.study import load
+    from aotsearch.study.study import load
 
     if seed is not None:
-        from aotsearch.ejection import trained
+        from aotsearch.eject import trained
 
         if not path.is_dir() or out is None or set_:
             law = "--seed writes the weights of a trained trial"
@@ -218,17 +218,17 @@ def eject(
         return
     if path.is_dir() and set_:
         raise InputError(f"--set changes a study file; {path} is a run folder, whose study is declared")
-    from aotsearch.declaration import history
-    from aotsearch.ejection.standalone import Origin
-    from aotsearch.ejection.standalone import eject as text
-    from aotsearch.ledger import Ledger
+    from aotsearch.eject.standalone import Origin
+    from aotsearch.eject.standalone import eject as text
+    from aotsearch.evidence.declaration import history
+    from aotsearch.evidence.ledger import Ledger
 
     study = history(Ledger.open(path)).study if path.is_dir() else load(path, set_)
     found = text(study.arm(arm).architecture, Origin(f"the arm {arm!r} of the study {study.name!r}"))
     if out is None:
         sys.stdout.write(found)
         return
-    from aotsearch.ejection.trained import put
+    from aotsearch.eject.trained import put
 
     _say(f"written: {put(out, found.encode())}")
 
@@ -238,18 +238,18 @@ def words(
     word: Annotated[str | None, typer.Argument(metavar="WORD", help="A word to show in detail.")] = None, json_: Json = False
 ) -> None:
     """The component library: every word, its options, its source; one word in detail."""
-    from aotsearch import glossary
+    from aotsearch.grammar import glossary
 
     if json_:
         _json({"words": [glossary.word_to_plain(w) for w in glossary.named(word)]})
     else:
-        _print(glossary.library() if word is None else glossary.detail(word))
+        _print(glossary.overview() if word is None else glossary.detail(word))
 
 
 @app.command()
 def schema() -> None:
     """The JSON Schema of a study file, for completion and hover text in editors."""
-    from aotsearch.schema import text
+    from aotsearch.study.schema import text
 
     _print(text())
 

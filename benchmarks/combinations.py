@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import covering
 import invariants
 
-from aotsearch.cost import cost
-from aotsearch.ejection.standalone import eject
+from aotsearch.eject.standalone import eject
+from aotsearch.models.cost import cost
 
 
 @dataclass

@@ -17,10 +17,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from aotsearch import yamlfile
-from aotsearch.architecture import Architecture
-from aotsearch.search import Proposer
-from aotsearch.space import Space
-from aotsearch.study import Search
+from aotsearch.grammar.architecture import Architecture
+from aotsearch.grammar.space import Space
+from aotsearch.running.search import Proposer
+from aotsearch.study.study import Search
 
 ATTENTION = "heads: {any: [1, 2, 4, 8]}, qkv: {any: [free, tied]}, identity: {any: [0, -1, 1, learned]}, norm: {any: [layernorm, none]}"
 GRAMMAR = f"""

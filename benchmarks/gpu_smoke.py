@@ -26,12 +26,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from aotsearch import trial
-from aotsearch.device import Grant, is_cuda, release
-from aotsearch.model import Model, build
-from aotsearch.study import Study, load
+from aotsearch.models.model import Model, build
+from aotsearch.study.study import Study, load
 from aotsearch.tasks import Items
-from aotsearch.train import evaluate, forecast, train
+from aotsearch.training import trial
+from aotsearch.training.device import Grant, is_cuda, release
+from aotsearch.training.train import evaluate, forecast, train
 
 ROOT = Path(__file__).parent.parent
 PRESETS = ROOT / "spaces" / "presets"

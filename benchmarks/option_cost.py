@@ -18,10 +18,10 @@ import time
 import torch
 
 from aotsearch import yamlfile
-from aotsearch.cost import cost
-from aotsearch.device import Grant, autocast
-from aotsearch.model import build
-from aotsearch.space import Space
+from aotsearch.grammar.space import Space
+from aotsearch.models.cost import cost
+from aotsearch.models.model import build
+from aotsearch.training.device import Grant, autocast
 
 VARIANTS: dict[str, str] = {
     "plain": "attention",

@@ -28,10 +28,10 @@ from scipy import special
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from aotsearch import inference
+from aotsearch.evidence import statistics
 
 Array = NDArray[np.float64]
-Verdicts = NDArray[np.int8]  # places in inference.VERDICTS
+Verdicts = NDArray[np.int8]  # places in statistics.VERDICTS
 
 NECESSARY, REDUNDANT, HARMFUL, UNDECIDED = range(4)
 MARGIN, CONFIDENCE = 0.01, 0.95
@@ -89,7 +89,7 @@ def settle(low: Array, high: Array) -> Verdicts:
 def paired(reference: Array, arms: Array, family: int) -> tuple[Array, Array]:
     """Ends of the intervals of `inference.interval`."""
     d, n = arms - reference, arms.shape[-1]
-    mean, half = d.mean(-1), inference.quantile(n, CONFIDENCE, family) * d.std(-1, ddof=1) / math.sqrt(n)
+    mean, half = d.mean(-1), statistics.quantile(n, CONFIDENCE, family) * d.std(-1, ddof=1) / math.sqrt(n)
     return mean - half, mean + half
 
 
@@ -176,7 +176,7 @@ def signs(reps: int, n: int, noise: str, rng: np.random.Generator) -> tuple[floa
     for part in np.array_split(np.arange(reps), max(1, reps * len(flips) // 2**22)):
         sums = np.abs(d[part] @ flips.T)
         extreme[part] = (sums >= np.abs(d[part].sum(1))[:, None] * (1 - 1e-9)).mean(1)
-    reach = inference.quantile(n, CONFIDENCE, 1)
+    reach = statistics.quantile(n, CONFIDENCE, 1)
     t = np.abs(d.mean(1)) / (d.std(1, ddof=1) / math.sqrt(n))
     return float((extreme <= 0.05).mean()), float((t > reach).mean())
 
@@ -201,7 +201,7 @@ def proportional(power: float, error: float) -> Array:
     looks, a = np.arange(FIRST, LAST + 1), error / 3
     for _ in range(30):
         critical = -special.stdtrit(looks - 1, a * (looks / LAST) ** power / 2)
-        a *= error / inference.crossing(critical, FIRST)
+        a *= error / statistics.crossing(critical, FIRST)
     return np.asarray(critical)
 
 
@@ -216,7 +216,7 @@ def rules(error: float) -> dict[str, Array]:
         found[f"Gaussian-mixture confidence sequence, c2 = {c2:g}"] = np.array([mixture(int(n), error, c2) for n in looks])
     for power in (0, 2, 3):
         found[f"group-sequential, level ~ n^{power}"] = proportional(power, error)
-    found[SEQUENTIAL] = np.array(inference.boundary(FIRST, LAST, error))
+    found[SEQUENTIAL] = np.array(statistics.boundary(FIRST, LAST, error))
     found[CUT] = found[SEQUENTIAL]
     return found
 
@@ -268,7 +268,7 @@ def follow(reference: Array, arms: Array, critical: Array, cut: bool, family: in
     # the fixed design of equal power, interpolated between whole numbers of seeds
     power = []
     for n in range(2, LAST + 1):
-        reach = inference.quantile(n, CONFIDENCE, family) * error[..., n - 2]
+        reach = statistics.quantile(n, CONFIDENCE, family) * error[..., n - 2]
         power.append(float((settle(mean[..., n - 2] - reach, mean[..., n - 2] + reach) != UNDECIDED).mean()))
     enough = next((i for i, share in enumerate(power) if share >= decided), len(power) - 1)
     lacking = (power[enough] - decided) / (power[enough] - power[enough - 1]) if enough and power[enough] > power[enough - 1] else 0.0
@@ -286,7 +286,7 @@ def follow(reference: Array, arms: Array, critical: Array, cut: bool, family: in
 
 def adaptive(reps: int) -> Paths:
     found: Paths = {}
-    table, alone = rules((1 - CONFIDENCE) / FAMILY), np.array(inference.boundary(FIRST, LAST, 1 - CONFIDENCE))
+    table, alone = rules((1 - CONFIDENCE) / FAMILY), np.array(statistics.boundary(FIRST, LAST, 1 - CONFIDENCE))
     for place, noise in enumerate(NOISES):
         parts = draw(noise, reps, LAST, np.random.default_rng(100 + place))
         for regime in REGIMES:
@@ -401,7 +401,7 @@ def saved(part: float, whole: float) -> str:
 def rules_table(paths: Paths) -> str:
     error, rows = (1 - CONFIDENCE) / FAMILY, []
     for name, critical in rules(error).items():
-        exact = inference.crossing(critical, FIRST) / error
+        exact = statistics.crossing(critical, FIRST) / error
         shares = [percent(average(paths, "normal", name, what)) for what in ("ever", "missed", "wrong")]
         decided, seeds, spent, same = (average(paths, "normal", name, what) for what in ("decided", "seeds", "runs", "same"))
         costs = [f"{100 * decided:.1f}", f"{seeds:.2f}", f"{spent:.1f}", saved(spent, FULL), saved(spent, same)]

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from aotsearch.study import Study, load
+from aotsearch.study.study import Study, load
 
 HERE = Path(__file__).parent
 START, END = "<!-- claims -->\n", "<!-- end of claims -->\n"

@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aotsearch import grammar, registry
-from aotsearch.architecture import NONE, Architecture, Part, canonical, frame
 from aotsearch.errors import Mark
-from aotsearch.laws import Around, laws, unfit
-from aotsearch.registry import Option
-from aotsearch.space import Space
+from aotsearch.grammar import forms, library
+from aotsearch.grammar.architecture import NONE, Architecture, Part, canonical, frame
+from aotsearch.grammar.laws import Around, laws, unfit
+from aotsearch.grammar.library import Option
+from aotsearch.grammar.space import Space
 from aotsearch.yamlfile import Node
 
 WIDTHS = (8, 12)
@@ -59,7 +59,7 @@ class Assembly:
 @functools.cache
 def declared(slot: str, word: str, few: bool) -> tuple[tuple[Option, tuple[Value, ...]], ...]:
     """The options of a word with their levels: the default, the literals, flags, parts, and some numbers."""
-    return tuple((option, _levels(option, few)) for option in registry.find(slot, word).options.values())
+    return tuple((option, _levels(option, few)) for option in library.find(slot, word).options.values())
 
 
 def _levels(option: Option, few: bool) -> tuple[Value, ...]:
@@ -77,7 +77,7 @@ def _levels(option: Option, few: bool) -> tuple[Value, ...]:
 @functools.cache
 def words(slot: str) -> tuple[Word, ...]:
     """The words of a slot, and the part that is not there; the usual one first."""
-    return (*map(Word, registry.words_of(slot)), *(() if slot in registry.NEEDED else (Word(registry.NONE),)))
+    return (*map(Word, library.words_of(slot)), *(() if slot in library.NEEDED else (Word(library.NONE),)))
 
 
 def assemble(given: Mapping[str, Value], few: bool = False, last: Assembly | None = None, changed: str = "") -> Assembly:
@@ -90,7 +90,7 @@ def assemble(given: Mapping[str, Value], few: bool = False, last: Assembly | Non
         return value
 
     def part(slot: str, address: str, word: str) -> Part:
-        if word == registry.NONE:
+        if word == library.NONE:
             return NONE
         options: dict[str, Any] = {}
         for option, values in declared(slot, word, few):
@@ -132,22 +132,22 @@ def assemble(given: Mapping[str, Value], few: bool = False, last: Assembly | Non
     sizes = tuple(sorted(TASKS[pick("task", tuple(TASKS))].items()))
     around = Around(pick("width", WIDTHS))
     pick("skeleton", SKELETONS)
-    pick("before", (Word(registry.NONE), *words("mixer")[:-1]))
+    pick("before", (Word(library.NONE), *words("mixer")[:-1]))
     for name in ("embedding", "positions", "pooling"):
         slot(name)
     slot("norm", "final_norm")
     for name in ("head", "initialisation"):
-        pick(name, grammar.MODEL[name].literals)  # type: ignore[union-attr]
+        pick(name, forms.MODEL[name].literals)  # type: ignore[union-attr]
     ends = {name: made.parts[name] for name in ("embedding", "positions", "pooling", "final_norm")}
     model = frame({**ends, "width": around.width, "head": made.row["head"], "initialisation": made.row["initialisation"]}, sizes)
     around = Around.of(model)
-    there = [name for name in registry.SUBLAYERS if not slot(name).absent]
+    there = [name for name in library.SUBLAYERS if not slot(name).absent]
     for name in there:
-        pick(f"{name}.place", grammar.SUBLAYER["place"].literals)  # type: ignore[union-attr]
+        pick(f"{name}.place", forms.SUBLAYER["place"].literals)  # type: ignore[union-attr]
         slot("norm", f"{name}.norm")
         slot("join", f"{name}.join")
     if not there:
-        made.blamed = made.blamed or registry.SUBLAYERS
+        made.blamed = made.blamed or library.SUBLAYERS
     if len(there) == 2 and "parallel" in made.row["skeleton"] and made.parts["channel.join"].absent:
         made.blamed = made.blamed or ("skeleton", "mixer", "channel.join")
     law = unfit(model) if not made.blamed else None
@@ -168,7 +168,7 @@ def plain(row: Row) -> dict[str, Any]:
         return [{word: {**options, **own, **more}}]
 
     mixer, channel = sublayer("mixer"), sublayer("channel")
-    before = [] if row["before"] == registry.NONE else [str(row["before"])]
+    before = [] if row["before"] == library.NONE else [str(row["before"])]
     bodies: dict[str, Any] = {
         "sequence": {"repeat": 2, "of": [*mixer, *channel]},
         "parallel": {"repeat": 2, "of": {"parallel": [*mixer, *channel]}},

@@ -7,11 +7,11 @@ import random
 from pathlib import Path
 from typing import Any
 
-from aotsearch import trial
-from aotsearch.design import REFERENCE
-from aotsearch.diagnostics import catalogue
-from aotsearch.ledger import Ledger
-from aotsearch.study import Study, load
+from aotsearch.diagnostics.catalogue import catalogue
+from aotsearch.evidence.ledger import Ledger
+from aotsearch.study.design import REFERENCE
+from aotsearch.study.study import Study, load
+from aotsearch.training import trial
 
 TEXT = """
 name: everything

@@ -28,10 +28,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import aotsearch.cost
+import aotsearch.models.cost
 from aotsearch import yamlfile
 from aotsearch.errors import AotsearchError, InputError
-from aotsearch.study import Study, load
+from aotsearch.study.study import Study, load
 
 ROOT = Path(__file__).parent.parent
 LIMIT = 2.0  # seconds of processor time for one input
@@ -137,7 +137,7 @@ def attempt(path: Path, figures: Figures, limit: float) -> None:
 def campaign(inputs: int, seed: int, folder: Path, keep_going: bool = False, limit: float = LIMIT) -> tuple[Figures, list[str]]:
     """Run so many inputs: the hostile ones first, then mutations. Returns the figures and the violations, each with its input."""
     furnish(folder)
-    aotsearch.cost.cost(load(ROOT / "spaces" / "redundancy.yaml").reference)  # torch registers its operators on the first use
+    aotsearch.models.cost.cost(load(ROOT / "spaces" / "redundancy.yaml").reference)  # torch registers its operators on the first use
     path = folder / "fuzz.yaml"
     figures, violations = Figures(), []
     for text in itertools.islice(texts(seed), inputs):

@@ -18,9 +18,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from aotsearch.architecture import Architecture
-from aotsearch.model import Model, build
-from aotsearch.parts.attention import Attention, value_of
+from aotsearch.grammar.architecture import Architecture
+from aotsearch.models.model import Model, build
+from aotsearch.models.parts.attention import Attention, value_of
 
 BATCH, STEPS, RATE = 4, 20, 3e-3
 SHIFT = 3  # tokens

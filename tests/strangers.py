@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from aotsearch.parts.attention import Attention
-from aotsearch.parts.score import Softmax
-from aotsearch.parts.site import Flow, Site, drawn
-from aotsearch.registry import Count, Flag, Number, word
+from aotsearch.grammar.library import Count, Flag, Number, word
+from aotsearch.models.parts.attention import Attention
+from aotsearch.models.parts.score import Softmax
+from aotsearch.models.parts.site import Flow, Site, drawn
 
 TABLE = {"one": 1.0, "two": 2.0}
 

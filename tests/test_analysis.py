@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from aotsearch import analysis, inference, summary, tables
-from aotsearch.contrast import Contrast
 from aotsearch.errors import InputError
-from aotsearch.study import Study, load
+from aotsearch.evidence import analysis, statistics, tables
+from aotsearch.evidence.contrast import Contrast
+from aotsearch.report import summary
+from aotsearch.study.study import Study, load
 
 TEXT = """
 name: small
@@ -93,7 +94,7 @@ def shifted(*differences: float) -> list[float | None]:
 
 def test_interval_is_the_paired_t_interval_worked_by_hand() -> None:
     # d = 1, 2, 3: mean 2, sd 1, t(0.975; 2) = 4.302653 from printed tables, half width 4.302653 / sqrt(3)
-    mean, low, high = inference.interval([1.0, 2.0, 3.0], 0.95, 1)
+    mean, low, high = statistics.interval([1.0, 2.0, 3.0], 0.95, 1)
     assert mean == 2
     assert high - mean == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
     assert mean - low == pytest.approx(high - mean)
@@ -101,9 +102,9 @@ def test_interval_is_the_paired_t_interval_worked_by_hand() -> None:
 
 def test_bonferroni_divides_the_error_rate_by_the_number_of_contrasts() -> None:
     for n, family in ((2, 1), (5, 10), (8, 3)):
-        assert inference.quantile(n, 0.95, family) == pytest.approx(stats.t.isf(0.025 / family, n - 1), rel=1e-9)
+        assert statistics.quantile(n, 0.95, family) == pytest.approx(stats.t.isf(0.025 / family, n - 1), rel=1e-9)
     d = [0.1, 0.3, 0.2, 0.25]
-    mean, low, high = inference.interval(d, 0.95, 2)
+    mean, low, high = statistics.interval(d, 0.95, 2)
     expected = stats.ttest_1samp(d, 0).confidence_interval(0.975)
     assert (low, high) == pytest.approx((expected.low, expected.high))
     assert mean == pytest.approx(0.2125)
@@ -111,7 +112,7 @@ def test_bonferroni_divides_the_error_rate_by_the_number_of_contrasts() -> None:
 
 def test_contrasts_are_paired_by_seed_and_corrected_for_all_declared_arms(small: Study) -> None:
     found = contrast(analysis.analyse(records(reference=REFERENCE, channel=shifted(0.1, 0.12, 0.14, 0.12)), small))
-    mean, low, high = inference.interval([0.1, 0.12, 0.14, 0.12], 0.95, 2)  # two arms are declared, though one has not run
+    mean, low, high = statistics.interval([0.1, 0.12, 0.14, 0.12], 0.95, 2)  # two arms are declared, though one has not run
     assert (found.difference, found.low, found.high) == pytest.approx((mean, low, high))
     assert (found.seeds, found.verdict, found.title) == (4, "necessary", "channel: mlp -> none")
     assert found.sd_paired is not None and found.sd_unpaired is not None and found.sd_unpaired > 5 * found.sd_paired
@@ -136,10 +137,10 @@ def test_verdict_follows_the_interval(small: Study, differences: tuple[float, ..
 
 
 def test_verdict_at_the_ends_of_the_margin() -> None:
-    assert inference.verdict(-0.02, 0.02, 0.02) == "redundant"
-    assert inference.verdict(0.01, 0.0201, 0.02) == "necessary"
-    assert inference.verdict(-0.0201, -0.01, 0.02) == "harmful"
-    assert inference.verdict(0.0, 0.03, 0.02) == "undecided"
+    assert statistics.verdict(-0.02, 0.02, 0.02) == "redundant"
+    assert statistics.verdict(0.01, 0.0201, 0.02) == "necessary"
+    assert statistics.verdict(-0.0201, -0.01, 0.02) == "harmful"
+    assert statistics.verdict(0.0, 0.03, 0.02) == "undecided"
 
 
 @pytest.mark.parametrize("mean, sd", [(0.05, 0.05), (0.03, 0.03), (0.1, 0.08), (0.001, 0.02)])
@@ -151,11 +152,11 @@ def test_seeds_needed_are_those_of_a_further_look(mean: float, sd: float) -> Non
         half = reach * sd / math.sqrt(n)
         return half < mean or mean + half <= margin
 
-    more = inference.seeds_needed(mean, sd, first, margin, 0.95, family)
-    again = next(n for n in range(6, 40) if settles(n, inference.boundary(first, n, 0.05 / family)[-1]))
+    more = statistics.seeds_needed(mean, sd, first, margin, 0.95, family)
+    again = next(n for n in range(6, 40) if settles(n, statistics.boundary(first, n, 0.05 / family)[-1]))
     fixed = next(n for n in range(6, 40) if settles(n, float(stats.t.isf(0.025 / family, n - 1))))
     assert more is not None and abs(first + more - again) <= 1 and fixed <= first + more
-    assert inference.seeds_needed(0.02, 5.0, first, margin, 0.95, family) is None
+    assert statistics.seeds_needed(0.02, 5.0, first, margin, 0.95, family) is None
 
 
 def test_an_arm_is_compared_with_another_arm_within_a_seed(tmp_path: Path) -> None:
@@ -355,24 +356,24 @@ def test_an_adaptive_study_is_told_by_the_intervals_that_it_used(tmp_path: Path)
     asked = adaptive(tmp_path)
     d = [0.1, 0.12, 0.14, 0.12]
     found = analysis.analyse(with_test(records(reference=REFERENCE, channel=shifted(*d)), {"channel=none": 0.01}), asked)
-    mean, low, high = inference.sequential_interval(d, 0.95, 2, 3, 6)
+    mean, low, high = statistics.sequential_interval(d, 0.95, 2, 3, 6)
     one = contrast(found)
     assert (one.difference, one.low, one.high) == pytest.approx((mean, low, high))
     assert "repeated confidence intervals" in found.method and "3 to at most 6" in found.method and "Student" not in found.method
     assert found.interval == "repeated looks from 3 to 6 seeds" and "repeated looks from 3 to 6 seeds" in summary.summary(found)
     # the number of seeds was chosen by the validation split of the same trials, so the test split bears the same looks
     d = [x + 0.01 * s for s, x in enumerate(d)]
-    assert one.test == pytest.approx(inference.sequential_interval(d, 0.95, 2, 3, 6))
-    mean, low, high = inference.sequential_interval([y for y in REFERENCE if y is not None], 0.95, 1, 3, 6)
+    assert one.test == pytest.approx(statistics.sequential_interval(d, 0.95, 2, 3, 6))
+    mean, low, high = statistics.sequential_interval([y for y in REFERENCE if y is not None], 0.95, 1, 3, 6)
     assert (found.value, found.low, found.high) == pytest.approx((mean, low, high))
     sd = one.sd_paired
-    assert sd is not None and found.smallest_effect == pytest.approx(inference.sequential_quantile(4, 0.95, 2, 3, 6) * sd / 2)
+    assert sd is not None and found.smallest_effect == pytest.approx(statistics.sequential_quantile(4, 0.95, 2, 3, 6) * sd / 2)
 
 
 def test_a_fixed_study_keeps_students_interval_in_number_and_word(small: Study) -> None:
     d = [0.1, 0.12, 0.14, 0.12]
     found = analysis.analyse(with_test(records(reference=REFERENCE, channel=shifted(*d)), {}), small)
-    assert contrast(found).test == pytest.approx(inference.interval(d, 0.95, 2))
+    assert contrast(found).test == pytest.approx(statistics.interval(d, 0.95, 2))
     assert "Student t" in found.method and "repeated" not in found.method and found.interval == "Student t"
 
 

@@ -12,17 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from aotsearch import architecture, grammar, laws, registry, trial
 from aotsearch.errors import InputError
-from aotsearch.show import tree
-from aotsearch.study import Study, load
-from aotsearch.train import Grant
+from aotsearch.grammar import architecture, forms, laws, library
+from aotsearch.show.show import tree
+from aotsearch.study.study import Study, load
+from aotsearch.training import trial
+from aotsearch.training.train import Grant
 
 HEAD = """
 from __future__ import annotations
 import torch
 from torch import nn
-from aotsearch.registry import Count, Flag, Score, word
+from aotsearch.grammar.library import Count, Flag, Score, word
 """
 GOOD = '''
 @word("channel", "NAME")
@@ -86,7 +87,7 @@ UNREADABLE = {
         bad("rank: Count = 2", "rank: Literal[ONE] = 1"),
         "Kind: the option 'rank': the type 'Literal.ONE.' is read from source text",
     ),
-    "a decorator of another name": (bad("@word(", "@registry.word("), "bad_module: it declares no word: a class at the top"),
+    "a decorator of another name": (bad("@word(", "@library.word("), "bad_module: it declares no word: a class at the top"),
     "no site": (bad("self, site, *, ", "self, *, "), "Kind: __init__ takes self, site"),
     "any keyword": (bad("rank: Count = 2)", "rank: Count = 2, **more)"), "Kind: \\*\\*kwargs would let"),
     "an option of every sublayer": (bad("rank: Count", "norm: Count"), "Kind: every sublayer takes norm already"),
@@ -140,7 +141,7 @@ def aotsearch(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 
 def forget() -> None:
-    for known in (registry.library, registry._installed, architecture.defaults, laws.laws, laws._parsed):
+    for known in (library.library, library._installed, architecture.defaults, laws.laws, laws._parsed):
         known.cache_clear()
     importlib.invalidate_caches()
     for name in [name for name in sys.modules if name.endswith("_module")]:
@@ -171,7 +172,7 @@ class Installed:
 
     @property
     def logged(self) -> list[str]:
-        return [record.getMessage() for record in self.caplog.records if record.name == "aotsearch.registry"]
+        return [record.getMessage() for record in self.caplog.records if record.name == "aotsearch.grammar.library"]
 
 
 @pytest.fixture
@@ -205,8 +206,8 @@ def test_a_word_that_fails_when_it_is_used_is_one_line_that_names_its_package(in
 
 
 POSITIONS = '''
-from aotsearch.parts.position import Rotary
-from aotsearch.registry import word
+from aotsearch.models.parts.position import Rotary
+from aotsearch.grammar.library import word
 
 @word("positions", "bad")
 class Kind(Rotary):
@@ -240,7 +241,7 @@ def test_a_name_that_is_taken_is_left_to_whom_it_belongs(installed: Installed) -
     for package, text in (packages | dict.fromkeys(("first", "second"), good("twin"))).items():
         installed.install(package, f"{package.replace('-', '_')}_module", text)
     assert installed.study("fine").space.count() == installed.study("glu").space.count() == 2
-    assert not registry.find("channel", "mlp").package and not registry.find("sublayer", "glu").package
+    assert not library.find("channel", "mlp").package and not library.find("sublayer", "glu").package
     lines = installed.logged
     assert len(lines) == 4 and sum("is also aotsearch's own" in line for line in lines) == 2
     assert "the word is that of the package first, first_module.Kind: the channel word 'twin' is also" in installed.refused("twin")
@@ -281,4 +282,4 @@ def test_commands_live_beside_a_broken_package_and_say_so_once(tmp_path: Path) -
 
 
 def test_the_options_of_every_sublayer_are_known_to_the_library() -> None:
-    assert tuple(grammar.SUBLAYER) == registry.SUBLAYER_OPTIONS
+    assert tuple(forms.SUBLAYER) == library.SUBLAYER_OPTIONS

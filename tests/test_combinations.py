@@ -15,9 +15,9 @@ import covering
 import invariants
 from covering import Word
 
-import aotsearch.model
-from aotsearch import registry
+import aotsearch.models.model
 from aotsearch.errors import InputError
+from aotsearch.grammar import library
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def array() -> covering.Array:
 
 def test_the_array_has_every_word_and_option_and_every_pair_that_the_laws_admit(array: covering.Array) -> None:
     met = {(address.rpartition(".")[2], str(value)) for row in array.rows for address, value in row.items()}
-    for word in registry.library().values():
+    for word in library.library().values():
         if word.slot != "task":
             assert any(value == word.name for _, value in met), word.name
             assert all(any(name == option for name, _ in met) for option in word.options), word.name
@@ -77,7 +77,7 @@ def test_an_invariant_fails_where_it_is_not_kept() -> None:
     rezero = {"mixer.join": Word("step"), "mixer.join.step.size": 0.0, "mixer.join.step.learned": True, "initialisation": "zero-output"}
     assert invariants.heard(invariants.Subject(covering.architecture(_row(**rezero)))) is None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(aotsearch.model, "may_rest", lambda join, width: True)
+        patch.setattr(aotsearch.models.model, "may_rest", lambda join, width: True)
         assert "is a saddle" in str(invariants.heard(invariants.Subject(covering.architecture(_row(**rezero)))))
     leaky = invariants.Subject(covering.architecture(_row()))
     leaky.exact.steps["attention_0"].operation.causal = False  # type: ignore[union-attr]

@@ -146,7 +146,7 @@ def test_run_status_and_report_agree(study_file: Path, tmp_path: Path) -> None:
 
 def test_failed_trials_end_a_run_with_exit_code_3(study_file: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from aotsearch import trial, __main__\n"
+        "import sys; from aotsearch import __main__; from aotsearch.training import trial\n"
         "def broken(*_): raise RuntimeError('broken')\n"
         "trial.build = broken\n"
         f"sys.argv = ['aotsearch', 'run', {str(study_file)!r}, '--out', {str(tmp_path / 'run')!r}, '--local']\n"

@@ -16,13 +16,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import aotsearch
-from aotsearch import report, runner, trial
-from aotsearch.declaration import history
 from aotsearch.errors import InputError
-from aotsearch.ledger import Ledger
-from aotsearch.progress import Progress
-from aotsearch.study import load
-from aotsearch.tracking import rebuild
+from aotsearch.evidence.declaration import history
+from aotsearch.evidence.ledger import Ledger
+from aotsearch.report import report
+from aotsearch.running import runner
+from aotsearch.running.progress import Progress
+from aotsearch.study.study import load
+from aotsearch.tracking.view import rebuild
+from aotsearch.training import trial
 
 STUDY = """
 name: kept
@@ -367,7 +369,7 @@ def test_an_edit_that_leaves_the_trials_alone_leaves_every_verdict_alone(
 
 def forms(folder: Folder) -> dict[str, str]:
     """Every form in which a person reads the answer."""
-    from aotsearch.description import note
+    from aotsearch.tracking.wording import note
 
     found = report.read(folder.out)
     written = {path.name: path.read_text() for path in write(folder.out) if path.suffix in (".html", ".md", ".tex", ".csv")}
@@ -410,7 +412,7 @@ def test_what_is_declared_anew_before_any_trial_has_ended_is_no_change(folder: F
 
 
 def test_seeds_added_after_a_look_are_a_further_look(folder: Folder) -> None:
-    from aotsearch.inference import boundary, quantile
+    from aotsearch.evidence.statistics import boundary, quantile
 
     folder.run()
     fixed = folder.document()["contrasts"][0]

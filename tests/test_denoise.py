@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from aotsearch import runner, yamlfile
-from aotsearch.model import build
-from aotsearch.parts.site import Flow
-from aotsearch.probe import measure
-from aotsearch.progress import Progress
-from aotsearch.space import Space
-from aotsearch.study import load
+from aotsearch import yamlfile
+from aotsearch.diagnostics.probe import measure
+from aotsearch.grammar.space import Space
+from aotsearch.models.model import build
+from aotsearch.models.parts.site import Flow
+from aotsearch.running import runner
+from aotsearch.running.progress import Progress
+from aotsearch.study.study import load
 from aotsearch.tasks.denoise import Denoise
 
 GRAMMAR = """

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aotsearch import design, yamlfile
-from aotsearch.design import REFERENCE, STRIPPED, Design
+from aotsearch import yamlfile
 from aotsearch.errors import InputError
-from aotsearch.space import Space
+from aotsearch.grammar.space import Space
+from aotsearch.study import design
+from aotsearch.study.design import REFERENCE, STRIPPED, Design
 
 SIZES = {"vocabulary": 11, "context": 8}
 GRAMMAR = """

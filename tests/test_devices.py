@@ -13,17 +13,19 @@ import pytest
 import test_parts
 import torch
 
-from aotsearch import device as devices
-from aotsearch import probe, quantities, runner, schedule, trial
-from aotsearch import report as reports
-from aotsearch.device import Grant, autocast, put
-from aotsearch.diagnostics import catalogue
+from aotsearch.diagnostics import measures, probe
+from aotsearch.diagnostics.catalogue import catalogue
 from aotsearch.errors import InputError, RunError
-from aotsearch.model import build
-from aotsearch.rungs import Rungs
-from aotsearch.study import Resources, Study, load
+from aotsearch.models.model import build
+from aotsearch.report import report as reports
+from aotsearch.running import runner, schedule
+from aotsearch.running.rungs import Rungs
+from aotsearch.study.study import Resources, Study, load
 from aotsearch.tasks import Items
-from aotsearch.train import evaluate, forecast, optimiser, train, train_step
+from aotsearch.training import device as devices
+from aotsearch.training import trial
+from aotsearch.training.device import Grant, autocast, put
+from aotsearch.training.train import evaluate, forecast, optimiser, train, train_step
 
 PRECISIONS = ("float32", "bfloat16")
 LOCAL = runner.Options(local=True, track=False)
@@ -155,7 +157,7 @@ ON_META = [d for d in catalogue().values() if d.kind != "gradient" and d.name no
 @pytest.mark.parametrize("norm", ["layernorm", "dyt"])
 def test_no_diagnostic_makes_a_tensor_on_another_device_than_its_model(monkeypatch: pytest.MonkeyPatch, norm: str) -> None:
     def value(d: Any, argument: Any) -> float | None:
-        made = None if argument is None else getattr(quantities, d.function)(argument, *([d.term] if d.term else []))
+        made = None if argument is None else getattr(measures, d.function)(argument, *([d.term] if d.term else []))
         assert not isinstance(made, torch.Tensor) or made.device.type == "meta", d.name
         return None if made is None else 0.0
 
@@ -466,7 +468,7 @@ def test_a_run_in_this_process_on_a_machine_that_lacks_something_is_refused_in_o
 
 
 def test_a_plan_for_a_larger_machine_is_made_and_says_so(study_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from aotsearch import forecast as forecasts
+    from aotsearch.running import forecast as forecasts
 
     monkeypatch.setattr(forecasts, "gpus_here", lambda: 0)
     found = forecasts.forecast(load(study_file, ["study.resources.gpus=1"]))

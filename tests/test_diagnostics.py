@@ -18,16 +18,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from aotsearch import diagnostics, quantities, yamlfile
-from aotsearch.architecture import Architecture
-from aotsearch.diagnostics import catalogue, cheap
-from aotsearch.model import Model, build
-from aotsearch.parts.attention import Attention, present
-from aotsearch.parts.norm import DynamicTanh, LayerNorm
-from aotsearch.parts.site import Flow, Site
-from aotsearch.probe import attention_map, coefficients, gradient_norms, knock_out, measure
-from aotsearch.quantities import Call, Map, Subspaces
-from aotsearch.space import Space
+from aotsearch import yamlfile
+from aotsearch.diagnostics import measures
+from aotsearch.diagnostics.catalogue import catalogue, cheap
+from aotsearch.diagnostics.catalogue import catalogue as diagnostics
+from aotsearch.diagnostics.measures import Call, Map, Subspaces
+from aotsearch.diagnostics.probe import attention_map, coefficients, gradient_norms, knock_out, measure
+from aotsearch.grammar.architecture import Architecture
+from aotsearch.grammar.space import Space
+from aotsearch.models.model import Model, build
+from aotsearch.models.parts.attention import Attention, present
+from aotsearch.models.parts.norm import DynamicTanh, LayerNorm
+from aotsearch.models.parts.site import Flow, Site
 
 ROOT = Path(__file__).parent.parent
 SIZES = {"vocabulary": 11, "context": 8}
@@ -111,7 +113,7 @@ def each(formula: Callable[[np.ndarray], Any], x: torch.Tensor = X) -> list[Any]
 
 
 def test_hidden_rms() -> None:
-    assert quantities.hidden_rms(torch.tensor([[[3.0, 4.0], [0.0, 0.0]]])).mean().item() == pytest.approx(5 / math.sqrt(2) / 2)
+    assert measures.hidden_rms(torch.tensor([[[3.0, 4.0], [0.0, 0.0]]])).mean().item() == pytest.approx(5 / math.sqrt(2) / 2)
 
 
 def test_token_cosine() -> None:
@@ -119,7 +121,7 @@ def test_token_cosine() -> None:
         u = [row / np.linalg.norm(row) for row in x]
         return float(np.mean([u[i] @ u[j] for i in range(5) for j in range(5) if i != j]))
 
-    close(quantities.token_cosine(X), each(formula))
+    close(measures.token_cosine(X), each(formula))
 
 
 def test_effective_and_stable_rank() -> None:
@@ -132,40 +134,40 @@ def test_effective_and_stable_rank() -> None:
         return float((x**2).sum() / np.linalg.svd(x, compute_uv=False)[0] ** 2)
 
     for x in (X, X.mT):
-        close(quantities.effective_rank(x), each(effective, x))
-        close(quantities.stable_rank(x), each(stable, x))
-    close(quantities.effective_rank(torch.eye(4).unsqueeze(0)), [4])
-    close(quantities.stable_rank(torch.diag(torch.tensor([2.0, 1.0])).unsqueeze(0)), [1.25])
+        close(measures.effective_rank(x), each(effective, x))
+        close(measures.stable_rank(x), each(stable, x))
+    close(measures.effective_rank(torch.eye(4).unsqueeze(0)), [4])
+    close(measures.stable_rank(torch.diag(torch.tensor([2.0, 1.0])).unsqueeze(0)), [1.25])
 
 
 def test_rank_one_residual() -> None:
-    close(quantities.rank_one_residual(X), each(lambda x: np.linalg.norm(x - np.ones((5, 1)) * x.mean(0)) / np.linalg.norm(x)))
+    close(measures.rank_one_residual(X), each(lambda x: np.linalg.norm(x - np.ones((5, 1)) * x.mean(0)) / np.linalg.norm(x)))
 
 
 def test_kurtosis() -> None:
-    close(quantities.kurtosis(X), each(lambda x: ((x**2).mean(0) ** 2).mean() / (x**2).mean() ** 2))
-    close(quantities.kurtosis(F.one_hot(torch.zeros(1, 5, dtype=torch.long), 3).double()), [3])
-    close(quantities.kurtosis(torch.ones(1, 5, 3)), [1])
+    close(measures.kurtosis(X), each(lambda x: ((x**2).mean(0) ** 2).mean() / (x**2).mean() ** 2))
+    close(measures.kurtosis(F.one_hot(torch.zeros(1, 5, dtype=torch.long), 3).double()), [3])
+    close(measures.kurtosis(torch.ones(1, 5, 3)), [1])
 
 
 def test_density() -> None:
-    close(quantities.density(torch.tensor([[[0.0, 1.0], [2.0, 3.0]], [[0.0, 0.0], [0.0, -1.0]]])), [0.75, 0.25])
+    close(measures.density(torch.tensor([[[0.0, 1.0], [2.0, 3.0]], [[0.0, 0.0], [0.0, -1.0]]])), [0.75, 0.25])
 
 
 def test_contribution_and_block_influence() -> None:
     c = call(
         torch.tensor([[[3.0, 4.0], [2.0, 0.0]]]), torch.tensor([[[3.0, 14.0], [2.0, 2.0]]]), left=torch.tensor([[[6.0, 8.0], [0.0, 7.0]]])
     )
-    close(quantities.contribution(c), [[2.0, 1.0]], 1e-6)  # of the join
-    close(quantities.block_influence(c), [[0.0, 1.0]], 1e-6)  # of the whole sublayer
+    close(measures.contribution(c), [[2.0, 1.0]], 1e-6)  # of the join
+    close(measures.block_influence(c), [[0.0, 1.0]], 1e-6)  # of the whole sublayer
 
 
 def test_saturation() -> None:
     norm = DynamicTanh(Site(2, 2), alpha=2.0)  # |tanh(2 x)| > 0.9 where |x| > 0.736
     low, high = torch.tensor([[[0.1, -0.7], [0.73, 0.0]]]), torch.tensor([[[0.74, -0.9], [0.1, 5.0]]])
-    close(quantities.saturation(call(low, read=high, norm=norm)), [0.75])
-    close(quantities.saturation(call(high, low, read=high, norm=norm, place="post")), [0.0])
-    assert quantities.saturation(call(low, norm=LayerNorm(Site(2, 2)))) is None
+    close(measures.saturation(call(low, read=high, norm=norm)), [0.75])
+    close(measures.saturation(call(high, low, read=high, norm=norm, place="post")), [0.0])
+    assert measures.saturation(call(low, norm=LayerNorm(Site(2, 2)))) is None
 
 
 @pytest.mark.parametrize(
@@ -223,15 +225,15 @@ def test_snr_and_its_gain() -> None:
     s = spaces(Z, normal(2, 6, 5, seed=4))
     before, after = snr_by_hand(s, Z, Z), snr_by_hand(s, s.after_BLD, Z)
     assert np.isfinite(before).all()
-    close(quantities.snr(s), before.mean(-1))
-    close(quantities.snr_gain(s), (after / before).mean(-1))
+    close(measures.snr(s), before.mean(-1))
+    close(measures.snr_gain(s), (after / before).mean(-1))
 
 
 def test_a_cluster_without_tokens_is_left_out_and_a_whole_space_has_no_ratio() -> None:
     basis = torch.linalg.qr(normal(4, 4))[0].T.view(2, 2, 4)
     z = 3 * basis[0, 0] + basis[1, 0]  # one token, signal 3 and noise 1
-    close(quantities.snr(Subspaces(basis, z.view(1, 1, 4), z.view(1, 1, 4))), [3])
-    assert quantities.snr(Subspaces(basis.view(1, 4, 4), z.view(1, 1, 4), z.view(1, 1, 4))).isnan().all()
+    close(measures.snr(Subspaces(basis, z.view(1, 1, 4), z.view(1, 1, 4))), [3])
+    assert measures.snr(Subspaces(basis.view(1, 4, 4), z.view(1, 1, 4), z.view(1, 1, 4))).isnan().all()
     assert measure(trained(block=[{"attention": {"heads": 1}}]), tokens(), ["snr", "snr-gain"]) == {
         "snr": [None] * 2,
         "snr-gain": [None] * 2,
@@ -256,26 +258,26 @@ def test_coding_rates() -> None:
 
     whole = np.array(each(lambda z: rate(unit(z)), Z))
     within, after = np.array(each(compressed, Z)), np.array(each(compressed, s.after_BLD))
-    close(quantities.coding_rate(call(Z)), whole)
-    close(quantities.coding_rate(call(normal(1, 3, 5))), each(lambda z: rate(unit(z)), normal(1, 3, 5)))  # fewer tokens than entries
-    close(quantities.compressed_rate(s), within)
-    close(quantities.compression(s), after - within)
-    close(quantities.rate_reduction(s), whole - within)
-    close(quantities.sparse_rate_reduction(s), whole - within - 0.1 * 30)
+    close(measures.coding_rate(call(Z)), whole)
+    close(measures.coding_rate(call(normal(1, 3, 5))), each(lambda z: rate(unit(z)), normal(1, 3, 5)))  # fewer tokens than entries
+    close(measures.compressed_rate(s), within)
+    close(measures.compression(s), after - within)
+    close(measures.rate_reduction(s), whole - within)
+    close(measures.sparse_rate_reduction(s), whole - within - 0.1 * 30)
 
 
 def test_orthogonality_and_overlap() -> None:
     s = spaces(Z)
     w = s.weight_HPD.numpy()
     errors = [np.linalg.norm(m @ m.T * 2 / (m**2).sum() - np.eye(2)) / math.sqrt(2) for m in w]
-    close(quantities.orthogonality(s).mean(), np.mean(errors))
+    close(measures.orthogonality(s).mean(), np.mean(errors))
     p, q = projectors(s)
-    close(quantities.overlap(s), np.trace(p @ q) / 2)  # tr(P Q) = |U^T V|^2
+    close(measures.overlap(s), np.trace(p @ q) / 2)  # tr(P Q) = |U^T V|^2
     both = orthonormal(5, 4).T.reshape(2, 2, 5)
     ideal = Subspaces(3 * both, Z, Z)
-    close(quantities.orthogonality(ideal), [0, 0])
-    close(quantities.overlap(ideal), 0)
-    close(quantities.overlap(Subspaces(torch.stack([both[0], both[0].flip(0)]), Z, Z)), 1)
+    close(measures.orthogonality(ideal), [0, 0])
+    close(measures.overlap(ideal), 0)
+    close(measures.overlap(Subspaces(torch.stack([both[0], both[0].flip(0)]), Z, Z)), 1)
 
 
 def test_dirichlet_energy_and_the_variational_objective() -> None:
@@ -289,34 +291,34 @@ def test_dirichlet_energy_and_the_variational_objective() -> None:
         return (data(a, z, 1) - np.linalg.slogdet(z @ z.T + np.eye(6))[1]) / 6
 
     pairs = list(zip(a.numpy(), before.numpy(), after.numpy(), strict=True))
-    close(quantities.dirichlet_energy(m), [data(h, z, 0) / 6 for h, z, _ in pairs])
-    close(quantities.variational_objective(m), [bound(h, z) for h, z, _ in pairs])
-    close(quantities.objective_change(m), [bound(h, y) - bound(h, z) for h, z, y in pairs])
+    close(measures.dirichlet_energy(m), [data(h, z, 0) / 6 for h, z, _ in pairs])
+    close(measures.variational_objective(m), [bound(h, z) for h, z, _ in pairs])
+    close(measures.objective_change(m), [bound(h, y) - bound(h, z) for h, z, y in pairs])
 
 
 def test_entropy_mass_cosine_and_gap_of_a_map() -> None:
     a = torch.tensor([[1.0, 0.0, 0.0], [0.25, 0.75, 0.0], [0.5, 0.25, 0.25]], dtype=torch.float64).view(1, 1, 3, 3)
     m = mapped(a, torch.eye(3, dtype=torch.float64).unsqueeze(0), seen=torch.tensor([1, 2, 3]))
     second, third = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75)), 1.5 * math.log(2)
-    close(quantities.attention_entropy(m), [[[0, second, third]]])
-    close(quantities.attention_evenness(m), [[[second / math.log(2), third / math.log(3)]]])
-    close(quantities.diagonal_mass(m), [[[1, 0.75, 0.25]]])
-    close(quantities.first_mass(m), [[[0.25, 0.5]]])
-    close(quantities.value_cosine(m), [[[1, 0.75 / math.sqrt(0.625), 0.25 / math.sqrt(0.375)]]])  # v = I, y = A
+    close(measures.attention_entropy(m), [[[0, second, third]]])
+    close(measures.attention_evenness(m), [[[second / math.log(2), third / math.log(3)]]])
+    close(measures.diagonal_mass(m), [[[1, 0.75, 0.25]]])
+    close(measures.first_mass(m), [[[0.25, 0.5]]])
+    close(measures.value_cosine(m), [[[1, 0.75 / math.sqrt(0.625), 0.25 / math.sqrt(0.375)]]])  # v = I, y = A
     s = np.linalg.svd(a[0, 0].numpy(), compute_uv=False)
-    close(quantities.singular_gap(m), [[s[0] - s[1]]])
+    close(measures.singular_gap(m), [[s[0] - s[1]]])
 
 
 def test_a_map_whose_rows_do_not_sum_to_one_has_an_entropy() -> None:
     m = mapped(torch.tensor([[[[0.0, 0.0], [0.3, 0.3]]]]), torch.ones(1, 2, 2))
-    close(quantities.attention_entropy(m), [[[0, math.log(2)]]], 1e-6)
+    close(measures.attention_entropy(m), [[[0, math.log(2)]]], 1e-6)
 
 
 def test_memory_counts_in_the_entropy_alone() -> None:
     a = torch.full((1, 1, 2, 4), 0.25)
     m = mapped(a, torch.eye(2).unsqueeze(0))
-    close(quantities.attention_evenness(m), [[[1, 1]]], 1e-6)
-    close(quantities.diagonal_mass(m), [[[0.25, 0.25]]])
+    close(measures.attention_evenness(m), [[[1, 1]]], 1e-6)
+    close(measures.diagonal_mass(m), [[[0.25, 0.25]]])
 
 
 def test_gradient_norms_are_those_of_backward() -> None:
@@ -347,21 +349,21 @@ def test_the_shape_of_the_stream_knows_neither_order_nor_axes_nor_scale(shape: t
     x = normal(1, L, D, seed=seed)
     shuffled, turned = x[:, torch.randperm(L, generator=torch.Generator().manual_seed(seed))], x @ orthonormal(D, D, seed)
     for name in INVARIANT:
-        value = getattr(quantities, name)
+        value = getattr(measures, name)
         for other in (shuffled, turned, 3 * x):
             close(value(other), value(x), 1e-6)
     for name in ("effective_rank", "stable_rank"):
-        assert 1 - 1e-9 <= getattr(quantities, name)(x).item() <= min(L, D) + 1e-9
-    assert -1 / (L - 1) - 1e-9 <= quantities.token_cosine(x).item() <= 1 + 1e-9
-    assert 0 <= quantities.rank_one_residual(x).item() <= 1 + 1e-9
-    assert 1 - 1e-9 <= quantities.kurtosis(x).item() <= D + 1e-9
+        assert 1 - 1e-9 <= getattr(measures, name)(x).item() <= min(L, D) + 1e-9
+    assert -1 / (L - 1) - 1e-9 <= measures.token_cosine(x).item() <= 1 + 1e-9
+    assert 0 <= measures.rank_one_residual(x).item() <= 1 + 1e-9
+    assert 1 - 1e-9 <= measures.kurtosis(x).item() <= D + 1e-9
 
 
 def test_collapsed_tokens_have_rank_one() -> None:
     x = normal(1, 1, 6).float().expand(1, 9, 6)
-    close(quantities.effective_rank(x), [1], 1e-4)
-    close(quantities.token_cosine(x), [1], 1e-6)
-    close(quantities.rank_one_residual(x), [0], 1e-6)
+    close(measures.effective_rank(x), [1], 1e-4)
+    close(measures.token_cosine(x), [1], 1e-6)
+    close(measures.rank_one_residual(x), [0], 1e-6)
 
 
 @settings(max_examples=30, deadline=None)
@@ -371,10 +373,10 @@ def test_a_map_has_bounded_entropy_and_masses(shape: tuple[int, int, int]) -> No
     keep = torch.ones(L, L, dtype=torch.bool).tril()
     a = (3 * normal(1, 2, L, L, seed=seed)).masked_fill(~keep, -math.inf).softmax(-1)
     m = mapped(a, normal(1, L, D, seed=seed), seen=keep.sum(-1))
-    entropy = quantities.attention_entropy(m)
+    entropy = measures.attention_entropy(m)
     assert (entropy >= 0).all() and (entropy <= m.seen_L.log() + 1e-9).all()
     for name in ("attention_evenness", "diagonal_mass", "first_mass"):
-        value = getattr(quantities, name)(m)
+        value = getattr(measures, name)(m)
         assert (value >= 0).all() and (value <= 1 + 1e-9).all(), name
 
 
@@ -385,7 +387,7 @@ def test_under_equal_norms_the_energy_is_that_of_differences(shape: tuple[int, i
     x, a = F.normalize(normal(1, L, D, seed=seed), dim=-1), rows(1, 1, L, L, seed=seed).tril()
     a = a / a.sum(-1, keepdim=True)
     by_pairs = sum(a[0, 0, i, j] * (x[0, i] - x[0, j]).square().sum() for i in range(L) for j in range(L)) / 2 / L
-    close(quantities.dirichlet_energy(mapped(a, x)), [by_pairs.item()])  # type: ignore[union-attr]
+    close(measures.dirichlet_energy(mapped(a, x)), [by_pairs.item()])  # type: ignore[union-attr]
 
 
 def test_a_diffusion_step_descends_its_bound() -> None:
@@ -532,13 +534,13 @@ def test_the_stream_is_seen_before_the_first_sublayer_and_after_each() -> None:
     step.register_forward_hook(lambda _, given, made: seen.extend([given[0], made]))
     model(tokens())
     points = [seen[0], *seen[1::2]]
-    assert measure(model, tokens(), ["hidden-rms"])["hidden-rms"] == [pytest.approx(quantities.hidden_rms(x).mean().item()) for x in points]
+    assert measure(model, tokens(), ["hidden-rms"])["hidden-rms"] == [pytest.approx(measures.hidden_rms(x).mean().item()) for x in points]
 
 
 def test_windows_may_be_measured_in_any_number_of_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     model = trained(norm="dyt")
     whole = measure(model, tokens(5), EVERYTHING)
-    monkeypatch.setattr("aotsearch.probe.ENTRIES", 300)  # two windows
+    monkeypatch.setattr("aotsearch.diagnostics.probe.ENTRIES", 300)  # two windows
     parts = measure(model, tokens(5), EVERYTHING)
     for name in EVERYTHING:
         assert parts[name] == [v if v is None else pytest.approx(v) for v in whole[name]], name
@@ -665,21 +667,19 @@ def test_a_model_is_whole_again_even_after_an_error() -> None:
 def test_every_diagnostic_has_its_function_its_formula_and_its_source() -> None:
     assert set(cheap()) == {"hidden-rms", "contribution", "token-cosine", "effective-rank"}
     for d in catalogue().values():
-        assert callable(getattr(quantities, d.function)), d.name
+        assert callable(getattr(measures, d.function)), d.name
         assert d.summary.endswith(".") and d.formula and d.source, d.name
         assert d.kind in diagnostics.KINDS and d.better in ("", "more", "less"), d.name
     declared = {d.function for d in catalogue().values()}
-    public = {
-        n for n, f in vars(quantities).items() if getattr(f, "__module__", "") == quantities.__name__ and n[0].islower() and n[0] != "_"
-    }
+    public = {n for n, f in vars(measures).items() if getattr(f, "__module__", "") == measures.__name__ and n[0].islower() and n[0] != "_"}
     assert declared == public
 
 
 def test_the_catalogue_is_read_without_torch() -> None:
-    code = "import sys, aotsearch.diagnostics as d; d.page(); assert len(d.catalogue()) > 30 and 'torch' not in sys.modules"
+    code = "import sys, aotsearch.diagnostics.catalogue as d; d.page(); assert len(d.catalogue()) > 30 and 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_page_is_that_of_the_catalogue() -> None:
     page = (ROOT / "docs" / "diagnostics.md").read_text(encoding="utf-8")
-    assert page == diagnostics.page(), "aotsearch.diagnostics.page() writes docs/diagnostics.md"
+    assert page == diagnostics.page(), "aotsearch.diagnostics.catalogue.page() writes docs/diagnostics.md"

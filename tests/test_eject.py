@@ -16,13 +16,14 @@ import pytest
 import torch
 
 import aotsearch
-from aotsearch import registry, yamlfile
-from aotsearch.architecture import Architecture
-from aotsearch.ejection.standalone import eject, example
+from aotsearch import yamlfile
+from aotsearch.eject.standalone import eject, example
 from aotsearch.errors import InputError, RunError
-from aotsearch.model import build
-from aotsearch.runner import Options, run
-from aotsearch.space import Space
+from aotsearch.grammar import library as registry
+from aotsearch.grammar.architecture import Architecture
+from aotsearch.grammar.space import Space
+from aotsearch.models.model import build
+from aotsearch.running.runner import Options, run
 
 LANGUAGE = {"vocabulary": 11, "context": 8}
 IMAGES = {"image": 16, "channels": 3, "classes": 10}
@@ -363,7 +364,7 @@ def test_the_command_writes_an_arm_to_standard_output_or_to_a_file(study_file: P
 
 
 def _origin(arm: str) -> Any:
-    from aotsearch.ejection.standalone import Origin
+    from aotsearch.eject.standalone import Origin
 
     return Origin(f"the arm {arm!r} of the study 'small'")
 
@@ -374,7 +375,7 @@ def test_a_trained_trial_is_ejected_with_its_weights(study_file: Path, tmp_path:
     run(study, folder, Options(local=True))
     done = command("eject", str(folder), "--arm", "channel=none", "--seed", "1", "--out", str(out))
     assert done.returncode == 0, done.stderr
-    from aotsearch.ejection.trained import find
+    from aotsearch.eject.trained import find
 
     record, checkpoint = find(folder, "channel=none", 1)
     ours = build(Architecture.from_dict(record["architecture"]), 5)

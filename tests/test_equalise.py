@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from aotsearch import design, equalise, yamlfile
-from aotsearch.cost import cost
+from aotsearch import yamlfile
 from aotsearch.errors import InputError
-from aotsearch.space import Space
-from aotsearch.study import load
+from aotsearch.grammar.space import Space
+from aotsearch.models.cost import cost
+from aotsearch.study import design, equalise
+from aotsearch.study.study import load
 
 GRAMMAR = """
 model: {width: 32, depth: 2, norm: norm, block: [{attention: {heads: 4, qkv: qkv}}, channel]}
@@ -67,7 +68,7 @@ def test_checking_a_study_of_equal_arms_loads_no_torch(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     body = "\n".join("  " + line for line in GRAMMAR.strip().splitlines())
     path.write_text(f"name: equal\ntask: language\ngrammar:\n{body}\nstudy: {{equalise: [none, parameters]}}\n")
-    program = "import sys; from aotsearch.study import load; load(sys.argv[1]); assert 'torch' not in sys.modules"
+    program = "import sys; from aotsearch.study.study import load; load(sys.argv[1]); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program, str(path)], check=True)
     assert [a.name for a in load(path).arms()].count("channel=none@parameters") == 1
 

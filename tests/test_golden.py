@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import aotsearch
-from aotsearch import report, runner
+from aotsearch.report import report
+from aotsearch.running import runner
 
 sys.path.insert(0, str(Path(__file__).parent / "golden"))
 import write as golden

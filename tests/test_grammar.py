@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from aotsearch import architecture, constraint, laws, registry, yamlfile
-from aotsearch.architecture import Architecture
+from aotsearch import yamlfile
 from aotsearch.errors import InputError, Mark
-from aotsearch.laws import PLACED
-from aotsearch.space import Space
-from aotsearch.study import load
+from aotsearch.grammar import architecture, constraint, laws
+from aotsearch.grammar import library as registry
+from aotsearch.grammar.architecture import Architecture
+from aotsearch.grammar.laws import PLACED
+from aotsearch.grammar.space import Space
+from aotsearch.study.study import load
 
 SIZES = {"vocabulary": 256, "context": 16}
 

@@ -16,8 +16,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from aotsearch import inference
-from aotsearch.inference import boundary, crossing, holm, interval, noise_floor, sequential_interval, sequential_quantile, sign_flip
+from aotsearch.evidence import statistics
+from aotsearch.evidence.statistics import (
+    boundary,
+    crossing,
+    holm,
+    interval,
+    noise_floor,
+    sequential_interval,
+    sequential_quantile,
+    sign_flip,
+)
 
 DIFFERENCES = st.lists(st.floats(-1, 1, allow_nan=False, width=32), min_size=4, max_size=12)
 
@@ -34,7 +43,7 @@ def test_one_look_is_students_interval() -> None:
 @pytest.fixture
 def fine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight times the usual places, to check the recursion itself: where few looks can cross, the usual ones are coarse."""
-    monkeypatch.setattr(inference, "RISE", np.sin(np.linspace(0, math.pi / 2, 1025)))
+    monkeypatch.setattr(statistics, "RISE", np.sin(np.linspace(0, math.pi / 2, 1025)))
 
 
 @pytest.mark.usefixtures("fine")
@@ -106,7 +115,7 @@ def test_repeated_looks_miss_as_often_as_declared() -> None:
 def test_looks_can_be_repeated_only_within_the_plan() -> None:
     mean, low, high = sequential_interval([0.1, 0.2], 0.95, 1, 4, 16)
     assert mean == pytest.approx(0.15) and (low, high) == (-math.inf, math.inf)
-    assert inference.verdict(low, high, 1e9) == "undecided"
+    assert statistics.verdict(low, high, 1e9) == "undecided"
     with pytest.raises(AssertionError):
         sequential_interval([0.1] * 17, 0.95, 1, 4, 16)
 
@@ -144,7 +153,7 @@ def test_intervals_follow_the_scale_and_ignore_the_order(d: list[float], scale: 
 def test_a_later_end_costs_something_at_every_look() -> None:
     for n in range(4, 17):
         assert sequential_quantile(n, 0.95, 11, 4, 16) < sequential_quantile(n, 0.95, 11, 4, 20)
-        assert sequential_quantile(n, 0.95, 11, 4, 16) > inference.quantile(n, 0.95, 11)
+        assert sequential_quantile(n, 0.95, 11, 4, 16) > statistics.quantile(n, 0.95, 11)
     values = [sequential_quantile(n, 0.95, 11, 4, 16) for n in range(4, 17)]
     assert values == sorted(values, reverse=True)
 
@@ -161,17 +170,17 @@ def test_the_boundary_is_quick_and_always_the_same() -> None:
 
 def test_seeds_needed_under_repeated_looks_is_the_first_look_that_settles() -> None:
     for mean, sd, margin in ((0.03, 0.02, 0.02), (0.0, 0.01, 0.02), (-0.05, 0.04, 0.01)):
-        more = inference.sequential_seeds_needed(mean, sd, 5, margin, 0.95, 11, 4, 16)
+        more = statistics.sequential_seeds_needed(mean, sd, 5, margin, 0.95, 11, 4, 16)
         assert more is not None
 
         def settles(n: int, mean: float = mean, sd: float = sd, margin: float = margin) -> bool:
             half = sequential_quantile(n, 0.95, 11, 4, 16) * sd / math.sqrt(n)
-            return inference.verdict(mean - half, mean + half, margin) != "undecided"
+            return statistics.verdict(mean - half, mean + half, margin) != "undecided"
 
         assert more == next(n for n in range(6, 17) if settles(n)) - 5
-    assert inference.sequential_seeds_needed(0.01, 1.0, 5, 0.01, 0.95, 11, 4, 16) is None
-    assert inference.sequential_seeds_needed(0.0, 0.0, 16, 0.01, 0.95, 11, 4, 16) is None
-    assert inference.sequential_seeds_needed(0.5, 0.0, 1, 0.01, 0.95, 11, 4, 16) == 3  # not before the first look
+    assert statistics.sequential_seeds_needed(0.01, 1.0, 5, 0.01, 0.95, 11, 4, 16) is None
+    assert statistics.sequential_seeds_needed(0.0, 0.0, 16, 0.01, 0.95, 11, 4, 16) is None
+    assert statistics.sequential_seeds_needed(0.5, 0.0, 1, 0.01, 0.95, 11, 4, 16) == 3  # not before the first look
 
 
 # ---- randomisation
@@ -206,22 +215,22 @@ def test_sign_flip_agrees_with_scipy() -> None:
 
 
 def test_many_values_are_enumerated_too() -> None:
-    assert sign_flip([1.0] * 20) == inference.smallest_p(20) == 2**-19
+    assert sign_flip([1.0] * 20) == statistics.smallest_p(20) == 2**-19
     assert sign_flip([1.0] * 24 + [-1.0] * 8) == pytest.approx(2 * stats.binom.cdf(8, 32, 0.5))  # sums of 16 at least, of 32 signs
     assert sign_flip([1.0] * 41) is None
 
 
 def test_too_few_seeds_are_told_in_words() -> None:
-    assert inference.smallest_p(5) == 0.0625
-    said = inference.too_few(5, 0.95, 1)
+    assert statistics.smallest_p(5) == 0.0625
+    said = statistics.too_few(5, 0.95, 1)
     assert "5 seeds is 0.0625" in said and "one contrast takes 0.05" in said and "until there are 6 seeds" in said
-    assert inference.too_few(6, 0.95, 1) == ""
-    said = inference.too_few(4, 0.95, 11)
+    assert statistics.too_few(6, 0.95, 1) == ""
+    said = statistics.too_few(4, 0.95, 11)
     assert "0.125" in said and "11 contrasts at once takes 0.0045" in said and "9 seeds" in said
-    assert inference.too_few(9, 0.95, 11) == ""
-    assert "1 seed is 1" in inference.too_few(1, 0.95, 1)
-    assert "no seed yet" in inference.too_few(0, 0.95, 1)
-    assert inference.too_few(3, 0.75, 1) == ""  # 2^-2 is just enough
+    assert statistics.too_few(9, 0.95, 11) == ""
+    assert "1 seed is 1" in statistics.too_few(1, 0.95, 1)
+    assert "no seed yet" in statistics.too_few(0, 0.95, 1)
+    assert statistics.too_few(3, 0.75, 1) == ""  # 2^-2 is just enough
 
 
 def test_holm_worked_by_hand() -> None:
@@ -298,7 +307,7 @@ def test_the_benchmark_judges_as_the_product_does(verdicts: ModuleType) -> None:
     for study, arm in itertools.product(range(5), range(11)):
         _, left, right = interval((arms - reference)[study, arm].tolist(), 0.95, 11)
         assert (left, right) == pytest.approx((low[study, arm], high[study, arm]))
-        assert inference.VERDICTS[said[study, arm]] == inference.verdict(left, right, verdicts.MARGIN)
+        assert statistics.VERDICTS[said[study, arm]] == statistics.verdict(left, right, verdicts.MARGIN)
 
 
 def test_the_benchmark_stops_as_the_product_does(verdicts: ModuleType) -> None:
@@ -310,7 +319,7 @@ def test_the_benchmark_stops_as_the_product_does(verdicts: ModuleType) -> None:
         for arm in range(11):
             for n in range(4, 17):
                 _, low, high = sequential_interval((arms - reference)[study, arm, :n].tolist(), 0.95, 11, 4, 16)
-                if (said := inference.verdict(low, high, verdicts.MARGIN)) != "undecided":
+                if (said := statistics.verdict(low, high, verdicts.MARGIN)) != "undecided":
                     break
             counts.append(n)
             decided += said != "undecided"

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from aotsearch import report, runner, show
-from aotsearch.progress import Progress
-from aotsearch.study import load
+from aotsearch.report import report
+from aotsearch.running import runner
+from aotsearch.running.progress import Progress
+from aotsearch.show import show
+from aotsearch.study.study import load
 
 STUDY = """
 name: layerwise

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aotsearch import ledger as ledgers
 from aotsearch.errors import InputError, RunError
-from aotsearch.ledger import FILE, Ledger
+from aotsearch.evidence import ledger as ledgers
+from aotsearch.evidence.ledger import FILE, Ledger
 
 
 def test_events_are_read_in_the_order_they_were_written(tmp_path: Path) -> None:

@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 import torch
 
-from aotsearch import registry, yamlfile
-from aotsearch.architecture import Architecture
-from aotsearch.cost import cost
-from aotsearch.grammar import MODEL
-from aotsearch.laws import TRAITS
-from aotsearch.model import build
-from aotsearch.space import Space
+from aotsearch import yamlfile
+from aotsearch.grammar import library
+from aotsearch.grammar.architecture import Architecture
+from aotsearch.grammar.forms import MODEL
+from aotsearch.grammar.laws import TRAITS
+from aotsearch.grammar.space import Space
+from aotsearch.models.cost import cost
+from aotsearch.models.model import build
 
 SIZES = {"vocabulary": 50, "context": 16}
 
@@ -130,5 +131,5 @@ def test_the_identity_is_the_start_of_square_matrices_alone() -> None:
 
 
 def test_positions_say_in_their_own_class_what_laws_are_told_of_them() -> None:
-    for word in registry.words_of("positions").values():
+    for word in library.words_of("positions").values():
         assert word.traits & set(TRAITS) == {name for name in TRAITS if getattr(word.load(), name)}

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 
 from aotsearch import build, load, yamlfile
 from aotsearch.errors import InputError
-from aotsearch.exchange import (
+from aotsearch.grammar.space import Space
+from aotsearch.models.exchange import (
     config_gpt2,
     config_llama,
     config_vit,
@@ -30,8 +31,7 @@ from aotsearch.exchange import (
     load_llama,
     load_vit,
 )
-from aotsearch.model import Model
-from aotsearch.space import Space
+from aotsearch.models.model import Model
 
 transformers = pytest.importorskip("transformers")
 transformers.logging.set_verbosity_error()

@@ -18,17 +18,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from aotsearch import registry, yamlfile
-from aotsearch.architecture import Architecture, part_from_plain
+from aotsearch import yamlfile
 from aotsearch.errors import InputError
-from aotsearch.model import Model, build, module_of
-from aotsearch.parts.attention import Attention, present
-from aotsearch.parts.channel import Mlp
-from aotsearch.parts.norm import LayerNorm, RmsNorm
-from aotsearch.parts.position import Learned, Positions, Rotary
-from aotsearch.parts.site import Flow, Site
-from aotsearch.space import Space
-from aotsearch.study import load
+from aotsearch.grammar import library
+from aotsearch.grammar.architecture import Architecture, part_from_plain
+from aotsearch.grammar.space import Space
+from aotsearch.models.model import Model, build, module_of
+from aotsearch.models.parts.attention import Attention, present
+from aotsearch.models.parts.channel import Mlp
+from aotsearch.models.parts.norm import LayerNorm, RmsNorm
+from aotsearch.models.parts.position import Learned, Positions, Rotary
+from aotsearch.models.parts.site import Flow, Site
+from aotsearch.study.study import load
 
 SIZES = {"vocabulary": 11, "context": 8}
 IMAGE = {"image": 8, "channels": 2, "classes": 5}
@@ -64,7 +65,7 @@ def architecture(model: dict[str, Any], sizes: dict[str, int] = SIZES) -> Archit
     return Space.parse(yamlfile.parse(yamlfile.dump({"model": {"width": WIDTH, **model}}), "f"), sizes).reference
 
 
-def levels(word: registry.Word, option: registry.Option) -> list[Any]:
+def levels(word: library.Word, option: library.Option) -> list[Any]:
     """Other levels of an option than its default."""
     if option.name in LEVELS:
         found = {"stem": [2], "class-attention": [1]}.get(word.name, LEVELS[option.name])
@@ -76,14 +77,14 @@ def levels(word: registry.Word, option: registry.Option) -> list[Any]:
             d = option.default
             found += [d + 1 if isinstance(d, int) else d + 1.5 if isinstance(d, float) else 2]
         found += (
-            [w.name for w in registry.words_of(option.slot).values() if w.name not in ("follows", "differential")] if option.slot else []
+            [w.name for w in library.words_of(option.slot).values() if w.name not in ("follows", "differential")] if option.slot else []
         )
     found = [v for v in found if v != option.default]
     assert found, f"{word.name}.{option.name} has no second level in this test"
     return found
 
 
-def settings(word: registry.Word) -> Iterator[tuple[str, Any, Any]]:
+def settings(word: library.Word) -> Iterator[tuple[str, Any, Any]]:
     """An option, the word without it, and with it: for every option at every other level."""
     base = SETTINGS.get(word.name, {})
     for option in word.options.values():
@@ -94,7 +95,7 @@ def settings(word: registry.Word) -> Iterator[tuple[str, Any, Any]]:
             yield option.name, {word.name: before} if before else word.name, {word.name: {**beside, option.name: level}}
 
 
-def around(word: registry.Word, setting: Any) -> tuple[dict[str, Any], dict[str, int]]:
+def around(word: library.Word, setting: Any) -> tuple[dict[str, Any], dict[str, int]]:
     """A small model in which a word stands, and the sizes of its task."""
     if word.slot == "mixer":
         return {"depth": 2, "block": [setting, "mlp"]}, SIZES
@@ -119,7 +120,7 @@ def around(word: registry.Word, setting: Any) -> tuple[dict[str, Any], dict[str,
 
 def cases() -> list[Any]:
     found = []
-    for word in registry.library().values():
+    for word in library.library().values():
         if word.slot == "task":
             continue
         base = {word.name: SETTINGS[word.name]} if word.name in SETTINGS else word.name
@@ -222,14 +223,14 @@ def test_a_word_is_deterministic_and_survives_its_state_dict(model: Model) -> No
 
 KNOBS = [
     pytest.param(word, before, after, id=f"{word.slot}-{json.dumps(after)}")
-    for word in registry.library().values()
+    for word in library.library().values()
     if word.slot != "task"
     for _, before, after in settings(word)
 ]
 
 
 @pytest.mark.parametrize(("word", "before", "after"), KNOBS)
-def test_every_option_of_every_word_acts(word: registry.Word, before: Any, after: Any) -> None:
+def test_every_option_of_every_word_acts(word: library.Word, before: Any, after: Any) -> None:
     first, second = (architecture(*around(word, setting)) for setting in (before, after))
     assert first.digest != second.digest
     assert acts(first, second), f"{word.name}: {before} and {after} compute the same"
@@ -263,7 +264,7 @@ def test_every_decision_of_a_shipped_space_acts(path: Path) -> None:
 
 
 def test_the_signature_read_from_source_is_the_signature_of_the_class() -> None:
-    for word in registry.library().values():
+    for word in library.library().values():
         cls = word.load()
         live = {n: p for n, p in inspect.signature(cls).parameters.items() if p.kind is p.KEYWORD_ONLY}
         assert list(live) == list(word.options)

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from aotsearch import report, runner
-from aotsearch.contrast import Contrast
-from aotsearch.ledger import Ledger
-from aotsearch.progress import Progress
-from aotsearch.runner import Options
-from aotsearch.study import load
+from aotsearch.evidence.contrast import Contrast
+from aotsearch.evidence.ledger import Ledger
+from aotsearch.report import report
+from aotsearch.running import runner
+from aotsearch.running.progress import Progress
+from aotsearch.running.runner import Options
+from aotsearch.study.study import load
 
 STUDY = """\
 name: planted

@@ -17,11 +17,11 @@ import pytest
 import torch
 
 from aotsearch import yamlfile
-from aotsearch.architecture import Architecture
-from aotsearch.cost import breakdown, cost
-from aotsearch.model import Model, build
-from aotsearch.space import Space
-from aotsearch.study import Study, load
+from aotsearch.grammar.architecture import Architecture
+from aotsearch.grammar.space import Space
+from aotsearch.models.cost import breakdown, cost
+from aotsearch.models.model import Model, build
+from aotsearch.study.study import Study, load
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "spaces" / "presets"

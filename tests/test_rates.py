@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from aotsearch.rates import Rate, beyond, chosen
+from aotsearch.study.rates import Rate, beyond, chosen
 
 
 def tuned(arm: str, rate: float, value: float | None, seed: int = 0) -> dict[str, Any]:

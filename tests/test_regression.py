@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from aotsearch.tasks.regression import PROMPTS, Regression, solve
-from aotsearch.train import Grant, train
+from aotsearch.training.train import Grant, train
 
 
 def make(**options: Any) -> Regression:

@@ -18,10 +18,13 @@ from typing import Any
 
 import pytest
 
-from aotsearch import analysis, description, exhibits, figures, inference, layers, paper, report, tables
 from aotsearch.errors import InputError
-from aotsearch.ledger import Ledger
-from aotsearch.study import load
+from aotsearch.evidence import analysis, layers, tables
+from aotsearch.evidence import statistics as inference
+from aotsearch.evidence.ledger import Ledger
+from aotsearch.report import contents, figures, paper, report
+from aotsearch.study.study import load
+from aotsearch.tracking import wording
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fabricated
@@ -272,7 +275,7 @@ def test_figures_survive_large_effects_and_odd_names(done: Path) -> None:
 
 
 def test_a_report_needs_no_torch() -> None:
-    code = "import sys, aotsearch.report; print(sorted({'torch', 'ray', 'mlflow', 'matplotlib.pyplot'} & set(sys.modules)))"
+    code = "import sys, aotsearch.report.report; print(sorted({'torch', 'ray', 'mlflow', 'matplotlib.pyplot'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
@@ -351,7 +354,7 @@ def test_the_two_verdicts_of_a_row_are_of_the_same_terms_and_every_contrast_has_
     keys = [tuple(row[name] for name in ("arm", "equalise", "learning_rate", "kind")) for row in table]
     assert len(set(keys)) == len(keys) and sum(row["arm"] == "channel=none against qkv=tied" for row in table) == 4
     material = report.read(made.folder)
-    pairs = exhibits.beside(material)
+    pairs = contents.beside(material)
     assert {(one.arm, one.equalise) for _, one, _ in pairs} >= {("channel=none against qkv=tied", mode) for mode in ("none", "parameters")}
     for name, one, two in pairs:
         assert (one.arm, one.equalise, one.kind) == (two.arm, two.equalise, two.kind) and (one.rate, two.rate) == ("tuned", "shared")
@@ -372,7 +375,7 @@ def test_a_rate_that_seeds_alone_could_have_chosen_is_said_to_be(tmp_path: Path)
     assert noise is not None and noise.difference > math.log(2) / 20 and found.analysis.rate_noise == noise.difference
     (note,) = [n for n in found.analysis.notes if "seeds alone make of 1 tuning seed" in n]
     assert "reference" in note and "channel=none" in note and found.analysis.to_dict()["learning_rates"]["channel=none"]["by_noise"]
-    assert {row.doubt for row in exhibits.tuned(found)[1]} >= {"within the noise of seeds"}
+    assert {row.doubt for row in contents.tuned(found)[1]} >= {"within the noise of seeds"}
     text = paper.markdown(found, [], [], [])
     assert "within the noise of seeds" in text and "seeds alone make of 1 tuning seed" in text
     # four times the seeds halve what seeds alone can do to a mean over them
@@ -395,7 +398,7 @@ def test_a_reference_that_beats_no_table_of_counts_is_the_first_thing_said_in_ev
     assert blocks[1].startswith("> **Warning:**") and said in blocks[1]
     tex = (made / "report.tex").read_text()
     assert re.search(r"\\caption\{Warning: the reference is [^}]*bigram baseline", tex)
-    note = description.note(m.study, m.headline.to_dict())
+    note = wording.note(m.study, m.headline.to_dict())
     assert note.startswith("> **Warning:**") and said in note.split("**Question.**")[0]
     plain = report.read(run(tmp_path / "strong"))
     assert not plain.analysis.warnings and "arning:" not in plain.summary()
@@ -406,7 +409,7 @@ def test_notes_are_in_every_form(done: Path) -> None:
     note = next(n for n in m.analysis.notes if "standard deviations of the difference" in n)
     document = m.headline.to_dict()
     forms = [m.summary().replace("\n  ", " "), Page((done / "report.html").read_text()).text.replace("Only", "only"), *document["notes"]]
-    forms += [(done / "report.md").read_text(), (done / "report.tex").read_text(), description.note(m.study, document)]
+    forms += [(done / "report.md").read_text(), (done / "report.tex").read_text(), wording.note(m.study, document)]
     assert sum(note in text for text in forms) == len(forms) - len(document["notes"]) + 1
 
 
@@ -417,7 +420,7 @@ def test_an_adaptive_study_is_described_as_it_was_made_in_every_form(tmp_path: P
     m, folder = report.read(made.folder), made.folder / "report"
     forms = [Page((folder / "report.html").read_text()).text, (folder / "report.md").read_text(), m.analysis.to_dict()["method"]]
     assert all("repeated confidence intervals" in text and "Student t" not in text for text in forms)
-    short = [m.summary(), (folder / "report.tex").read_text(), description.note(m.study, m.headline.to_dict())]
+    short = [m.summary(), (folder / "report.tex").read_text(), wording.note(m.study, m.headline.to_dict())]
     assert all("repeated looks from 4 to 9 seeds" in text.replace("\n  ", " ") and "Student" not in text for text in short)
     # whatever rests on these seeds bears their looks
     rms, *_ = report.Report(m).profiles
@@ -441,7 +444,7 @@ def test_the_page_says_which_trials_were_made_with_what(tmp_path: Path) -> None:
         for arm in study.arms():
             alike = {"environment": {"torch": "2.11.0", "threads": 2}, "threads": 2} if arm.name == "heads=1" and seed == 3 else {}
             finish(ledger, arm, seed, 3.0 + len(arm.name) / 100, **alike)
-    facts = dict(exhibits.facts(report.read(folder)))
+    facts = dict(contents.facts(report.read(folder)))
     assert facts["made with"] == "aotsearch 0.1.0, torch 2.13.0: 12 trials; aotsearch 0.1.0, torch 2.11.0: 12 trials"
     assert "host h, cpus 2, platform Linux: 12 trials" in facts["machine"] and "host other, cpus 8: 12 trials" in facts["machine"]
     assert facts["trained on"] == "cpu (float32, 1 thread): 23 trials; cpu (float32, 2 threads): 1 trial"
@@ -505,7 +508,7 @@ def test_fewer_seeds_than_were_trained_leave_no_more_trials_ended_than_there_are
 
 
 def test_equal_arms_show_how_they_were_resized_and_by_how_much_they_miss(everything: report.Material) -> None:
-    given = {(g.arm, g.rate): g for g in exhibits.fairness(everything)}
+    given = {(g.arm, g.rate): g for g in contents.fairness(everything)}
     equal = given["channel=none@parameters", "tuned"]
     assert equal.resized and equal.share is not None and abs(equal.share) <= 0.2 and not equal.beyond
     plain = given["channel=none", "tuned"]
@@ -517,8 +520,8 @@ def test_equal_arms_show_how_they_were_resized_and_by_how_much_they_miss(everyth
 
 
 def test_outcomes_are_counted_with_rates_and_never_dropped(everything: report.Material, page: Page) -> None:
-    assert exhibits.bad(everything.analysis.outcomes) == ["diverged", "failed", "out-of-memory"]
-    ends = {e.arm: e for e in exhibits.endings(everything)}
+    assert contents.bad(everything.analysis.outcomes) == ["diverged", "failed", "out-of-memory"]
+    ends = {e.arm: e for e in contents.endings(everything)}
     diverged = ends["norm=none"].rates["diverged"]
     assert diverged is not None and (diverged.count, diverged.rate) == (1, 0.25) and diverged.low < 0.25 < diverged.high
     memory = ends["heads=1"].rates["out-of-memory"]
@@ -529,10 +532,10 @@ def test_outcomes_are_counted_with_rates_and_never_dropped(everything: report.Ma
 
 
 def test_the_test_split_stands_beside_validation(everything: report.Material) -> None:
-    found = exhibits.sealed(everything)
+    found = contents.sealed(everything)
     assert len(found) == len(everything.distinct)
     assert all(s.difference == pytest.approx(s.contrast.difference) for s in found)  # each trial's test loss is 0.03 above validation
-    assert exhibits.reference_test(everything) == pytest.approx(everything.analysis.value + 0.03)  # type: ignore[operator]
+    assert contents.reference_test(everything) == pytest.approx(everything.analysis.value + 0.03)  # type: ignore[operator]
 
 
 def test_every_number_can_be_followed_to_the_ledger(everything: report.Material, written: Path) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from aotsearch import report, runner
 from aotsearch.errors import InputError, RunError
-from aotsearch.ledger import Ledger
-from aotsearch.progress import Progress, clock
-from aotsearch.runner import Options
-from aotsearch.study import Study, load
+from aotsearch.evidence.ledger import Ledger
+from aotsearch.report import report
+from aotsearch.running import runner
+from aotsearch.running.progress import Progress, clock
+from aotsearch.running.runner import Options
+from aotsearch.study.study import Study, load
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fabricated
@@ -103,8 +104,8 @@ def test_arms_are_run_in_blocks_by_seed(study_file: Path, tmp_path: Path) -> Non
 
 
 def test_a_diverging_arm_is_an_outcome_and_the_others_are_judged(study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from aotsearch import trial
-    from aotsearch.train import Diverged
+    from aotsearch.training import trial
+    from aotsearch.training.train import Diverged
 
     build = trial.build
 
@@ -121,7 +122,7 @@ def test_a_diverging_arm_is_an_outcome_and_the_others_are_judged(study_file: Pat
 
 
 def test_failed_trials_are_kept_and_trained_again_when_asked(study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from aotsearch import trial
+    from aotsearch.training import trial
 
     with monkeypatch.context() as broken:
         broken.setattr(trial, "build", lambda *_: (_ for _ in ()).throw(RuntimeError("broken part")))
@@ -187,8 +188,8 @@ def test_results_are_one_row_per_trial_with_the_factors(study_file: Path, tmp_pa
 
 
 def test_a_forecast_and_a_report_say_how_the_data_was_split(study_file: Path, tmp_path: Path) -> None:
-    from aotsearch import exhibits, report
-    from aotsearch.forecast import forecast, table
+    from aotsearch.report import contents, report
+    from aotsearch.running.forecast import forecast, table
 
     study = load(study_file, ["study.seeds=1"])
     found = forecast(study)
@@ -198,7 +199,7 @@ def test_a_forecast_and_a_report_say_how_the_data_was_split(study_file: Path, tm
         found
     )
     run(study, tmp_path / "run")
-    facts = dict(exhibits.facts(report.read(tmp_path / "run")))
+    facts = dict(contents.facts(report.read(tmp_path / "run")))
     assert sizes in facts["data"] and facts["split"] == found["data"]["split"] and "whole validation" not in facts
 
 
@@ -207,10 +208,10 @@ def test_the_loss_on_the_whole_of_val_bin_is_recorded_where_validation_is_half_o
     import torch
 
     import aotsearch
-    from aotsearch import exhibits, report
-    from aotsearch.architecture import Architecture
-    from aotsearch.tables import measured
-    from aotsearch.train import evaluate
+    from aotsearch.evidence.tables import measured
+    from aotsearch.grammar.architecture import Architecture
+    from aotsearch.report import contents, report
+    from aotsearch.training.train import evaluate
 
     rng = np.random.default_rng(0)
     for name, size in (("train.bin", 4000), ("val.bin", 403)):
@@ -226,12 +227,13 @@ def test_the_loss_on_the_whole_of_val_bin_is_recorded_where_validation_is_half_o
     rows = aotsearch.results(tmp_path / "run")
     (shown,) = rows[rows.arm == "reference"]["whole_validation_loss"]
     assert shown == record["whole_validation"]["loss"] == measured(record, study, "whole_validation")
-    assert f"{shown:.4f} nats/token" in dict(exhibits.facts(report.read(tmp_path / "run")))["whole validation"]
+    assert f"{shown:.4f} nats/token" in dict(contents.facts(report.read(tmp_path / "run")))["whole validation"]
 
 
 def test_values_that_are_not_finite_neither_end_a_run_nor_its_continuation(study_file: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    from aotsearch import probe, trial
+    from aotsearch.diagnostics import probe
     from aotsearch.tasks.language import Language
+    from aotsearch.training import trial
 
     measures = Language.measures
     monkeypatch.setattr(Language, "measures", lambda self, means: measures(self, means) | {"perplexity": math.inf})

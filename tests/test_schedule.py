@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from aotsearch import runner
 from aotsearch.errors import InputError
-from aotsearch.ledger import Ledger
-from aotsearch.progress import Progress
-from aotsearch.runner import Options
-from aotsearch.schedule import Cluster
-from aotsearch.study import Resources, Study, load
+from aotsearch.evidence.ledger import Ledger
+from aotsearch.running import runner
+from aotsearch.running.progress import Progress
+from aotsearch.running.runner import Options
+from aotsearch.running.schedule import Cluster
+from aotsearch.study.study import Resources, Study, load
 
 
 @pytest.fixture(autouse=True)

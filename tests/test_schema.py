@@ -16,9 +16,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator, Draft202012Validator
 
-from aotsearch import grammar, registry, schema, study, yamlfile
+from aotsearch import yamlfile
 from aotsearch.errors import InputError
-from aotsearch.registry import Option
+from aotsearch.grammar import forms as grammar
+from aotsearch.grammar import library
+from aotsearch.grammar.library import Option
+from aotsearch.study import schema, study
 
 ROOT = Path(__file__).parent.parent
 COMMITTED = ROOT / "spaces" / "aotsearch.schema.json"
@@ -84,7 +87,7 @@ def test_a_shipped_file_names_the_schema_and_is_valid(path: Path) -> None:
 
 
 def test_every_word_and_option_is_there_with_what_it_means() -> None:
-    for (slot, name), word in registry.library().items():
+    for (slot, name), word in library.library().items():
         found = document()["definitions"][f"{slot}.{name}"]
         assert word.summary and word.summary in found["description"] and word.source in found["description"]
         for option in word.options.values():
@@ -92,7 +95,7 @@ def test_every_word_and_option_is_there_with_what_it_means() -> None:
             assert option.description and option.description in described["description"] and option.law in described["description"]
             assert option.required or described["default"] == option.default
             assert set(option.literals) <= {branch.get("const") for branch in described["anyOf"]}
-        place = "block" if slot in registry.SUBLAYERS else slot
+        place = "block" if slot in library.SUBLAYERS else slot
         offered = {b["const"]: b["description"] for b in document()["definitions"][place]["anyOf"] if "const" in b}
         assert word.summary in offered[name]
 
@@ -213,10 +216,10 @@ def forms(draw: st.DrawFn, place: grammar.Place, rules: dict[str, Any], depth: i
 
 @st.composite
 def components(draw: st.DrawFn, place: str, rules: dict[str, Any], depth: int) -> Any:
-    needed = place in registry.NEEDED
+    needed = place in library.NEEDED
     word = draw(st.sampled_from([*schema._words(place), *(() if needed else (None,))]))
     if word is None or not depth:
-        return word.name if needed and word is not None else registry.NONE
+        return word.name if needed and word is not None else library.NONE
     declared = {**word.options, **(grammar.SUBLAYER if place == "block" else {})}
     chosen = draw(st.lists(st.sampled_from(sorted(declared)), unique=True, max_size=3)) if declared else []
     return {word.name: {key: draw(forms(declared[key], rules, depth - 1)) for key in chosen}}

@@ -14,16 +14,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aotsearch import report, runner, schedule, tables, trial
-from aotsearch.architecture import Architecture
-from aotsearch.description import run_name
 from aotsearch.errors import InputError
-from aotsearch.ledger import Ledger
-from aotsearch.progress import Progress
-from aotsearch.rungs import Rungs
-from aotsearch.runner import Options
-from aotsearch.search import Proposer, importance
-from aotsearch.study import Study, load
+from aotsearch.evidence import tables
+from aotsearch.evidence.ledger import Ledger
+from aotsearch.grammar.architecture import Architecture
+from aotsearch.report import report
+from aotsearch.running import runner, schedule
+from aotsearch.running.progress import Progress
+from aotsearch.running.rungs import Rungs
+from aotsearch.running.runner import Options
+from aotsearch.running.search import Proposer, importance
+from aotsearch.study.study import Study, load
+from aotsearch.tracking.wording import run_name
+from aotsearch.training import trial
 
 GRAMMAR = """
 name: searched
@@ -432,7 +435,7 @@ def test_seeds_that_a_search_or_tuning_uses_are_refused_at_their_place(path: Pat
 
 
 def test_the_seeds_of_studies_searches_and_tuning_do_not_meet(path: Path) -> None:
-    from aotsearch.rates import TUNE_SEED
+    from aotsearch.study.rates import TUNE_SEED
 
     most = load(path, ["study.seeds=10000", "study.search={trials: 4, seed: 9999}"]).settings
     assert max(most.seed_list) < load(path).settings.search.training_seed <= most.search.training_seed < TUNE_SEED

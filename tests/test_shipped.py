@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from aotsearch.architecture import Architecture
-from aotsearch.cost import cost
-from aotsearch.model import Model, build
-from aotsearch.study import load
+from aotsearch.grammar.architecture import Architecture
+from aotsearch.models.cost import cost
+from aotsearch.models.model import Model, build
+from aotsearch.study.study import load
 
 ROOT = Path(__file__).parent.parent
 CLAIMS = ROOT / "studies" / "claims.py"

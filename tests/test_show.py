@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from aotsearch import glossary, registry, yamlfile
-from aotsearch.architecture import Architecture
-from aotsearch.cost import breakdown, cost
-from aotsearch.design import Arm
-from aotsearch.outline import outline
-from aotsearch.show import diff, tree
-from aotsearch.space import Space
+from aotsearch import yamlfile
+from aotsearch.grammar import glossary, library
+from aotsearch.grammar.architecture import Architecture
+from aotsearch.grammar.space import Space
+from aotsearch.models.cost import breakdown, cost
+from aotsearch.show.outline import outline
+from aotsearch.show.show import diff, tree
+from aotsearch.study.design import Arm
 
 BLOCK: list[Any] = ["attention", "mlp"]
 NESTED = {"attention": {"identity": {"learned": {"per": "head"}}, "score": "sigmoid"}}
@@ -188,9 +189,9 @@ def test_words_shows_one_word_with_everything_it_declares() -> None:
     for text in ("(mixer)", "softmax(", "Number of heads", "arXiv:2506.03790", "eq", *laws):
         assert text in shown
     assert "Differs\n    for `tied` the output W_h is free" in shown
-    for word in registry.library().values():
+    for word in library.library().values():
         assert max(map(len, glossary.detail(word.name).splitlines())) <= 100
-    assert max(map(len, glossary.library().splitlines())) <= 100
+    assert max(map(len, glossary.overview().splitlines())) <= 100
 
 
 def test_words_as_json_and_an_unknown_word() -> None:
@@ -199,6 +200,6 @@ def test_words_as_json_and_an_unknown_word() -> None:
     assert rope["slot"] == "positions" and rope["differs"].startswith("pairs the two halves")
     (base,) = rope["options"]
     assert base["name"] == "base" and base["default"] == 10000 and base["description"] and base["law"] == "a number above 0"
-    assert len(json.loads(aotsearch("words", "--json").stdout)["words"]) == len(registry.library())
+    assert len(json.loads(aotsearch("words", "--json").stdout)["words"]) == len(library.library())
     done = aotsearch("words", "ropee")
     assert done.returncode == 2 and "did you mean 'rope'" in done.stderr and not done.stdout

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aotsearch import yamlfile
-from aotsearch.architecture import Architecture
-from aotsearch.design import arm
 from aotsearch.errors import InputError
-from aotsearch.space import Exhausted, Refused, Space, Work
+from aotsearch.grammar.architecture import Architecture
+from aotsearch.grammar.space import Exhausted, Refused, Space, Work
+from aotsearch.study.design import arm
 
 SIZES = {"vocabulary": 256, "context": 16}
 

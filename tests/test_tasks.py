@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from aotsearch import registry
+from aotsearch.grammar import library
 from aotsearch.tasks import Task
-from aotsearch.train import Grant, evaluate, train
+from aotsearch.training.train import Grant, evaluate, train
 
 Array = np.ndarray[Any, Any]
 
@@ -54,14 +54,14 @@ class Case:
         (folder / "a.txt").write_bytes(np.random.default_rng(0).integers(0, 256, 20_000).astype(np.uint8).tobytes())
         options, *shapes, self.by_hand = CASES[name]
         self.input, self.target, self.output = shapes
-        self.word = registry.find("task", name)
+        self.word = library.find("task", name)
         self.task: Task = self.word.load()(folder, **options)
 
     def outputs(self, size: int) -> torch.Tensor:
         return torch.randn(size, *self.output, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.fixture(params=list(registry.words_of("task")))
+@pytest.fixture(params=list(library.words_of("task")))
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
     return Case(request.param, tmp_path)
 
@@ -148,13 +148,13 @@ def test_making_a_task_reads_no_data_and_loads_no_torch(tmp_path: Path) -> None:
     program = """
 import sys
 from pathlib import Path
-from aotsearch import registry
+from aotsearch.grammar import library
 for name, options in {
     "language": {"data": {"tokens": "missing"}},
     "vision": {"data": {"hub": "missing/missing"}, "image": 32, "channels": 3},
     "regression": {},
 }.items():
-    task = registry.find("task", name).load()(Path("nowhere"), **options)
+    task = library.find("task", name).load()(Path("nowhere"), **options)
     assert task.sizes and task.to_plain()
 print([m for m in ("torch", "sklearn", "datasets", "pandas") if m in sys.modules])
 """

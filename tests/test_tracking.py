@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from aotsearch.description import keys, note
 from aotsearch.errors import InputError, RunError
-from aotsearch.ledger import Ledger
-from aotsearch.study import Study, load
-from aotsearch.tracking import ENVIRONMENT, Tracker, rebuild, ui_address, ui_command
+from aotsearch.evidence.ledger import Ledger
+from aotsearch.study.study import Study, load
+from aotsearch.tracking.view import ENVIRONMENT, Tracker, rebuild, ui_address, ui_command
+from aotsearch.tracking.wording import keys, note
 
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import STUDY
@@ -121,7 +121,7 @@ def warned() -> Iterator[list[str]]:
 
 
 def test_importing_the_module_does_not_import_mlflow() -> None:
-    code = "import sys, aotsearch.tracking; sys.exit('mlflow' in sys.modules)"
+    code = "import sys, aotsearch.tracking.view; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

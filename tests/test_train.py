@@ -9,14 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from aotsearch import trial, yamlfile
-from aotsearch.design import Arm
+from aotsearch import yamlfile
 from aotsearch.errors import InputError
-from aotsearch.model import build
-from aotsearch.parts.site import decayed, decays, drawn
-from aotsearch.space import Space
-from aotsearch.study import Study, load
-from aotsearch.train import Diverged, Grant, evaluate, learning_rate, optimiser, train
+from aotsearch.grammar.space import Space
+from aotsearch.models.model import build
+from aotsearch.models.parts.site import decayed, decays, drawn
+from aotsearch.study.design import Arm
+from aotsearch.study.study import Study, load
+from aotsearch.training import trial
+from aotsearch.training.train import Diverged, Grant, evaluate, learning_rate, optimiser, train
 
 
 def plan(study: Study, seed: int = 0, **training: Any) -> dict[str, Any]:
@@ -181,8 +182,8 @@ def everything(study_file: Path) -> dict[str, Any]:
 
 FAULTS = {
     "test": ("aotsearch.tasks.language.Language.test", "the test split"),
-    "diagnostics": ("aotsearch.probe.measure", "a layer"),
-    "knock_out": ("aotsearch.probe.knock_out", "a part"),
+    "diagnostics": ("aotsearch.diagnostics.probe.measure", "a layer"),
+    "knock_out": ("aotsearch.diagnostics.probe.knock_out", "a part"),
 }
 
 

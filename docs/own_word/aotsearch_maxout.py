@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from aotsearch.parts.site import Site
-from aotsearch.registry import Count, Flag, word
+from aotsearch.grammar.library import Count, Flag, word
+from aotsearch.models.parts.site import Site
 
 
 @word("channel", "maxout")

@@ -1,0 +1,74 @@
+"""A trained trial of a run folder as a file of its own: its class, and its weights beside it as safetensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from aotsearch.eject.standalone import Origin, eject
+from aotsearch.errors import InputError, RunError, suggest
+from aotsearch.evidence.declaration import history
+from aotsearch.evidence.ledger import Ledger
+from aotsearch.grammar.architecture import Architecture
+
+JUDGED = ("design", "confirm")  # phases whose trials are compared; those of others only choose
+
+
+def write(folder: Path, arm: str, seed: int, out: Path) -> list[Path]:
+    """Write a trial's class to `out` and its weights beside it. Returns both paths.
+
+    Raises:
+        InputError: the folder holds no such trial, or not its weights.
+    """
+    record, weights = find(folder, arm, seed)
+    architecture = Architecture.from_dict(record["architecture"], record["decisions"])
+    beside = out.with_suffix(".safetensors")
+    title = f"the arm {arm!r} trained under seed {seed}"
+    text = eject(architecture, Origin(title, beside.name))
+    about = {"format": "pt", "architecture": architecture.digest, "arm": arm, "seed": str(seed), "trial": record["key"]}
+    return [put(out, text.encode()), put(beside, _safetensors(weights, about))]
+
+
+def find(folder: Path, arm: str, seed: int) -> tuple[Mapping[str, Any], Path]:
+    """The record of a trial and the file of its weights."""
+    ledger = Ledger.open(folder)
+    records = history(ledger).place(ledger.records().values())
+    named = [r for r in records if arm in (r["arm"], *r.get("arms", ()))]
+    if not named:
+        raise InputError(f"{folder} holds no trial of the arm {arm!r}{suggest(arm, {r['arm'] for r in records})}")
+    seeded = [r for r in named if r["seed"] == seed]
+    if not seeded:
+        seeds = ", ".join(map(str, sorted({r["seed"] for r in named})))
+        raise InputError(f"{folder} holds no trial of the arm {arm!r} under seed {seed}; its seeds are {seeds}")
+    record = sorted(seeded, key=lambda r: (r["outcome"] == "done", r["phase"] in JUDGED))[-1]
+    weights = folder / "checkpoints" / f"{record['key']}.pt"
+    if not weights.is_file():
+        raise InputError(f"{weights} is not there: the trial of the arm {arm!r} under seed {seed} is {record['outcome']}")
+    return record, weights
+
+
+def put(path: Path, content: bytes) -> Path:
+    """Write a file.
+
+    Raises:
+        RunError: the disk refused it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as e:
+        raise RunError(f"{path}: {e.strerror}") from None
+    return path
+
+
+def _safetensors(weights: Path, about: Mapping[str, str]) -> bytes:
+    """A state as torch wrote it, as safetensors. What parameters share is written for each of them."""
+    import torch
+    from safetensors.torch import save
+
+    try:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError) as e:
+        raise InputError(f"{weights} can not be read: {str(e).splitlines()[0]}") from None
+    return save({name: value.clone().contiguous() for name, value in state.items()}, dict(about))

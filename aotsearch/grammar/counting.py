@@ -1,0 +1,508 @@
+"""How many architectures a grammar derives, without walking them: exact arithmetic by dynamic programming.
+
+A model is a word over the letters `sublayer`, so the architectures of a grammar are a finite language. `Census` builds it as a
+minimal acyclic automaton, in which two derivations of one model are one path, and counts paths. What must agree in several places
+(a rule used twice, the model's width and default norm) is decided first; what is independent is multiplied.
+
+A language maps a shape to a node of the automaton. A shape says, place by place, where the letter comes from: None is a letter of
+the node's path, `("tied", d)` shares the weights of the place d before, `("same", d)` repeats its letter with weights of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aotsearch.grammar import forms, library
+from aotsearch.grammar.architecture import ADD, NONE, NORM, Architecture, Part, Sizes, Sublayer, Tied, canonical, defaults, frame
+from aotsearch.grammar.forms import Choice, Component, Fixed, Form, ModelForm, Parallel, Range, Recurse, Repeat, Sequence
+from aotsearch.grammar.laws import Around, Law, broken, laws, unfit
+
+Shape = tuple[tuple[str, int] | None, ...]
+Language = dict[Shape, int]
+
+INNER = "..."  # marks the address of a scope
+END = 0  # the node of the empty word
+EXPAND = 2_000  # words of a repeated body that are written out; more are kept as "same"
+LETTERS = 100_000  # different sublayers at one place
+LEAVES = 20_000  # assignments of what must agree
+PLACES = 2_000  # sublayers of a model
+WORK = 450_000  # steps of building, so that every count ends (within a second)
+
+
+class TooLarge(Exception):
+    """The language is beyond what is built exactly."""
+
+
+class Needed(Exception):
+    """A decision that must agree in several places is met and not made yet."""
+
+    def __init__(self, address: str, values: tuple[Any, ...], scope: int):
+        self.address, self.values, self.scope = address, values, scope
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Where a decision is valid: the model, or one place of an `each`, or one level of a recursion."""
+
+    number: int  # how many scopes enclose it
+    env: Mapping[str, Any]  # what is decided in it
+    shared: frozenset[str]  # addresses that must agree in it
+    outer: Scope | None = None
+    lent: frozenset[str] = frozenset()  # rules decided in the scope outside
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the model itself decides."""
+
+    around: Around
+    norm: Part
+    place: str
+    join: Part
+
+
+class Census:
+    """The automaton of a grammar.
+
+    Attributes:
+        number: How many architectures there are.
+        exact: Whether that is their exact number, or an upper bound.
+    """
+
+    def __init__(self, form: ModelForm, sizes: Sizes):
+        self.form = form
+        self.sizes = sizes
+        o = form.options
+        self.body = o["blocks"] if "blocks" in o else Repeat(form.mark, o["depth"], o["block"], False)
+        self.nodes: list[dict[int, int]] = [{}]  # node -> letter -> node
+        self.index: dict[tuple[tuple[int, int], ...], int] = {(): END}
+        self.letters: dict[Sublayer, int] = {}
+        self.unions: dict[tuple[int, int], int] = {}
+        self.paths: dict[int, int] = {END: 1}
+        self.languages: dict[Any, Language] = {}
+        self.met: dict[int, set[str] | None] = {}  # of a form: the addresses it may meet
+        self.agreed: dict[int, frozenset[str]] = {}  # of the form of a scope: the addresses that must agree in it
+        self.placed = placed(form)
+        self.leaves = 0
+        self.work = 0
+        self.depth: Counter[str] = Counter()
+        self.exact = True
+        self.groups: dict[Architecture, Language] = {}  # a model without sublayers -> its sequences of sublayers
+        for model, language in self._models({}):
+            self.groups[model] = self._union(self.groups.get(model, {}), language)
+        self.number = sum(map(self._size, self.groups.values()))
+
+    def draw(self, rng: random.Random) -> Architecture:
+        """A model at random, uniform over all."""
+        at = rng.randrange(self.number)
+        for model, language in self.groups.items():
+            for shape, node in language.items():
+                if at < self._count(node):
+                    return dataclasses.replace(model, sublayers=self._spell(shape, node, at))
+                at -= self._count(node)
+        raise AssertionError("the counts do not add up")
+
+    def _step(self, node: int, at: int) -> tuple[int, int]:
+        """The letter on the path number `at` of a node, and the number of the path that is left."""
+        for letter, child in self.nodes[node].items():
+            if at < self._count(child):
+                return letter, at
+            at -= self._count(child)
+        raise AssertionError("the counts do not add up")
+
+    def _spell(self, shape: Shape, node: int, at: int) -> tuple[Sublayer, ...]:
+        """The path number `at` of a node, as the sublayers of a shape."""
+        known = {number: sublayer for sublayer, number in self.letters.items()}
+        spelt: list[Sublayer] = []
+        for mark in shape:
+            if mark is not None:
+                root = spelt[len(spelt) - mark[1]]
+                same_as = len(spelt) - mark[1] if mark[0] == "tied" else None
+                spelt.append(dataclasses.replace(root, same_as=same_as))
+                continue
+            letter, at = self._step(node, at)
+            spelt.append(known[letter])
+            node = self.nodes[node][letter]
+        return tuple(spelt)
+
+    # --- the model: every decision of its own options is made first ---
+
+    def _spend(self, steps: int = 1) -> None:
+        self.work += steps
+        if self.work > WORK:
+            raise TooLarge
+
+    def _models(self, env: dict[str, Any]) -> Iterator[tuple[Architecture, Language]]:
+        self._spend(100)
+        self.leaves += 1
+        if self.leaves > LEAVES:
+            raise TooLarge
+        scope = Scope(0, env, frozenset(a for a in addresses(self.form)))  # all are needed here
+        try:
+            options = self._own(scope)
+        except Needed as needed:
+            for value in needed.values:
+                yield from self._models(env | {needed.address: value})
+            return
+        if options is None:
+            return
+        made = frame(options, self.sizes)
+        if unfit(made) is None:
+            defaults: dict[str, Any] = {"norm": NORM, "place": "pre", "join": ADD} | options
+            around = Around.of(made) if self.placed else Around.anywhere(made.width)
+            model = Model(around, defaults["norm"], defaults["place"], defaults["join"])
+            yield made, self._scoped(self.body, model, Scope(0, env, self._agreed(self.body) | env.keys()))
+
+    def _own(self, scope: Scope) -> dict[str, Any] | None:
+        """The options of the model; None where one breaks a law, such as a head count that does not divide the width."""
+        o = self.form.options
+        width = next(self._values(o["width"], scope, Around(0)))
+        options: dict[str, Any] = {"width": width}
+        for name, inner in o.items():
+            if name not in ("width", "depth", "block", "blocks"):
+                options[name] = next(self._values(inner, scope, Around(width)), None)
+        return None if None in options.values() else options
+
+    # --- languages ---
+
+    def _scoped(self, form: Form, model: Model, scope: Scope) -> Language:
+        """The language of a form that is the whole of its scope: the union over what must agree in it."""
+        try:
+            return self._language(form, model, scope)
+        except Needed as needed:
+            if needed.scope != scope.number:
+                raise
+            self.leaves += 1
+            if self.leaves > LEAVES:
+                raise TooLarge from None
+            found: Language = {}
+            for value in needed.values:
+                inner = dataclasses.replace(scope, env={**scope.env, needed.address: value})
+                found = self._union(found, self._scoped(form, model, inner))
+            return found
+
+    def _language(self, form: Form, model: Model, scope: Scope) -> Language:
+        self._spend(5)
+        key = (id(form), model, scope.number, self._visible(form, scope), tuple(sorted((+self.depth).items())))
+        if key not in self.languages:
+            self.languages[key] = self._make(form, model, scope)
+        return self.languages[key]
+
+    def _make(self, form: Form, model: Model, scope: Scope) -> Language:
+        if isinstance(form, Choice):
+            found: Language = {}
+            for inner in self._alternatives(form, scope):
+                found = self._union(found, self._language(inner, model, scope))
+            return found
+        if isinstance(form, Sequence):
+            return self._concatenate([self._language(inner, model, scope) for inner in form.forms])
+        if isinstance(form, Parallel):
+            return self._parallel([self._language(inner, model, scope) for inner in form.forms])
+        if isinstance(form, Repeat):
+            return self._repeat(form, model, scope)
+        if isinstance(form, Recurse):
+            self.depth[form.rule] += 1
+            inner = self.form.recursive[form.rule]
+            found = self._scoped(inner, model, self._inner(inner, scope, ()))
+            self.depth[form.rule] -= 1
+            return found
+        assert isinstance(form, Component), form
+        letters = {self._letter(s): END for s in self._sublayers(form, model, scope)}
+        return {(None,): self._node(letters)} if letters else {}
+
+    def _parallel(self, parts: list[Language]) -> Language:
+        """Each part is a sublayer or none; all but the first that is there read what it read."""
+        found: Language = {(): END} if all(() in inner for inner in parts) else {}
+        for i, first in enumerate(parts):
+            if (None,) in first:
+                beside = [self._beside(other) for other in parts[i + 1 :]]
+                found = self._union(found, self._concatenate([{(None,): first[(None,)]}, *beside]))
+            if () not in first:
+                break
+        return found
+
+    def _beside(self, part: Language) -> Language:
+        """A part that reads what the one before it read: none, or a sublayer with a join."""
+        known = list(self.letters)
+        there = {letter: child for letter, child in self.nodes[part.get((None,), END)].items() if not known[letter].join.absent}
+        beside = {self._letter(dataclasses.replace(known[letter], parallel=True)): child for letter, child in there.items()}
+        return {shape: END for shape in part if shape == ()} | ({(None,): self._node(beside)} if beside else {})
+
+    def _visible(self, form: Form, scope: Scope) -> tuple[Any, ...]:
+        """What is decided, here and outside, of the addresses that a form may meet; a recursion may meet all of its rule's."""
+        if id(form) not in self.met:
+            recurses = any(isinstance(f, Recurse) for f in forms.walk(form))
+            self.met[id(form)] = None if recurses else addresses(form)
+        wanted = self.met[id(form)]
+        seen = sorted((scope.number, a, repr(v)) for a, v in scope.env.items() if wanted is None or a in wanted)
+        at = scope.outer if scope.lent else None  # of the scopes outside only lent rules can be met
+        while at is not None:
+            seen += sorted((at.number, a, repr(v)) for a, v in at.env.items() if a.partition(".")[0] in scope.lent)
+            at = at.outer
+        return (tuple(seen), scope.lent)
+
+    def _agreed(self, form: Form) -> frozenset[str]:
+        """The addresses that must agree within a scope whose whole is this form."""
+        if id(form) not in self.agreed:
+            found = {address for address, times in uses(form).items() if times > 1}
+            if any(address.endswith(INNER) for address in found):
+                raise TooLarge  # all that an `each` or a recursion decides would have to agree
+            self.agreed[id(form)] = frozenset(found)
+        return self.agreed[id(form)]
+
+    def _inner(self, form: Form, scope: Scope, share: tuple[str, ...]) -> Scope:
+        return Scope(scope.number + 1, {}, self._agreed(form), scope, scope.lent | frozenset(share))
+
+    def _repeat(self, form: Repeat, model: Model, scope: Scope) -> Language:
+        found: Language = {}
+        powers: list[Language] = [{(): END}]  # of independent draws
+        for times in sorted(self._values(form.times, scope, model.around)):
+            if form.address is None:
+                made = self._copies(self._language(form.body, model, scope), times, form.tied)
+            else:
+                if times > PLACES:
+                    raise TooLarge
+                body = self._scoped(form.body, model, self._inner(form.body, scope, form.share))
+                while len(powers) <= times:
+                    powers.append(self._concatenate([body, powers[-1]]))
+                made = powers[times]
+            found = self._union(found, made)
+        return found
+
+    def _copies(self, body: Language, times: int, tied: bool) -> Language:
+        found: Language = {}
+        for shape, node in body.items():
+            if len(shape) * times > PLACES:
+                raise TooLarge
+            self._spend(1 + len(shape) * times // 10)
+            if tied:
+                roots = [i if mark is None or mark[0] == "same" else i - mark[1] for i, mark in enumerate(shape)]
+                marks = list(shape)
+                for copy in range(1, times):
+                    marks += [("tied", copy * len(shape) + i - root) for i, root in enumerate(roots)]
+                found = self._union(found, {tuple(marks): node})
+            elif times == 1 or not any(mark is None for mark in shape):
+                found = self._union(found, {shape * times: node})
+            elif self._count(node) <= EXPAND and not any(mark and mark[0] == "same" for mark in shape):
+                written = self._tree([(word, word * (times - 1)) for word in self._words(node)])
+                found = self._union(found, {shape * times: written})
+            else:
+                again = [("same", len(shape)) if mark is None else mark for mark in shape]
+                found = self._union(found, {shape + tuple(again) * (times - 1): node})
+        return found
+
+    def _concatenate(self, parts: list[Language]) -> Language:
+        joined: Language = parts[-1] if parts else {(): END}
+        for left in reversed(parts[:-1]):
+            found: Language = {}
+            for (a, m), (b, n) in itertools.product(left.items(), joined.items()):
+                if len(a) + len(b) > PLACES or len(found) > PLACES:
+                    raise TooLarge
+                self._spend(1 + (len(a) + len(b)) // 10)
+                found = self._union(found, {a + b: self._append(m, n, {})})
+            joined = found
+        return joined
+
+    # --- the automaton ---
+
+    def _node(self, edges: dict[int, int]) -> int:
+        self._spend(1 + len(edges))
+        key = tuple(sorted(edges.items()))
+        if key not in self.index:
+            if len(edges) > LETTERS or len(self.nodes) > 20 * LETTERS:
+                raise TooLarge
+            self.index[key] = len(self.nodes)
+            self.nodes.append(edges)
+        return self.index[key]
+
+    def _tree(self, words: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> int:
+        """The node of some words of one length, each given as the letters that tell it from the others and the rest."""
+        if not words[0][0]:
+            return self._chain(words[0][1])
+        branches: dict[int, list[tuple[tuple[int, ...], tuple[int, ...]]]] = {}
+        for head, rest in words:
+            branches.setdefault(head[0], []).append((head[1:], rest))
+        return self._node({letter: self._tree(inner) for letter, inner in branches.items()})
+
+    def _chain(self, word: tuple[int, ...]) -> int:
+        node = END
+        for letter in reversed(word):
+            node = self._node({letter: node})
+        return node
+
+    def _append(self, left: int, right: int, memo: dict[int, int]) -> int:
+        if left == END:
+            return right
+        if left not in memo:
+            memo[left] = self._node({letter: self._append(child, right, memo) for letter, child in self.nodes[left].items()})
+        return memo[left]
+
+    def _union(self, a: Language, b: Language) -> Language:
+        self._spend(1 + len(a) // 10)
+        found = dict(a)
+        for shape, node in b.items():
+            found[shape] = self._merge(found[shape], node) if shape in found else node
+        return found
+
+    def _merge(self, a: int, b: int) -> int:
+        if a == b:
+            return a
+        key = (min(a, b), max(a, b))
+        if key not in self.unions:
+            edges = dict(self.nodes[a])
+            for letter, child in self.nodes[b].items():
+                edges[letter] = self._merge(edges[letter], child) if letter in edges else child
+            self.unions[key] = self._node(edges)
+        return self.unions[key]
+
+    def _count(self, node: int) -> int:
+        if node not in self.paths:
+            self.paths[node] = sum(map(self._count, self.nodes[node].values()))
+        return self.paths[node]
+
+    def _words(self, node: int) -> Iterator[tuple[int, ...]]:
+        if node == END:
+            yield ()
+        for letter, child in self.nodes[node].items():
+            for rest in self._words(child):
+                yield (letter, *rest)
+
+    def _size(self, language: Language) -> int:
+        """How many words; where a repetition that was not written out may equal other words, only a bound is known."""
+        written: Counter[Shape] = Counter(tuple(m if m and m[0] == "tied" else None for m in shape) for shape in language)
+        for shape in language:
+            plain = tuple(m if m and m[0] == "tied" else None for m in shape)
+            if written[plain] > 1:
+                self.exact = False
+        return sum(map(self._count, language.values()))
+
+    # --- values ---
+
+    def _letter(self, sublayer: Sublayer) -> int:
+        return self.letters.setdefault(sublayer, len(self.letters))
+
+    def _sublayers(self, form: Component, model: Model, scope: Scope) -> Iterator[Sublayer]:
+        defaults: dict[str, Any] = {"norm": model.norm, "place": model.place, "join": model.join, "tied": False}
+        operations = self._parts(form, scope, model.around)
+        own = [list(self._values(form.own[n], scope, model.around)) if n in form.own else [value] for n, value in defaults.items()]
+        for operation, norm, place, join, tied in itertools.product(operations, *own):
+            self.exact = self.exact and not tied  # whose weights it has depends on the other sublayers; here it is a letter of its own
+            yield (Tied if tied else Sublayer)(operation, norm, "pre" if norm.absent else place, join)
+
+    def _parts(self, form: Component, scope: Scope, around: Around) -> list[Part]:
+        found = self._lawful(form, scope, around) if form.options else [{}]
+        self._spend(20 * len(found) if form.options else 2)
+        made = (canonical(form.slot, form.word, options) for options in found)
+        return [p for p in made if broken(form.slot, p, around, self.sizes) is None]
+
+    def _lawful(self, form: Component, scope: Scope, around: Around) -> list[dict[str, Any]]:
+        """The values of the options together; a law drops what breaks it as soon as its options are decided."""
+        usual = dict(defaults(form.slot, form.word))
+        found: list[dict[str, Any]] = [usual]
+        left = set(form.options)
+        values = {name: list(self._values(inner, scope, around)) for name, inner in form.options.items()}
+        doubtful = [law for law in laws(form.slot, form.word, around, self.sizes) if not self._certain(law, usual, values)]
+        for name in form.options:
+            if len(found) * len(values[name]) > LETTERS:
+                raise TooLarge
+            left.discard(name)
+            ready = [law for law in doubtful if name in law.options and left.isdisjoint(law.options)]
+            self._spend(len(found) * len(values[name]) * (3 + 2 * len(ready)))
+            made = ({**options, name: value} for options in found for value in values[name])
+            found = [options for options in made if all(law.holds(options) for law in ready)]
+        return found
+
+    def _certain(self, law: Law, usual: dict[str, Any], values: dict[str, list[Any]]) -> bool:
+        """Whether a law holds for any values of its options; of many together it is not asked."""
+        met = [values.get(name, [usual[name]]) for name in law.options if name in values or name in usual]
+        together = math.prod(map(len, met))
+        if len(met) < len(law.options) or together > EXPAND:
+            return False
+        self._spend(together // 10)
+        return all(law.holds(dict(zip(law.options, chosen, strict=True))) for chosen in itertools.product(*met))
+
+    def _values(self, form: Form, scope: Scope, around: Around) -> Iterator[Any]:
+        """The values of an option, scalars or parts."""
+        if isinstance(form, Choice):
+            for inner in self._alternatives(form, scope):
+                yield from self._values(inner, scope, around)
+        elif isinstance(form, Range):
+            if form.integer and form.high - form.low > LETTERS:
+                raise TooLarge
+            decided = self._decided(form.address, tuple(range(int(form.low), int(form.high) + 1)) if form.integer else (), scope)
+            yield from (form.option.parse(v) for v in decided)
+        elif isinstance(form, Component):
+            yield from self._parts(form, scope, around)
+        else:
+            assert isinstance(form, Fixed), form
+            yield form.value
+
+    def _alternatives(self, form: Choice, scope: Scope) -> list[Form]:
+        rule = form.address.partition(".")[0]
+        deep = form.limit > 0 and self.depth[rule] >= form.limit
+        places = [i for i in range(len(form.forms)) if not (deep and form.recursive[i])]
+        chosen = self._decided(form.address, tuple(places), scope)
+        return [form.forms[i] for i in chosen]
+
+    def _decided(self, address: str, values: tuple[Any, ...], scope: Scope) -> tuple[Any, ...]:
+        """The values an address may take here: one where it is decided, all where it is free; else it is needed first."""
+        if not values:
+            raise TooLarge  # a continuous range
+        if address.partition(".")[0] in scope.lent:
+            assert scope.outer is not None
+            outer = dataclasses.replace(scope.outer, shared=scope.outer.shared | {address})
+            return self._decided(address, values, outer)
+        if address in scope.env:
+            return (scope.env[address],)
+        if address in scope.shared:
+            raise Needed(address, values, scope.number)
+        return values
+
+
+def placed(form: ModelForm) -> bool:
+    """Whether a law of what the sublayers are made of may ask for more of the model than its width; if none does, models that are alike in
+    it need not be told apart."""
+    left = [(f.slot, f.word) for f in forms.walk(form) if isinstance(f, Component) and f.word != NONE.word]
+    for slot, word in left:
+        if any(law.placed for law in laws(slot, word, Around.anywhere(1), ())):
+            return True
+        options = library.find(slot, word).options
+        left += [(options[name].slot, v.word) for name, v in defaults(slot, word).items() if isinstance(v, Part)]
+    return False
+
+
+def entangled(form: ModelForm) -> bool:
+    """Whether an `each` or a recursion is met twice in one scope, so that all which it decides must agree."""
+    scopes = [form, *form.recursive.values(), *(f.body for f in forms.walk(form) if isinstance(f, Repeat) and f.address is not None)]
+    return any(times > 1 and address.endswith(INNER) for scope in scopes for address, times in uses(scope).items())
+
+
+def uses(form: Form) -> Counter[str]:
+    """How often each address is used in one derivation of a form, within its scope."""
+    if isinstance(form, Choice):
+        found: Counter[str] = Counter()
+        for inner in form.forms:
+            found |= uses(inner)  # only one of them is derived
+        return found + Counter([form.address])
+    if isinstance(form, Range):
+        return Counter([form.address])
+    if isinstance(form, Repeat) and form.address is not None:
+        lent = {a: 2 for a in addresses(form.body) if a.partition(".")[0] in form.share}  # met at every place
+        return uses(form.times) + Counter(lent) + Counter([form.address + INNER])
+    if isinstance(form, Recurse):
+        return Counter([form.address + INNER])
+    total: Counter[str] = Counter()
+    for inner in forms.children(form):
+        total += uses(inner)
+    return total
+
+
+def addresses(form: Form) -> set[str]:
+    return {f.address for f in forms.walk(form) if isinstance(f, Choice | Range)}

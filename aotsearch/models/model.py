@@ -1,0 +1,296 @@
+"""Architecture -> torch.nn.Module; the only file that turns words into modules.
+
+Parameters are named by what they belong to and their number of occurrence (`attention_0.operation.projections.query.weight`), a
+function of the architecture alone. Initial values are drawn by that name and the seed, never in passing: a parameter that
+two architectures share starts at the same value in both, whatever else they hold.
+
+Shape letters: B batch, L tokens, D width, V vocabulary or classes or outputs.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import hashlib
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from aotsearch.errors import AotsearchError
+from aotsearch.grammar import library
+from aotsearch.grammar.architecture import NONE, Architecture, Part, Sublayer, settings
+from aotsearch.grammar.laws import TRAITS, Around
+from aotsearch.models.parts.coefficient import Learned
+from aotsearch.models.parts.site import Flow, Positions, Site
+
+INITIAL_STD = 0.02  # Radford et al. 2019 (GPT-2), as in nanoGPT
+UNSCALED = ("normal", "simplified")  # the schemes that do not divide what writes to the stream by sqrt(2 N)
+
+
+class Replace(nn.Module):
+    """The join `none`: no residual connection, `x <- y`."""
+
+    def forward(self, x_BLD: torch.Tensor, y_BLD: torch.Tensor) -> torch.Tensor:
+        return y_BLD
+
+
+class Step(nn.Module):
+    """One sublayer: norm, operation, join, in the order that its place says.
+
+    pre: x <- join(x, f(norm(z)));  post: x <- norm(join(x, f(z)));  sandwich: x <- join(x, after(f(norm(z))))
+
+    z is the stream x, or what the sublayer before it read, where they are parallel.
+    """
+
+    def __init__(self, site: Site, sublayer: Sublayer):
+        super().__init__()
+        word = library.find("sublayer", sublayer.operation.word)
+        self.mixes = word.slot == "mixer"
+        self.operation = module_of(word.slot, sublayer.operation, site)
+        self.norm = _optional("norm", sublayer.norm, site)
+        self.after = _optional("norm", sublayer.norm, site) if sublayer.place == "sandwich" else None
+        self.join = join_of(sublayer.join, site)
+        self.place = sublayer.place
+
+    def forward(self, x_BLD: torch.Tensor, flow: Flow, z_BLD: torch.Tensor) -> torch.Tensor:
+        if self.place != "post":
+            z_BLD = self.norm(z_BLD)
+        y_BLD = self.operation(z_BLD, flow) if self.mixes else self.operation(z_BLD)
+        if self.after is not None:
+            y_BLD = self.after(y_BLD)
+        x_BLD = self.join(x_BLD, y_BLD)
+        return self.norm(x_BLD) if self.place == "post" else x_BLD
+
+
+class Model(nn.Module):
+    """Tokens (B, L) -> logits (B, L, V), causal, where the task has a vocabulary; vectors (B, L, inputs) -> (B, L, outputs), causal, where
+    it has inputs; images (B, C, H, W) -> logits (B, classes) where it has an image. Where it has subspaces the tokens are a set, and
+    nothing is causal."""
+
+    def __init__(self, architecture: Architecture):
+        super().__init__()
+        self.architecture = architecture
+        sizes = dict(architecture.sizes)
+        self.embedding, self.pooling, site = _ends(architecture, sizes)
+        self.positions = Positions() if architecture.positions.absent else module_of("positions", architecture.positions, site)
+        site = dataclasses.replace(site, rotates=self.positions.rotates, biases=self.positions.biases)
+        self._as_told(site)
+        self.site = site
+        self.order: list[str] = []
+        self.parallel = [s.parallel for s in architecture.sublayers]
+        self.steps = nn.ModuleDict()
+        seen: collections.Counter[str] = collections.Counter()
+        for sublayer in architecture.sublayers:
+            if sublayer.same_as is not None:
+                self.order.append(self.order[sublayer.same_as])
+                continue
+            word = sublayer.operation.word
+            step = Step(dataclasses.replace(site, layer=seen[word]), sublayer)
+            if sublayer.parallel and sublayer.place != "post":
+                self._share_norm(step, sublayer, architecture)
+            name = f"{word}_{seen[word]}"
+            seen[word] += 1
+            self.steps[name] = step
+            self.order.append(name)
+        _share_coefficients(self.steps)
+        self.final_norm = _optional("norm", architecture.final_norm, site)
+        self.head: nn.Linear | None = None
+        self.tied = architecture.head == "tied"
+        if architecture.head == "free":
+            outputs = next(sizes[name] for name in ("vocabulary", "classes", "outputs") if name in sizes)
+            self.head = nn.Linear(architecture.width, outputs, bias="vocabulary" not in sizes)
+
+    def _as_told(self, site: Site) -> None:
+        """What positions do is what the laws have read from the text of their class.
+
+        Raises:
+            WordError: an installed package's class says otherwise there.
+        """
+        told = Around.of(self.architecture).given
+        for name in TRAITS:
+            if told[name] == getattr(site, name):
+                continue
+            word = library.find("positions", self.architecture.positions.word)
+            law = f"`{name} = {getattr(site, name)}` stands in its own body, where laws read it, not in another class or as anything else"
+            assert word.package, law
+            raise word.blamed(TypeError(law), "can not be used")
+
+    def _share_norm(self, step: Step, sublayer: Sublayer, architecture: Architecture) -> None:
+        """Sublayers that read the same input norm it once, where their norms are alike and both act on it."""
+        before = architecture.sublayers[len(self.order) - 1]
+        if before.norm == sublayer.norm and before.place != "post":
+            step.norm = self.steps[self.order[-1]].get_submodule("norm")
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        x_BLD: torch.Tensor = self.embedding(inputs)
+        if self.pooling is not None:
+            x_BLD = self.pooling.open(x_BLD)
+        x_BLD = self.positions.embed(x_BLD)
+        flow = Flow(self.positions)
+        z_BLD = x_BLD
+        for name, beside in zip(self.order, self.parallel, strict=True):
+            z_BLD = z_BLD if beside else x_BLD
+            x_BLD = self.steps[name](x_BLD, flow, z_BLD)
+        if self.pooling is not None:
+            x_BLD = self.pooling(x_BLD)
+        x_BLD = self.final_norm(x_BLD)
+        if self.head is not None:
+            x_BLD = self.head(x_BLD)
+        elif self.tied:
+            x_BLD = F.linear(x_BLD, self.embedding.weight)
+        return x_BLD
+
+
+def build(architecture: Architecture, seed: int = 0) -> Model:
+    """The module of an architecture, its initial values drawn from `seed` by parameter name."""
+    with torch.random.fork_rng(devices=[]):  # torch's own initialisation draws in passing; ours replaces it
+        model = Model(architecture)
+    initialise(model, seed, architecture.initialisation)
+    return model
+
+
+@torch.no_grad()
+def initialise(model: Model, seed: int, scheme: str = "gpt2") -> None:
+    r"""Draw the initial values of matrices; vectors and scalars keep the part's own start, and so does what a part draws itself.
+
+    gpt2: N(0, 0.02^2), those that write to the residual stream (`output.weight`) divided by sqrt(2 N); their biases 0
+    torch: U(-1, 1) / sqrt(inputs) for matrices and their biases, N(0, 1) for token embeddings
+    zero-output: gpt2, but `output.weight` is 0, so that every sublayer starts as the identity; not where its join keeps nothing of the
+        stream or starts at 0 itself
+    shaped: gpt2, but `query.weight` is 0, so that attention starts uniform
+    identity: square matrices of the sublayers are the identity, so that the subspaces of attention are blocks of coordinates; the rest gpt2
+    normal: N(0, 0.02^2) throughout, biases 0; maps of patches, places and vectors to the width as torch
+    torch-ends: gpt2, but what reads the input and the head as torch
+    simplified: normal, but `query.weight` is 0 and `value.weight` the identity
+
+    Source: gpt2: Radford et al. 2019, nanoGPT; torch: torch.nn.Linear; shaped, simplified: He and Hofmann 2023, arXiv:2311.01906, and its
+    code; normal: timm's vision transformer and XCiT, Llama of Hugging Face; torch-ends: Garg et al. 2022, arXiv:2208.01066.
+    Differs: N is the larger of the numbers of mixers and of channel operations, not of all of them by two, so that a model without
+    its MLPs starts at the same attention weights as the model with them.
+    """
+    mixers = sum(bool(model.steps[name].mixes) for name in model.order)
+    layers = max(mixers, len(model.order) - mixers, 1)
+    parameters = dict(model.named_parameters())
+    for name, parameter in parameters.items():
+        own = getattr(parameter, "initial_std", None)
+        weight = _weight_of(name, parameters)
+        uniform = as_torch(scheme, name)
+        if own is None and parameter.ndim < 2 and (weight is None or not uniform):
+            if weight is not None:  # torch.nn.Linear has drawn it in passing
+                parameter.zero_()
+            continue
+        generator = _generator(seed, name)
+        if own is not None:
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * own)
+        elif _starts_as_identity(scheme, name) and parameter.shape == (len(parameter),) * 2:
+            parameter.copy_(torch.eye(len(parameter)))
+        elif uniform and name == "embedding.weight":
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        elif uniform:
+            inputs = (parameter if weight is None else weight)[0].numel()
+            parameter.copy_((2 * torch.rand(parameter.shape, generator=generator) - 1) / math.sqrt(inputs))
+        else:
+            writes, asks = name.endswith("output.weight"), name.endswith("query.weight")
+            std = INITIAL_STD / math.sqrt(2 * layers) if writes and scheme not in UNSCALED else INITIAL_STD
+            silent = (scheme == "zero-output" and writes and _open(model, name)) or (scheme in ("shaped", "simplified") and asks)
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * (0.0 if silent else std))
+
+
+def as_torch(scheme: str, name: str) -> bool:
+    """Whether a scheme leaves a matrix and its bias as torch's own modules start them."""
+    reads = name.startswith(("embedding.", "positions."))
+    if scheme in UNSCALED:
+        return reads and name != "embedding.weight"
+    return scheme == "torch" or (scheme == "torch-ends" and (reads or name.startswith("head.")))
+
+
+def _starts_as_identity(scheme: str, name: str) -> bool:
+    """Whether a scheme starts a matrix, where it is square, as the identity."""
+    return (scheme == "identity" and name.startswith("steps.")) or (scheme == "simplified" and name.endswith("value.weight"))
+
+
+def _open(model: Model, name: str) -> bool:
+    """Whether a parameter belongs to a sublayer that may put out 0 at the start."""
+    found = re.match(r"steps\.(\w+)\.", name)
+    return found is not None and may_rest(model.steps[found[1]].get_submodule("join"), model.site.width)
+
+
+def may_rest(join: nn.Module, width: int) -> bool:
+    """Whether a sublayer with this join may put out 0 at the start: the join keeps the stream, and a gradient passes to the output."""
+    nothing, something = torch.zeros(1, 1, width), torch.ones(1, 1, width)
+    return bool(join(something, nothing).any() and join(nothing, something).any())
+
+
+def _weight_of(name: str, parameters: dict[str, nn.Parameter]) -> nn.Parameter | None:
+    """The matrix that a bias belongs to; a norm's bias has none."""
+    weight = parameters.get(name.removesuffix("bias") + "weight") if name.endswith(".bias") else None
+    return weight if weight is not None and weight.ndim > 1 else None
+
+
+def _generator(seed: int, name: str) -> torch.Generator:
+    number = int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:7], "big")
+    return torch.Generator().manual_seed(number)
+
+
+def _ends(architecture: Architecture, sizes: dict[str, int]) -> tuple[Any, Any, Site]:
+    """The embedding, the pooling if there is one, and the site of what stands between them."""
+    site = Site(architecture.width, sizes.get("context", 0), causal=not {"image", "subspaces"} & sizes.keys(), sizes=sizes)
+    embedding = module_of("embedding", architecture.embedding, site)
+    if "image" in sizes:
+        site = dataclasses.replace(site, tokens=embedding.tokens(sizes["image"]))
+    if architecture.pooling.absent:
+        return embedding, None, site
+    pooling = module_of("pooling", architecture.pooling, site)
+    return embedding, pooling, dataclasses.replace(site, tokens=site.tokens + pooling.added)
+
+
+@contextlib.contextmanager
+def blaming(model: nn.Module) -> Iterator[None]:
+    """While a model computes: an error in one line, where the model has words of installed packages; else as it is."""
+    try:
+        yield
+    except AotsearchError:
+        raise
+    except Exception as e:
+        classes = {(type(m).__module__, type(m).__qualname__) for m in model.modules()}
+        words = [w for w in library.library().values() if w.package and (w.module, w.qualname) in classes]
+        if not words:
+            raise
+        raise words[0].blamed(e, "a model with it can not be computed") from e
+
+
+def module_of(slot: str, part: Part, site: Site) -> Any:
+    """The module of a part where it stands; parts among its options are built first."""
+    word, options = library.find(slot, part.word), settings(slot, part)
+    inner = dataclasses.replace(site, heads=options.get("heads", 1))
+    for name, value in options.items():
+        if isinstance(value, Part):
+            options[name] = module_of(word.options[name].slot, value, inner)
+    return word.make(site, **options)
+
+
+def join_of(part: Part, site: Site) -> nn.Module:
+    """The module of a join, which may be absent."""
+    found: nn.Module = Replace() if part.absent else module_of("join", part, site)
+    return found
+
+
+def _optional(slot: str, part: Part, site: Site) -> nn.Module:
+    module: nn.Module = nn.Identity() if part == NONE else module_of(slot, part, site)
+    return module
+
+
+def _share_coefficients(steps: nn.ModuleDict) -> None:
+    """Coefficients that are learned per model are one parameter, held by the first of them."""
+    first: dict[tuple[str, str], Learned] = {}
+    for step, module in steps.items():
+        for name, part in module.named_modules():
+            if isinstance(part, Learned) and part.per == "model":
+                owner = first.setdefault((step.rpartition("_")[0], name), part)
+                part.raw = owner.raw

@@ -1,0 +1,34 @@
+"""Tables -> pictures; the only package that imports matplotlib.
+
+forest(analysis), curves(material), ... -> Figure;  to_svg(figure) -> str, to_png(figure) -> bytes;  pictures(material) -> all of them
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from aotsearch.evidence.layers import Knocked, Profile
+from aotsearch.report.data import Material
+from aotsearch.report.figures.canvas import to_png, to_svg
+from aotsearch.report.figures.depth import depths
+from aotsearch.report.figures.effects import forest, interactions, knock_outs
+from aotsearch.report.figures.learning import curves
+from aotsearch.report.figures.size import front
+
+__all__ = ["Figure", "curves", "depths", "forest", "front", "interactions", "knock_outs", "pictures", "to_png", "to_svg"]
+
+
+def pictures(m: Material, profiles: Sequence[Profile], knocked: Sequence[Knocked]) -> dict[str, Figure]:
+    """Every picture that there is something to show in, by name, in the order of the report."""
+    found = {
+        "forest": forest(m.analysis, m.distinct),
+        "interactions": interactions(m),
+        "curves": curves(m),
+        "loss-against-parameters": front(m, "parameters"),
+        "loss-against-flops": front(m, "flops_per_token"),
+        "diagnostics": depths(profiles),
+        "knock-out": knock_outs(knocked, m.analysis),
+    }
+    return {name: figure for name, figure in found.items() if figure is not None}

@@ -1,0 +1,151 @@
+"""Tables and pictures -> one HTML page, Markdown, LaTeX and CSV, from the ledger alone.
+
+write("runs/redundancy") -> [report/report.html, report/report.md, ...];  results("runs/redundancy") -> DataFrame
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from aotsearch.errors import InputError, RunError, suggest
+from aotsearch.evidence.layers import MEAN, Knocked, Profile, knocked, profiles
+from aotsearch.report import figures, paper
+from aotsearch.report.data import Material, read, results
+from aotsearch.report.figures import Figure
+from aotsearch.report.page import page
+
+__all__ = ["FOLDER", "Material", "read", "results", "write"]
+
+FOLDER = "report"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the formats share: computed once, and only if a format asks for it."""
+
+    material: Material
+
+    @functools.cached_property
+    def profiles(self) -> list[Profile]:
+        a = self.material.analysis
+        return profiles(self.material.shown(a.rate), a.confidence, a.looks)
+
+    @functools.cached_property
+    def knocked(self) -> list[Knocked]:
+        a = self.material.analysis
+        return knocked(self.material.cells(a.rate), a.confidence, a.looks)
+
+    @functools.cached_property
+    def pictures(self) -> dict[str, Figure]:
+        return figures.pictures(self.material, self.profiles, self.knocked)
+
+    @functools.cached_property
+    def images(self) -> dict[str, bytes]:
+        return {f"{name}.png": figures.to_png(figure) for name, figure in self.pictures.items()}
+
+
+def write(folder: str | Path, formats: Sequence[str] = ("html", "md", "latex", "csv")) -> list[Path]:
+    """Write the report of a run folder into its `report` folder, each file whole or not at all.
+
+    Raises:
+        InputError: an unknown format, or a folder without a readable run.
+    """
+    for name in formats:
+        if name not in FORMATS:
+            raise InputError(f"unknown report format {name!r}{suggest(name, FORMATS)}")
+    report = Report(read(folder))
+    files: dict[str, bytes] = {}
+    for name in dict.fromkeys(formats):
+        files |= FORMATS[name](report)
+    return [_replace(Path(folder) / FOLDER / name, content) for name, content in files.items()]
+
+
+def _replace(path: Path, content: bytes) -> Path:
+    """Write beside the target, then rename: a reader sees the old file or the new one."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+            file.write(content)
+        Path(file.name).chmod(0o644 & ~_umask())
+        Path(file.name).replace(path)
+    except OSError as e:
+        raise RunError(f"{path}: {e.strerror}; nothing recorded is lost, run `aotsearch report` again") from None
+    return path
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+# ---- formats
+
+
+def html(r: Report) -> dict[str, bytes]:
+    return {"report.html": page(r.material, r.profiles, r.knocked, r.pictures).encode(), **r.images}
+
+
+def markdown(r: Report) -> dict[str, bytes]:
+    return {"report.md": paper.markdown(r.material, r.profiles, r.knocked, list(r.pictures)).encode(), **r.images}
+
+
+def latex(r: Report) -> dict[str, bytes]:
+    return {"report.tex": paper.latex(r.material).encode()}
+
+
+def csv(r: Report) -> dict[str, bytes]:
+    files = {"contrasts.csv": _contrasts(r.material), "trials.csv": r.material.table}
+    if r.profiles:
+        files["diagnostics.csv"] = _diagnostics(r.profiles)
+    if r.knocked:
+        files["knock_out.csv"] = pd.DataFrame([vars(k) for k in r.knocked])
+    return {name: table.to_csv(index=False, lineterminator="\n").encode() for name, table in files.items()}
+
+
+def _contrasts(m: Material) -> pd.DataFrame:
+    """One row per contrast, by (arm, equalise, learning_rate, kind); `trials` holds the keys that it rests on, `mixed` the seeds under
+    which these do not share something, such as `torch: 0 3`."""
+    names = ["arm", "kind", "decision", "from", "to", "equalise", "learning_rate", "asked", "difference", "low", "high", "seeds", "verdict"]
+    names += [
+        "seeds_needed",
+        "missing",
+        "sd_paired",
+        "sd_unpaired",
+        "p",
+        "test",
+        "test_low",
+        "test_high",
+        "mixed",
+        "remark",
+        "declared",
+        "trials",
+    ]
+    rows = []
+    for c in m.analysis.contrasts:
+        test = dict(zip(("test", "test_low", "test_high"), c.test or (None, None, None), strict=True))
+        mixed = "; ".join(f"{name}: {' '.join(map(str, sorted(seeds)))}" for name, seeds in c.mixed.items())
+        rows.append({**c.to_dict(), **test, "mixed": mixed, "trials": " ".join(r["key"] for r in m.trials_of(c))})
+    # pandas counts a whole number with gaps as a float; written as such it would read 3.0 seeds
+    return pd.DataFrame(rows, columns=names).astype({"seeds_needed": "Int64"})
+
+
+def _diagnostics(found: Sequence[Profile]) -> pd.DataFrame:
+    """One row per diagnostic, arm and layer; layer `mean` is that over all layers."""
+    rows = []
+    for profile in found:
+        for arm, points in profile.arms.items():
+            for p in (*points, profile.whole[arm]):
+                layer = "mean" if p.place == MEAN else p.place
+                rows.append({"diagnostic": profile.name, "arm": arm, "layer": layer, **{k: v for k, v in vars(p).items() if k != "place"}})
+    return pd.DataFrame(rows).rename(columns={"below": "difference_low", "above": "difference_high"})
+
+
+FORMATS: Mapping[str, Callable[[Report], dict[str, bytes]]] = {"html": html, "md": markdown, "latex": latex, "csv": csv}

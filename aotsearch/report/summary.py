@@ -1,0 +1,204 @@
+"""Analysis -> the plain text that a terminal shows."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from aotsearch.evidence.analysis import Analysis
+from aotsearch.evidence.contrast import Contrast
+from aotsearch.study.design import equal_terms, rate_terms, spell
+
+NOT_BETTER = "not clearly better"
+
+
+def number(value: float | None, digits: int, sign: bool = False) -> str:
+    """A number with fixed decimals; a dash where there is none."""
+    return "-" if value is None else f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def bounds(low: float | None, high: float | None, digits: int, sign: bool = True) -> str:
+    """An interval as `[+0.131, +0.153]`; a dash where there is none."""
+    return "-" if low is None else f"[{number(low, digits, sign)}, {number(high, digits, sign)}]"
+
+
+def view(c: Contrast) -> str:
+    """Under which terms an arm was compared, in words; empty for arms as they are where no learning rates are tuned."""
+    return ", ".join(equal_terms(c.equalise) + rate_terms(c.rate, c.asked))
+
+
+KINDS = {"change": "", "main": "main effects", "interaction": "interactions", "simple": "simple effects"}
+
+
+def groups(contrasts: Iterable[Contrast]) -> list[tuple[str, list[Contrast]]]:
+    """The contrasts of one kind under one set of terms, with a heading each, in the order of the study: what it asks for, then the rest."""
+    found: dict[str, list[Contrast]] = {}
+    for c in sorted(contrasts, key=lambda c: (not c.asked, list(KINDS).index(c.kind))):
+        heading = ", ".join(filter(None, [KINDS[c.kind], view(c)])) or "changes"
+        found.setdefault(heading, []).append(c)
+    return list(found.items())
+
+
+@dataclass(frozen=True)
+class Component:
+    """One comparison under all the terms of a study.
+
+    Attributes:
+        contrasts: View -> contrast.
+        verdict: The one that every view that is decided agrees on, of those at the learning rates that the study asks for; `depends` where
+            they do not, `undecided` where none is.
+        remark: What the views say, where they do not all say the same.
+        beside: What is said at the shared learning rate alone, where that is another verdict.
+    """
+
+    kind: str
+    title: str
+    contrasts: Mapping[str, Contrast]
+    verdict: str
+    remark: str
+    beside: str
+
+
+def components(analysis: Analysis) -> list[Component]:
+    """One line for each comparison, whatever the number of views it was made under."""
+    found: dict[tuple[str, str], dict[str, Contrast]] = {}
+    for c in analysis.contrasts:
+        found.setdefault((c.kind, c.title), {})[view(c)] = c
+    return [_component(kind, name, views) for (kind, name), views in found.items()]
+
+
+def _component(kind: str, name: str, views: Mapping[str, Contrast]) -> Component:
+    asked = {v: c for v, c in views.items() if c.asked} or views
+    decided = {c.verdict for c in asked.values()} - {"undecided"}
+    word = decided.pop() if len(decided) == 1 else "depends" if decided else "undecided"
+    other = {v: c for v, c in views.items() if v not in asked and c.verdict not in (word, "undecided")}
+    return Component(
+        kind, name, views, word, _by_verdict(views) if len({c.verdict for c in views.values()}) > 1 else "", _by_verdict(other)
+    )
+
+
+def _by_verdict(views: Mapping[str, Contrast]) -> str:
+    """`necessary at own learning rate; undecided as it is`."""
+    said: dict[str, list[str]] = {}
+    for v, c in views.items():
+        said.setdefault(c.verdict, []).append(f"at {v.replace(', ', ' and ')}" if v else "as it is")
+    return "; ".join(f"{verdict} {', '.join(terms)}" for verdict, terms in said.items())
+
+
+def verdict_lines(analysis: Analysis) -> list[str]:
+    """One line per contrast, aligned: label, difference, interval, verdict, remark; a heading for each view where there are several."""
+    rows: list[tuple[str, ...]] = []
+    sets = groups(analysis.contrasts)
+    for heading, contrasts in sets:
+        rows += [(f"{heading}:",)] if len(sets) > 1 else []
+        for c in contrasts:
+            difference = number(c.difference, analysis.digits, sign=True)
+            shown = f"{difference} {analysis.unit}" if c.difference is not None else "-"
+            remark = f"({c.remark})" if c.remark else ""
+            label = "  " * (len(sets) > 1) + c.title
+            rows.append((label, shown, bounds(c.low, c.high, analysis.digits), c.verdict, remark))
+    widths = [max((len(row[i]) for row in rows if len(row) > 1), default=0) for i in range(5)]
+    return [
+        f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:<{widths[3]}}  {row[4]}".rstrip()
+        if len(row) > 1
+        else row[0]
+        for row in rows
+    ]
+
+
+def _baselines(data: Mapping[str, Any] | None) -> Mapping[str, float]:
+    return {name: value for name, value in ((data or {}).get("baselines") or {}).items() if value is not None}
+
+
+def against_baselines(analysis: Analysis, data: Mapping[str, Any] | None) -> list[str]:
+    """How the reference compares with each baseline: learning that a table of counts can do proves little.
+
+    The data may name some of them as `bounds`, which no model is expected to beat; these say how much there is left to learn.
+    """
+    lines, digits, unit = [], analysis.digits, analysis.unit
+    bounds = (data or {}).get("bounds") or ()
+    for name, value in _baselines(data).items():
+        if analysis.value is None:
+            lines.append(f"{name} {number(value, digits)} {unit}; the reference has no finished seed yet")
+            continue
+        gap = value - analysis.value
+        worst = analysis.high if analysis.high is not None else analysis.value
+        where = f"{number(abs(gap), digits)} {unit} {'below' if gap > 0 else 'above'} the {name} baseline of {number(value, digits)}"
+        if name in bounds:
+            lines.append(f"the reference is {where}, which no model is expected to beat")
+            continue
+        word = "clearly better" if worst < value and gap > analysis.margin else f"{NOT_BETTER}, so verdicts at this budget say little"
+        lines.append(f"the reference is {where}: {word}")
+    return lines
+
+
+def warnings(analysis: Analysis, data: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """The baselines that the reference does not clearly beat: to be read before any verdict."""
+    return tuple(line for line in against_baselines(analysis, data) if NOT_BETTER in line)
+
+
+def summary(analysis: Analysis, data: Mapping[str, Any] | None = None, searched: pd.DataFrame | None = None) -> str:
+    """The whole answer as plain text for standard output.
+
+    Args:
+        data: The ledger's `data` event, for the baselines.
+        searched: `search_table(...)` of a search study.
+    """
+    a, digits = analysis, analysis.digits
+    baselines = [f"{name} {number(value, digits)}" for name, value in _baselines(data).items()]
+    noise = f" (sd {number(a.noise_floor, digits + 1)} over seeds)" if a.noise_floor is not None else ""
+    reference = f"reference {number(a.value, digits)} {a.unit}{noise}" if a.value is not None else "reference: no finished seed yet"
+    head = [f"declaration: {change}" for change in a.declaration] + [f"warning: {line}" for line in a.warnings]
+    head += [
+        f"{a.name}: {a.question}" if a.question else a.name,
+        "",
+        "; ".join([reference, ", ".join(baselines)] if baselines else [reference]),
+    ]
+    table = ["", *_search_lines(searched, a)] if searched is not None else []
+    if a.contrasts:
+        percent = f"{100 * a.confidence:g}% intervals over all {a.family} contrasts at once"
+        table += [f"difference to the reference, {percent}, margin {a.margin:g} {a.unit}", "", *verdict_lines(a)]
+    return "\n".join([*_wrapped(head), *table, "", *_wrapped(_footer(a))])
+
+
+def _wrapped(lines: Iterable[str]) -> list[str]:
+    return [piece for line in lines for piece in (textwrap.wrap(line, 100, subsequent_indent="  ") or [""])]
+
+
+def _search_lines(searched: pd.DataFrame, analysis: Analysis, top: int = 5) -> list[str]:
+    counts = ", ".join(f"{n} {outcome}" for outcome, n in Counter(searched["outcome"]).most_common())
+    best = searched[searched["outcome"] == "done"].head(top)
+    shown = "; the best, under one seed each:" if len(best) else ""
+    lines = [f"search tried {len(searched)} architectures ({counts or 'none'}){shown}"]
+    decisions = list(searched.columns[list(searched.columns).index("digest") + 1 :])
+    width = max(map(len, best["arm"]), default=0)
+    for _, row in best.iterrows():
+        chosen = " ".join(f"{name}={spell(row[name])}" for name in decisions if not pd.isna(row[name]))
+        lines.append(
+            f"  {row['arm']:<{width}} {number(row[analysis.measure], analysis.digits)}  {row['parameters']:>9,} parameters  {chosen}"
+        )
+    return [*lines, ""]
+
+
+def _footer(analysis: Analysis) -> list[str]:
+    named = {c.title: c.change for c in analysis.contrasts if len(c.changes) > 1 and c.kind == "change"}
+    lines = [f"where {name} is {change}" for name, change in named.items()]
+    gains = [c.gain for c in analysis.contrasts if c.gain is not None]
+    if analysis.smallest_effect is not None:
+        reach = (
+            f"smallest difference this study can tell from zero: about {number(analysis.smallest_effect, analysis.digits)} {analysis.unit}"
+        )
+        lines.append(reach + (f"; pairing by seed made it {np.median(gains):.1f} times smaller (median)" if gains else ""))
+    for o in analysis.outcomes:
+        bad = {k: n for k, n in o.counts.items() if k not in ("done", "stopped")}
+        if bad:
+            lines.append(f"outcome: {o.arm}: {', '.join(f'{n} {k}' for k, n in bad.items())} of {o.trials} trials")
+    lines += [f"note: {note}" for note in analysis.notes]
+    kind = f"intervals ({analysis.interval}) simultaneous over all contrasts"
+    return [*lines, f"method: paired by seed, {kind}; redundant = interval inside the margin"]

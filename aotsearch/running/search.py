@@ -1,0 +1,178 @@
+"""Space + results so far -> the next architecture to try; the only file that imports optuna.
+
+Every decision is an Optuna parameter at its address, conditional ones only where they are met, sampled by TPE (multivariate, group,
+constant liar). The proposal with number n is a function of the sampler's seed, n, and what is known of the proposals before it, in the
+order in which they were made: Optuna's study is made anew for each. So a search that is continued proposes what it would have proposed:
+with one trial at a time always, with several where their answers come in the same order.
+
+What became of a proposal is told in Optuna's states:
+
+    done                    COMPLETE with its measure
+    stopped                 PRUNED with its measure at each evaluation; TPE ranks it behind all that are complete, who came further first
+    diverged                PRUNED without a value, which TPE ranks behind all that have one; as FAIL it would be ignored, and COMPLETE with
+                            an infinite value would stand before those that were stopped
+    running                 RUNNING, which the constant liar takes for bad
+    failed, out-of-memory   not told: they say nothing of the architecture's loss
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from aotsearch.errors import InputError
+from aotsearch.evidence.ledger import FAILED
+from aotsearch.evidence.tables import Record, curve_of, measured, searched
+from aotsearch.grammar.architecture import Architecture
+from aotsearch.grammar.space import Decision, Refused, Space
+from aotsearch.study.study import Search, Study
+
+ATTEMPTS = 100  # samples that may be spent on architectures already known or refused before the space is walked for what is left
+
+
+class Proposer:
+    """Proposes architectures that have not been tried, and learns from what became of them.
+
+    Args:
+        space: The architectures.
+        settings: Of the search.
+        measure: What is judged, lower is better.
+        proposed: What earlier starts of the run proposed, in that order: mappings with `digest` and `decisions`. What the space does not
+            derive any more is left out. What has no result yet is proposed first, before anything new.
+    """
+
+    def __init__(self, space: Space, settings: Search, measure: str, proposed: Iterable[Mapping[str, Any]] = ()):
+        self._optuna = _optuna()
+        self.space, self.settings, self.measure = space, settings, measure
+        self.proposals: dict[str, Architecture] = {}  # by digest, in the order in which they were made
+        for event in proposed:
+            architecture = self.space.recall(event["decisions"], event["digest"])
+            if architecture is not None:
+                self.proposals.setdefault(architecture.digest, architecture)
+        self.points: dict[str, dict[str, Any]] = {}  # digest -> where it lies in Optuna's space
+        self.waiting = list(self.proposals)  # digests that an earlier start proposed
+        self.results: dict[str, tuple[str, float | None, list[float]]] = {}  # digest -> outcome, measure, the same at each evaluation
+        self.running: set[str] = set()
+
+    def ask(self) -> Architecture | None:
+        """An architecture that is neither finished nor running; None when there are enough, or the space holds no other."""
+        if len(self.results) + len(self.running) >= self.settings.trials:
+            return None
+        self.waiting = [digest for digest in self.waiting if digest not in self.results]
+        architecture = self.proposals[self.waiting.pop(0)] if self.waiting else self._propose()
+        if architecture is not None:
+            self.proposals.setdefault(architecture.digest, architecture)
+            self.running.add(architecture.digest)
+        return architecture
+
+    def tell(self, record: Record) -> None:
+        """What became of a proposal."""
+        digest = record["digest"]
+        assert digest in self.proposals, digest
+        self.running.discard(digest)
+        self.results[digest] = record["outcome"], record["measures"].get(self.measure), curve_of(record, self.measure)
+
+    def _propose(self) -> Architecture | None:
+        study = self._recalled()
+        for _ in range(ATTEMPTS):
+            # what is refused or known stays open in this study, so that the constant liar leads the next attempt elsewhere
+            trial = study.ask()
+            try:
+                architecture = self.space.derive(lambda decision, trial=trial: _suggest(trial, decision))  # type: ignore[misc]
+            except Refused:
+                continue
+            if architecture.digest not in self.proposals:
+                return architecture
+        try:  # among one more than are known there is a new one
+            return next((a for a in self.space.enumerate() if a.digest not in self.proposals), None)
+        except InputError:  # a continuous range can not be listed, and neither can what nearly always breaks a law
+            return None
+
+    def _recalled(self) -> Any:
+        """Optuna's study of the proposals so far."""
+        seed = random.Random(f"{self.settings.seed} {len(self.proposals)}").getrandbits(32)
+        with warnings.catch_warnings():  # group is marked experimental
+            warnings.simplefilter("ignore")
+            sampler = self._optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
+        study = self._optuna.create_study(direction="minimize", sampler=sampler)
+        for digest, architecture in self.proposals.items():
+            state = self._state(digest)
+            if state:
+                if digest not in self.points:
+                    self.points[digest] = _point(self.space, architecture)
+                study.add_trial(self._optuna.trial.create_trial(**self.points[digest], **state))
+        return study
+
+    def _state(self, digest: str) -> dict[str, Any]:
+        """What Optuna is told of a proposal; empty where nothing is."""
+        states = self._optuna.trial.TrialState
+        if digest not in self.results:
+            return {"state": states.RUNNING}
+        outcome, value, curve = self.results[digest]
+        if outcome == "done" and value is not None:
+            return {"state": states.COMPLETE, "value": value}
+        if outcome == "stopped":
+            return {"state": states.PRUNED, "intermediate_values": dict(enumerate(curve, 1))}
+        return {} if outcome in FAILED else {"state": states.PRUNED}
+
+
+def importance(records: Iterable[Record], study: Study) -> dict[str, float]:
+    """Decision -> its share of what sets the best tenth of a search's finished trials apart from all, the largest first; empty below four.
+
+    It describes the trials that the search chose to make, one seed each, and proves nothing. Source: PED-ANOVA (Watanabe et al. 2023,
+    arXiv:2304.10255), for conditional decisions arXiv:2601.20800; by Optuna.
+    """
+    done = [(a, value) for r, a in searched(records, study) if r["outcome"] == "done" and (value := measured(r, study)) is not None]
+    if len(done) < 4:
+        return {}
+    optuna = _optuna()
+    made = optuna.create_study(direction="minimize")
+    made.add_trials([optuna.trial.create_trial(value=value, **_point(study.space, architecture)) for architecture, value in done])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where trials are too few or too alike, all shares are equal
+        shares = optuna.importance.get_param_importances(made)
+    return {address: float(share) for address, share in sorted(shares.items(), key=lambda pair: (-pair[1], pair[0]))}
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError:
+        raise InputError("design: search needs the package optuna; `pip install optuna`") from None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    logging.getLogger("optuna").setLevel(logging.ERROR)
+    return optuna
+
+
+def _point(space: Space, architecture: Architecture) -> dict[str, Any]:
+    """Where an architecture lies in Optuna's space."""
+    from optuna import distributions
+
+    met: dict[str, Decision] = {}
+
+    def choose(decision: Decision) -> Any:
+        met[decision.address] = decision
+        return architecture.decisions[decision.address]
+
+    space.derive(choose)
+    params = {address: architecture.decisions[address] for address in met}
+    return {"params": params, "distributions": {address: _distribution(distributions, decision) for address, decision in met.items()}}
+
+
+def _suggest(trial: Any, decision: Decision) -> Any:
+    if decision.values:
+        return trial.suggest_categorical(decision.address, decision.values)
+    if decision.integer:
+        return trial.suggest_int(decision.address, int(decision.low), int(decision.high), log=decision.log)
+    return trial.suggest_float(decision.address, decision.low, decision.high, log=decision.log)
+
+
+def _distribution(kinds: Any, decision: Decision) -> Any:
+    if decision.values:
+        return kinds.CategoricalDistribution(decision.values)
+    if decision.integer:
+        return kinds.IntDistribution(int(decision.low), int(decision.high), log=decision.log)
+    return kinds.FloatDistribution(decision.low, decision.high, log=decision.log)

@@ -1,0 +1,317 @@
+"""One MLflow store, `DIR/mlflow.db` with `DIR/artifacts`: experiment, parent run, a child run per trial; the only file that imports mlflow.
+
+What a page says is decided in `description`; when it is written, in `tracking`. Methods here raise what MLflow raises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aotsearch.errors import RunError
+from aotsearch.evidence.declaration import history
+from aotsearch.evidence.ledger import Ledger
+from aotsearch.evidence.tables import arms_of
+from aotsearch.study.design import REFERENCE
+from aotsearch.study.study import Study
+from aotsearch.tracking import wording
+from aotsearch.tracking.wording import BASE, COST, LONGEST, finite, key_of, keys, plain
+
+FILE = "mlflow.db"
+ARTIFACTS = "artifacts"
+STATUS = {"done": "FINISHED", "stopped": "KILLED"}  # every other outcome is FAILED; the tag aot.outcome says which
+
+NOTE, NAME, PARENT = "mlflow.note.content", "mlflow.runName", "mlflow.parentRunId"
+SOURCE = {"mlflow.source.name": "aotsearch", "mlflow.source.type": "LOCAL"}
+CLASSIC = {"mlflow.experimentKind": "custom_model_development"}  # else the UI asks which kind it is, and may guess agents
+# Set before mlflow is imported, and for its server: nothing is sent anywhere, no job workers are started for a local UI.
+ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+Values = Mapping[str, Any]
+
+
+@dataclass
+class Child:
+    """What the store holds of one trial."""
+
+    run: str
+    record: str = ""  # `finished` of the ledger record it shows; empty while it runs
+    params: set[str] = field(default_factory=set)
+    points: set[tuple[str, int]] = field(default_factory=set)  # (metric, step)
+    published: dict[str, Any] = field(default_factory=dict)
+
+
+class Store:
+    """The store of one run folder.
+
+    Args:
+        folder: The run folder.
+        study: Its study.
+        command: The command line, for the parent run.
+
+    Raises:
+        RunError: MLflow can not open a store there.
+    """
+
+    def __init__(self, folder: Path, study: Study, command: str):
+        self.folder, self.study = folder, study
+        self.writes = 0
+        self.children: dict[str, Child] = {}
+        self._points: dict[str, list[Values]] = {}  # waiting for the next batch
+        self._factors = keys(study.space.decisions(), taken=(*BASE, *COST))
+        path = folder / FILE
+        if set("%?") & set(str(path)):
+            raise RunError(f"{path}: MLflow can not open a store below a folder with '%' or '?' in its name")
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(sqlite3.connect(path, timeout=20)) as connection:
+            # Readers (the UI) and the writer do not wait for each other, and commits are cheaper. It also finds a file that is no
+            # database, which mlflow would try to open for 100 s.
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA schema_version")
+        self._client = _client(path)
+        self._experiment = self._find_experiment()
+        self._parent = self._find_parent(command)
+
+    def _find_experiment(self) -> str:
+        place = (self.folder / ARTIFACTS).as_uri()
+        found = self._client.get_experiment_by_name(self.study.name)
+        if found is not None and found.lifecycle_stage != "active":
+            self._client.restore_experiment(found.experiment_id)
+        if found is not None and found.artifact_location == place:
+            return str(found.experiment_id)
+        if found is not None:  # the folder was moved or copied: artifacts of that experiment are elsewhere, so the view is made anew
+            self._client.rename_experiment(found.experiment_id, f"{self.study.name} before {_now()}")
+            self._client.delete_experiment(found.experiment_id)
+        tags = {**CLASSIC, NOTE: wording.head(self.study)}
+        return str(self._client.create_experiment(self.study.name, artifact_location=place, tags=tags))
+
+    def _find_parent(self, command: str) -> str:
+        tags = {"aot.study": self.study.digest, "aot.command": command[: LONGEST["tag"]]}
+        found = self._client.search_runs([self._experiment], "tags.`aot.role` = 'study'", max_results=1)
+        if found:
+            run = str(found[0].info.run_id)
+            self._client.update_run(run, status="RUNNING")
+            self._write(run, tags=_tags(tags))
+            return run
+        first = next((e for e in Ledger(self.folder).events() if e["event"] == "run"), None)
+        start = milliseconds(first["started"]) if first else _now()
+        tags |= {"aot.role": "study", NOTE: wording.head(self.study), **SOURCE}
+        run = str(self._client.create_run(self._experiment, start, tags, self.study.name).info.run_id)
+        s = self.study.settings
+        facts = {"design": s.design, "equalise": s.equalise, "margin": s.margin, "confidence": s.confidence, "steps": s.budget.steps}
+        self._write(run, params=_params(facts))
+        return run
+
+    def _write(self, run: str, metrics: Sequence[Any] = (), params: Sequence[Any] = (), tags: Sequence[Any] = ()) -> None:
+        self._client.log_batch(run, metrics, params, tags, synchronous=True)  # which itself cuts it into pieces that MLflow takes
+        self.writes += 1
+
+    # ---- children
+
+    def sync(self) -> None:
+        """Make the children equal to the ledger: nothing twice, nothing left running, nothing missing."""
+        ledger = Ledger(self.folder)
+        everything = ledger.records()
+        records = {r["key"]: r for r in history(ledger).place(everything.values())}
+        for run in self._client.search_runs([self._experiment], "tags.`aot.key` != ''", max_results=50_000):
+            tags, key = run.data.tags, run.data.tags["aot.key"]
+            child = Child(run.info.run_id, tags.get("aot.finished", ""), set(run.data.params), published={**tags, **run.data.metrics})
+            if key in self.children or (key in everything and not _shows(child, records.get(key))):
+                self._client.delete_run(child.run)  # it shows an earlier try, or part of one, or has a name that now is another's
+                continue
+            self.children[key] = child
+            if run.info.status in ("RUNNING", "SCHEDULED"):
+                self._interrupt(child)
+            if tags.get(PARENT) != self._parent:
+                self._client.set_tag(child.run, PARENT, self._parent)
+        for record in records.values():
+            self.finish(record)
+
+    def start(self, trial: Values, start: int | None = None) -> Child:
+        """A trial began (again)."""
+        self._points.pop(trial["key"], None)
+        earlier = self.children.pop(trial["key"], None)
+        if earlier is not None:  # another try of the same trial: params can not be changed, and curves would mix
+            self._client.delete_run(earlier.run)
+        tags = {f"aot.{name}": plain(trial[name]) for name in ("key", "arm", "seed", "phase", "digest", "equalise") if name in trial}
+        tags |= {"aot.study": self.study.digest, PARENT: self._parent, **SOURCE}
+        name = wording.run_name(trial, self.study.settings.tuning is not None)
+        run = self._client.create_run(self._experiment, start, tags, name)
+        child = self.children[trial["key"]] = Child(run.info.run_id)
+        self._write(child.run, params=_params(self._facts(trial, child)))
+        return child
+
+    def _facts(self, trial: Values, child: Child) -> dict[str, Any]:
+        """The params of a trial that are not logged yet; every child has every factor, since the UI drops runs that lack one."""
+        training = {"steps": self.study.settings.budget.steps, **trial.get("training", {})}
+        decisions = trial.get("decisions", {})
+        facts = {name: trial[name] for name in BASE if name in trial}
+        facts |= {key: decisions.get(address, "-") for address, key in self._factors.items()}
+        facts |= {"learning_rate": trial.get("learning_rate", training.get("learning_rate")), "steps": training["steps"]}
+        facts |= {"parameters": trial.get("parameters")}
+        fresh = {name: value for name, value in facts.items() if value is not None and name not in child.params}
+        child.params |= fresh.keys()
+        return fresh
+
+    def point(self, key: str, point: Values) -> None:
+        """A trial measured a point of its curve; it is written by the next `flush`."""
+        self._points.setdefault(key, []).append({**point, "time": _now()})
+
+    def flush(self) -> None:
+        for key in list(self._points):
+            points, child = self._points.pop(key), self.children.get(key)
+            if child is not None and not child.record:
+                self._write(child.run, list(_curve(child, points)))
+
+    def finish(self, record: Values) -> None:
+        """A trial ended: all that is known of it in one batch. What it scored on the test split is the parent's alone."""
+        end = milliseconds(record["finished"])
+        start = end - round(1000 * record.get("seconds", 0))
+        child = self.children.get(record["key"])
+        if child is not None and child.record == record["finished"]:
+            return
+        if child is None or child.record or "aot.outcome" in child.published:
+            child = self.start(record, start)
+        last = max((p["step"] for p in record["curve"]), default=1) or 1  # an untrained model has its only point at step 0
+        points: list[Values] = [{**p, "time": start + round((end - start) * p["step"] / last)} for p in record["curve"]]
+        points += self._points.pop(record["key"], [])
+        finals = {f"final/{name}": value for name, value in record["measures"].items()}
+        finals |= {name: record[name] for name in COST if name in record}
+        metrics = [*_curve(child, points), *_metrics(finals, end), *_layers(record, end)]
+        tags = {"aot.outcome": record["outcome"], "aot.finished": record["finished"]}
+        if record.get("message"):
+            tags |= {"aot.message": record["message"], NOTE: wording.failure(record)}
+        if record.get("unmeasured"):
+            tags |= {"aot.unmeasured": "; ".join(f"{part}: {reason}" for part, reason in record["unmeasured"].items())}
+        params = _params(self._facts(record, child))
+        self._write(child.run, metrics, params, _tags(tags))
+        self._client.set_terminated(child.run, STATUS.get(record["outcome"], "FAILED"), end)
+        child.record = record["finished"]
+
+    def _interrupt(self, child: Child) -> None:
+        child.published["aot.outcome"] = "interrupted"
+        self._client.set_tag(child.run, "aot.outcome", "interrupted")
+        self._client.set_terminated(child.run, "KILLED")
+
+    # ---- the parent
+
+    def publish(self, analysis: Values, summary: str, files: Sequence[Path]) -> None:
+        """Effects, verdicts and description on the parent, the report as its artifacts, verdicts on the children."""
+        numbers, tags = wording.effects(analysis)
+        text = wording.note(self.study, analysis)
+        self._write(self._parent, _metrics(numbers, _now()), (), _tags({**tags, NOTE: text}))
+        self._client.set_experiment_tag(self._experiment, NOTE, text)
+        self._mark_children(analysis)
+        for path in files:
+            if path.is_dir():
+                self._client.log_artifacts(self._parent, str(path), path.name)
+            elif path.is_file():
+                folder = "figures" if path.suffix == ".png" else None
+                self._client.log_artifact(self._parent, str(path), folder)
+        if summary:
+            self._client.log_text(self._parent, summary, "summary.txt")
+
+    def _mark_children(self, analysis: Values) -> None:
+        """Give each trial its arm's verdict and its own paired difference, so that the table alone, grouped by arm, shows the effects."""
+        verdicts, measure = wording.child_verdicts(analysis), analysis["measure"]
+        ledger = Ledger(self.folder)
+        judged = {r["key"]: r for r in history(ledger).place(ledger.records().values()) if r["phase"] in ("design", "confirm")}
+        done = {key: r for key, r in judged.items() if r["outcome"] == "done" and finite(r["measures"].get(measure))}
+        base = {(r["phase"], r["seed"]): r["measures"][measure] for r in done.values() if r["arm"] == REFERENCE}
+        for key, child in self.children.items():
+            record = judged.get(key)
+            if record is None:
+                continue
+            rate = wording.rate_of(record, analysis)
+            said = {"aot.verdict": next((v for arm in arms_of(record) if (v := verdicts.get((arm, rate)))), None)}
+            said |= {"aot.rate": rate} if analysis.get("learning_rates") else {}
+            pair = base.get((record["phase"], record["seed"]))
+            if key in done and pair is not None:
+                said["final/difference"] = record["measures"][measure] - pair
+            fresh = {name: value for name, value in said.items() if value is not None and child.published.get(name) != value}
+            if fresh:
+                tags = {name: value for name, value in fresh.items() if isinstance(value, str)}
+                metrics = _metrics({n: v for n, v in fresh.items() if n not in tags}, _now())
+                self._write(child.run, metrics, (), _tags(tags))
+                child.published |= fresh
+
+    def end(self, status: str, end: int | None) -> None:
+        for child in self.children.values():
+            if not child.record and "aot.outcome" not in child.published:
+                self._interrupt(child)
+        self._client.set_terminated(self._parent, status, end)
+        with contextlib.closing(sqlite3.connect(self.folder / FILE, timeout=0)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # at rest the whole view is in one file, unless the UI reads it now
+
+
+def _shows(child: Child, record: Values | None) -> bool:
+    """Whether a child is what the study now says of its trial; None where it has no arm that is this model."""
+    return record is not None and child.record == record["finished"] and child.published.get("aot.arm") == record["arm"]
+
+
+# ---- mlflow
+
+
+def _client(path: Path) -> Any:
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow.tracking import MlflowClient
+
+    for name in ("mlflow", "alembic"):  # after the import, which sets them; what matters reaches the user as our one line
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return MlflowClient(f"sqlite:///{path}")
+
+
+def _tags(tags: Values) -> list[Any]:
+    from mlflow.entities import RunTag
+
+    return [RunTag(name, str(value)[: LONGEST["tag"]]) for name, value in tags.items()]
+
+
+def _params(params: Values) -> list[Any]:
+    from mlflow.entities import Param
+
+    return [Param(name, plain(value)[: LONGEST["param"]]) for name, value in params.items()]
+
+
+def _metrics(numbers: Values, when: int) -> list[Any]:
+    from mlflow.entities import Metric
+
+    return [Metric(name, float(value), when, 0) for name, value in numbers.items() if finite(value)]
+
+
+def _layers(record: Values, when: int) -> list[Any]:
+    """Diagnostics as one metric each, the layer as the step."""
+    from mlflow.entities import Metric
+
+    return [Metric(name, value, when, place) for name, value, place in wording.layers(record)]
+
+
+def _curve(child: Child, points: Iterable[Values]) -> Iterator[Any]:
+    """The metrics of points that are not logged yet: `train_loss` -> `train/loss`, the rest is `validation/...`."""
+    from mlflow.entities import Metric
+
+    for point in points:
+        step = int(point["step"])
+        for name, value in point.items():
+            metric = f"train/{key_of(name[6:])}" if name.startswith("train_") else f"validation/{key_of(name)}"
+            if name in ("step", "time") or not finite(value) or (metric, step) in child.points:
+                continue
+            child.points.add((metric, step))
+            yield Metric(metric, float(value), point["time"], step)
+
+
+def _now() -> int:
+    return round(1000 * time.time())
+
+
+def milliseconds(iso: str) -> int:
+    return round(1000 * datetime.datetime.fromisoformat(iso).timestamp())

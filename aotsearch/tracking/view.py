@@ -1,0 +1,194 @@
+"""The MLflow view of a run, written beside it from the ledger's events: `DIR/mlflow.db` and `DIR/artifacts`.
+
+    experiment = the study;  parent run = this run folder, with the verdicts;  child run = one trial (arm x seed)
+
+Only the driver writes, from one thread and in batches, so SQLite is never locked by us and no worker imports mlflow. The view can
+always be made again from the ledger, so a failure here is a warning and never ends a run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import queue
+import sqlite3
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from aotsearch.errors import InputError, RunError
+from aotsearch.evidence.declaration import STUDY_FILE, history
+from aotsearch.evidence.ledger import Ledger
+from aotsearch.study.study import Study
+from aotsearch.tracking.store import ARTIFACTS, ENVIRONMENT, FILE, Store, milliseconds
+
+__all__ = ["ENVIRONMENT", "Tracker", "rebuild", "ui_address", "ui_command"]
+
+GATHER = 0.5  # seconds in which events gather, so that they are written together
+PATIENCE = 60.0  # seconds that close() waits for the last writes
+TRIES = 3  # failures in a row after which the view is left for a later rebuild
+
+log = logging.getLogger("aotsearch")
+Values = Mapping[str, Any]
+
+
+class Tracker:
+    """Writes the view of one run folder.
+
+    Every method returns at once; one thread does the writing. None of them raises what MLflow raises.
+
+    Args:
+        folder: The run folder.
+        study: Its study.
+        command: The command line, for the parent run.
+
+    Raises:
+        RunError: the store can not be opened or made.
+    """
+
+    def __init__(self, folder: str | Path, study: Study, command: str):
+        self.folder = Path(folder).resolve()
+        self._failures = 0  # since the last batch that was written
+        self._ending: Callable[[], None] | None = None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of mlflow and sqlalchemy about each other
+                self._store = Store(self.folder, study, command)
+        except RunError:
+            raise
+        except Exception as e:  # noqa: BLE001 (mlflow, sqlalchemy, alembic and sqlite3 each have their own)
+            remedy = "free space, or remove it, and it is made again from the ledger"
+            raise RunError(f"{self.folder / FILE}: MLflow can not use it ({_line(e)}); {remedy}") from None
+        self._queue: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
+        self._hurry = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="mlflow-view", daemon=True)
+        self._thread.start()
+        self._queue.put(self._store.sync)
+
+    # ---- what the scheduler says
+
+    def started(self, trial: Values) -> None:
+        """A trial began (again)."""
+        self._queue.put(functools.partial(self._store.start, dict(trial)))
+
+    def progress(self, key: str, point: Values) -> None:
+        """A trial measured a point of its curve."""
+        self._queue.put(functools.partial(self._store.point, key, dict(point)))
+
+    def finished(self, record: Values) -> None:
+        """A trial ended; the record is as the ledger holds it."""
+        self._queue.put(functools.partial(self._store.finish, dict(record)))
+
+    def publish(self, analysis: Values, summary: str, files: Sequence[Path], study_yaml: Path) -> None:
+        """Show what the records say: effects and verdicts, the description, and the files of the report."""
+        self._queue.put(functools.partial(self._store.publish, analysis, summary, [*files, study_yaml]))
+
+    def close(self, status: str = "FINISHED", end: int | None = None) -> None:
+        """Write what is left and end the parent run.
+
+        Args:
+            status: FINISHED, KILLED or FAILED.
+            end: When the run ended, in milliseconds; now by default.
+        """
+        if self._ending is not None:
+            return
+        self._ending = functools.partial(self._store.end, status, end)
+        self._queue.put(self._store.flush)  # wakes the thread
+        self._hurry.set()
+        self._thread.join(PATIENCE)
+        if self._thread.is_alive():
+            log.warning("MLflow still writes after %.0f s and is left behind; `aotsearch ui` completes its view from the ledger", PATIENCE)
+
+    # ---- the thread
+
+    def _work(self) -> None:
+        while self._ending is None or not self._queue.empty():
+            jobs = [self._queue.get()]
+            self._hurry.wait(GATHER)
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    jobs.append(self._queue.get_nowait())
+            for job in [*jobs, self._store.flush]:
+                self._attempt(job)
+        self._failures = min(self._failures, TRIES - 1)  # even a view given up should not look alive for ever
+        self._attempt(self._ending)
+
+    def _attempt(self, job: Callable[[], Any]) -> None:
+        if self._failures >= TRIES:  # each further try might wait 20 s for a locked file
+            return
+        before = self._store.writes
+        try:
+            job()
+        except Exception as e:  # noqa: BLE001 (a view must not end a run)
+            self._failures = 1 if self._store.writes > before else self._failures + 1
+            rest = "is given up" if self._failures >= TRIES else "is incomplete"
+            log.warning("MLflow's view %s (%s); the run goes on, and `aotsearch ui` completes the view from the ledger", rest, _line(e))
+        else:
+            self._failures = 0 if self._store.writes > before else self._failures
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split("\n", 1)[0].split())[:300] or type(error).__name__
+
+
+# ---- the UI
+
+
+def rebuild(folder: str | Path, analysis: Values | None = None, summary: str = "", files: Sequence[Path] = ()) -> Path:
+    """Make or complete the view of a run folder from its ledger, and publish an analysis where one is given.
+
+    Returns:
+        The store.
+
+    Raises:
+        InputError: the folder holds no run, or a process writes to it.
+        RunError: the store can not be opened or made.
+    """
+    ledger = Ledger.open(folder)
+    with ledger.lock():
+        events = list(ledger.events())
+        command = next((e["command"] for e in reversed(events) if e["event"] == "run"), "")
+        tracker = Tracker(folder, history(ledger).study, command)
+        try:
+            if analysis is not None:
+                tracker.publish(analysis, summary, files, Path(folder) / STUDY_FILE)
+        finally:
+            partial = analysis is not None and analysis.get("partial", False)
+            ends = [milliseconds(e["finished"]) for e in events if e["event"] == "finished"]
+            tracker.close("KILLED" if partial else "FINISHED", max(ends, default=None))
+    return Path(folder) / FILE
+
+
+def ui_command(folder: str | Path, port: int, host: str = "127.0.0.1") -> list[str]:
+    """The command line of the MLflow UI on a run's store; run it with `ENVIRONMENT` added to the environment.
+
+    Raises:
+        InputError: the folder has no store.
+    """
+    store = Path(folder).resolve() / FILE
+    if not store.is_file():
+        Ledger.open(folder)  # says so where there is no run at all
+        raise InputError(f"{Path(folder)} has no {FILE}: its run was made without MLflow")
+    options = {
+        "--backend-store-uri": f"sqlite:///{store}",
+        "--default-artifact-root": (store.parent / ARTIFACTS).as_uri(),
+        "--host": host,
+        "--port": str(port),
+        "--workers": "1",  # default 4, each with its own imports
+    }
+    return [sys.executable, "-m", "mlflow", "server", *(word for pair in options.items() for word in pair), "--no-serve-artifacts"]
+
+
+def ui_address(folder: str | Path, port: int, host: str = "127.0.0.1") -> str:
+    """Where that UI shows the answer: the page of the run; the list of experiments where that can not be told."""
+    page = "experiments"
+    query = "SELECT r.experiment_id, r.run_uuid FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid "
+    query += "WHERE t.key = 'aot.role' AND r.lifecycle_stage = 'active' ORDER BY r.experiment_id"
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(Path(folder) / FILE)) as connection:
+        for experiment, run in connection.execute(query):
+            page = f"experiments/{experiment}/runs/{run}"  # the last is of the experiment in use, if the folder was ever moved
+    return f"http://{host}:{port}/#/{page}?workflowType=machine_learning"  # else the UI opens on its pages for agents
