@@ -245,7 +245,6 @@ def test_a_rule_stands_for_a_part_of_a_part_and_its_places_agree() -> None:
 def test_what_a_word_requires_is_filtered_from_the_count() -> None:
     s = space(ATTENTION % "{heads: {any: [4, 2, 1]}, kv_heads: {any: [all, 1, 2, 3, 4]}}")
     assert s.bound() == (4 + 3 + 2, True)  # all, 1, 2, 4 of 4 heads; all, 1, 2 of 2; all, 1 of 1
-    assert all(s.explain(a) == a for a in s.enumerate())
 
 
 def test_thirty_thousand_combinations_of_options_are_sifted_at_once() -> None:
@@ -255,7 +254,7 @@ def test_thirty_thousand_combinations_of_options_are_sifted_at_once() -> None:
     written = ", ".join(f"{name}: {value}" for name, value in options.items())
     s = space(f"model: {{width: 64, depth: 1, block: [{{attention: {{{written}}}}}]}}")
     heads = sum(4 + 2 * kv_heads for kv_heads in (1, 2, 3, 3, 3))  # of 1, 2, 4, 8, 16: all with any qkv; those that divide with two
-    assert s.bound() == (heads * (4 * 3 + 1) * 3 * 3, True) and s.derivations() == s.count()  # linear takes no softcap
+    assert s.bound() == (heads * (4 * 3 + 1) * 3 * 3, True)  # linear takes no softcap
 
 
 LAWFUL = '''
@@ -334,7 +333,7 @@ def test_the_ends_of_a_model_follow_the_task_and_are_not_written_at_their_defaul
         with pytest.raises(InputError, match=rf"^f:1:35: head: tied .* here it is '{a.embedding.word}'; write head: free$"):
             space("model: {width: 8, depth: 1, head: tied, block: [mlp]}", sizes)
         free = space("model: {width: 8, depth: 1, head: {any: [free, tied]}, block: [mlp]}", sizes)
-        assert free.bound() == (1, True) and free.derivations() == 1
+        assert free.bound() == (1, True)
 
 
 def test_the_start_and_a_sandwich_of_norms_are_options_of_the_model() -> None:
@@ -376,5 +375,4 @@ def test_tied_sublayers_within_tied_repeats_have_one_set_of_weights() -> None:
 def test_models_that_differ_in_what_is_tied_are_counted_once_each() -> None:
     s = space("model: {width: 8, blocks: {each: 3, of: {mlp: {tied: {any: [false, true]}}}}}")
     # which of three share: none, one of three pairs, all; whoever says so alone shares with none
-    assert s.derivations() == 8 and s.bound() == (5, True)
-    assert all(s.explain(a) == a for a in s.enumerate())
+    assert s.bound() == (5, True)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -98,39 +97,6 @@ class Census:
         for model, language in self._models({}):
             self.groups[model] = self._union(self.groups.get(model, {}), language)
         self.number = sum(map(self._size, self.groups.values()))
-
-    def draw(self, rng: random.Random) -> Architecture:
-        """A model at random, uniform over all."""
-        at = rng.randrange(self.number)
-        for model, language in self.groups.items():
-            for shape, node in language.items():
-                if at < self._count(node):
-                    return dataclasses.replace(model, sublayers=self._spell(shape, node, at))
-                at -= self._count(node)
-        raise AssertionError("the counts do not add up")
-
-    def _step(self, node: int, at: int) -> tuple[int, int]:
-        """The letter on the path number `at` of a node, and the number of the path that is left."""
-        for letter, child in self.nodes[node].items():
-            if at < self._count(child):
-                return letter, at
-            at -= self._count(child)
-        raise AssertionError("the counts do not add up")
-
-    def _spell(self, shape: Shape, node: int, at: int) -> tuple[Sublayer, ...]:
-        """The path number `at` of a node, as the sublayers of a shape."""
-        known = {number: sublayer for sublayer, number in self.letters.items()}
-        spelt: list[Sublayer] = []
-        for mark in shape:
-            if mark is not None:
-                root = spelt[len(spelt) - mark[1]]
-                same_as = len(spelt) - mark[1] if mark[0] == "tied" else None
-                spelt.append(dataclasses.replace(root, same_as=same_as))
-                continue
-            letter, at = self._step(node, at)
-            spelt.append(known[letter])
-            node = self.nodes[node][letter]
-        return tuple(spelt)
 
     # --- the model: every decision of its own options is made first ---
 
@@ -476,12 +442,6 @@ def placed(form: ModelForm) -> bool:
         options = library.find(slot, word).options
         left += [(options[name].slot, v.word) for name, v in defaults(slot, word).items() if isinstance(v, Part)]
     return False
-
-
-def entangled(form: ModelForm) -> bool:
-    """Whether an `each` or a recursion is met twice in one scope, so that all which it decides must agree."""
-    scopes = [form, *form.recursive.values(), *(f.body for f in forms.walk(form) if isinstance(f, Repeat) and f.address is not None)]
-    return any(times > 1 and address.endswith(INNER) for scope in scopes for address, times in uses(scope).items())
 
 
 def uses(form: Form) -> Counter[str]:

@@ -16,13 +16,11 @@ from typing import Any
 from aotsearch.errors import InputError, Problem, suggest
 from aotsearch.grammar import constraint, forms
 from aotsearch.grammar.architecture import Architecture
-from aotsearch.grammar.counting import Census, Model, TooLarge, entangled
-from aotsearch.grammar.derivation import OFF_TARGET, Chooser, Derivation, Pursuit, Work
+from aotsearch.grammar.counting import Census, TooLarge
+from aotsearch.grammar.derivation import Chooser, Derivation, Work
 from aotsearch.grammar.derivation import Decision as Decision  # what a chooser is asked
 from aotsearch.grammar.derivation import Refused as Refused
-from aotsearch.grammar.derivations import Derivations
 from aotsearch.grammar.forms import ModelForm
-from aotsearch.grammar.guide import Guide
 from aotsearch.grammar.survey import survey
 from aotsearch.yamlfile import Node
 
@@ -204,87 +202,29 @@ class Space:
             return None
         return len(seen)
 
-    def sample(self, seed: int, over: str = "decisions") -> Architecture:
-        """An architecture at random; what breaks a law is drawn again.
-
-        Args:
-            seed: Of the draw; equal seeds give equal samples.
-            over: `decisions` draws each decision uniformly from its alternatives, so a branch with few architectures is met as often
-                as one with many; `derivations` draws uniformly from all complete sets of decisions; `architectures` uniformly from all
-                models, and then looks for the decisions that derive it.
+    def sample(self, seed: int) -> Architecture:
+        """An architecture at random: every decision that is met is drawn uniformly from its alternatives, or between its bounds (of
+        logarithms, where it is `log`), and what breaks a law is drawn again. So a branch with few architectures is met as often as one
+        with many. Equal seeds give equal samples.
 
         Raises:
-            InputError: for `derivations` and `architectures`, they are not counted exactly; or almost everything breaks a law.
+            InputError: almost everything breaks a law.
         """
-        assert over in ("decisions", "derivations", "architectures"), over
         rng = random.Random(seed)
         work = Work()
         for _ in range(ATTEMPTS):
             if work.steps > WORK:
                 break
             try:
-                if over == "architectures":
-                    return self._uniform(rng)
-                if over == "derivations":
-                    decisions = self._drawn(rng)
-                    return self.derive(lambda decision, decisions=decisions: decisions[decision.address], work=work)  # type: ignore[misc]
-                return self.derive(lambda decision: _draw(decision, rng), work=work)
+                return self.derive(lambda decision: _draw(decision, rng), work)
             except Refused:
                 continue
         raise InputError("thousands of samples in a row broke a law; the grammar derives almost nothing")
-
-    def derivations(self) -> int:
-        """How many derivations there are, exactly: complete sets of decisions, those that are met.
-
-        Raises:
-            InputError: the space is continuous, or there are too many to be told from those that a constraint forbids.
-        """
-        self._discrete()
-        if self._ways is not None and not self.form.constraints:
-            return self._ways.number
-        return len(self._all_decisions)
-
-    def _drawn(self, rng: random.Random) -> Mapping[str, Any]:
-        """The decisions of a derivation, uniform over all but for constraints."""
-        self._discrete()
-        return rng.choice(self._all_decisions) if self._ways is None else self._ways.draw(rng)
-
-    @functools.cached_property
-    def _ways(self) -> Derivations | None:
-        try:
-            return Derivations(self.form, self.sizes)
-        except (TooLarge, RecursionError):
-            return None
-
-    @functools.cached_property
-    def _all_decisions(self) -> list[Mapping[str, Any]]:
-        """The decisions of every derivation, by a walk over all."""
-        try:
-            found = [a.decisions for a, _ in zip(self._walk({}, work=Work()), range(ENUMERABLE + 1), strict=False)]
-        except Exhausted:
-            found = []
-        if not 0 < len(found) <= ENUMERABLE:
-            raise InputError("the derivations of this space can not be counted: they are too many, and too entangled or under constraints")
-        return found
 
     def _discrete(self) -> None:
         """Refuse a space with a decision whose values can not be listed."""
         for decision in self.decisions().values():
             _values(decision)
-
-    def _uniform(self, rng: random.Random) -> Architecture:
-        self._discrete()
-        census = self._census
-        if census is None or not census.exact or not census.number:
-            raise InputError("the space is not counted exactly, so that no sample of it is uniform over architectures")
-        return self.explain(census.draw(rng))
-
-    def explain(self, architecture: Architecture) -> Architecture:
-        """The same architecture with decisions that derive it. Raises Refused where no derivation does."""
-        for found in self._walk({}, architecture, Work(), 50 * WORK):
-            if found == architecture:
-                return found
-        raise Refused(Problem("this grammar does not derive the architecture", self.form.mark))
 
     @functools.cached_property
     def _census(self) -> Census | None:
@@ -303,35 +243,23 @@ class Space:
                     found.setdefault(other.digest, other)
         return list(found.values())
 
-    def _walk(
-        self, kept: Mapping[str, Any], target: Architecture | None = None, work: Work | None = None, most: int = WORK
-    ) -> Iterator[Architecture]:
-        """Every derivation that agrees with the kept decisions, and so far as it goes with the target, in depth-first order."""
+    def _walk(self, kept: Mapping[str, Any], work: Work | None = None, most: int = WORK) -> Iterator[Architecture]:
+        """Every derivation that agrees with the kept decisions, in depth-first order."""
         script: list[int] = []  # the alternative taken at each free decision
-        dead: set[Any] = set()  # states from which the target can not be reached any more
-        guides: dict[Model, Guide] = {}
         while True:
             sizes: list[int] = []
-            states: list[Any] = []
 
-            def choose(decision: Decision, sizes: list[int] = sizes, states: list[Any] = states) -> Any:
+            def choose(decision: Decision, sizes: list[int] = sizes) -> Any:
                 if decision.address in kept:
                     return kept[decision.address]
-                if pursuit is not None:  # noqa: B023 (called within this round)
-                    state = (decision.address, *pursuit.state(walk.made if self._entangled else None))  # noqa: B023
-                    if state in dead:
-                        raise Refused(OFF_TARGET)
-                    states.append(state)
                 values = _values(decision)
                 sizes.append(len(values) if isinstance(values, tuple) else values.stop - values.start)  # len() ends at 2**63
                 if len(script) < len(sizes):
                     script.append(0)
                 return values[script[len(sizes) - 1]]
 
-            pursuit = None if target is None else Pursuit(target, self.form, guides)
-            walk = Derivation(choose, self.sizes, self.form, work, pursuit)
             try:
-                yield walk.model()
+                yield Derivation(choose, self.sizes, self.form, work).model()
             except Refused:
                 pass
             except RecursionError:
@@ -340,15 +268,10 @@ class Space:
                 raise Exhausted("nothing new is found: nearly everything breaks a law or repeats a model", self.form.mark)
             del script[len(sizes) :]
             while script and script[-1] + 1 >= sizes[len(script) - 1]:
-                dead.update(states[len(script) - 1 : len(script)])
                 script.pop()
             if not script:
                 return
             script[-1] += 1
-
-    @functools.cached_property
-    def _entangled(self) -> bool:
-        return entangled(self.form)
 
 
 def _values(decision: Decision) -> tuple[Any, ...] | range:
