@@ -12,7 +12,7 @@ import pytest
 from aotsearch import yamlfile
 from aotsearch.errors import InputError
 from aotsearch.grammar.space import Space
-from aotsearch.study.study import parse
+from aotsearch.study.study import measured, parse
 
 ROOT = Path(__file__).parent.parent
 SIZES = {"": {"vocabulary": 256, "context": 64}, "vision": {"image": 32, "channels": 3, "classes": 10}}  # by the word after `yaml`
@@ -37,7 +37,7 @@ def space_of(task: str, text: str) -> Space:
         made = parse(yamlfile.parse(f"name: other\nspace: spaces/redundancy.yaml\nstudy:\n{settings}", "block"), ROOT)
         assert len(made.base_design.arms) > 1
         return made.space
-    return Space.parse(node, SIZES[task]) if "model" in node.value else parse(node, ROOT).space
+    return Space.parse(node, SIZES[task], measured) if "model" in node.value else parse(node, ROOT).space
 
 
 @pytest.mark.parametrize(("task", "text"), blocks("yaml"))

@@ -9,7 +9,7 @@ from aotsearch.errors import InputError
 from aotsearch.grammar.space import Space
 from aotsearch.models.cost import cost
 from aotsearch.study import design, equalise
-from aotsearch.study.study import load
+from aotsearch.study.study import load, measured
 
 GRAMMAR = """
 model: {width: 32, depth: 2, norm: norm, block: [{attention: {heads: 4, qkv: qkv}}, channel]}
@@ -21,7 +21,7 @@ qkv: {any: [free, tied]}
 
 @pytest.fixture(scope="module")
 def space() -> Space:
-    return Space.parse(yamlfile.parse(GRAMMAR, "f"), {"vocabulary": 256, "context": 32})
+    return Space.parse(yamlfile.parse(GRAMMAR, "f"), {"vocabulary": 256, "context": 32}, measured)
 
 
 def test_a_model_that_loses_its_mlp_becomes_deeper_until_it_is_as_large(space: Space) -> None:
@@ -68,7 +68,7 @@ def test_checking_a_study_of_equal_arms_loads_no_torch(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     body = "\n".join("  " + line for line in GRAMMAR.strip().splitlines())
     path.write_text(f"name: equal\ntask: language\ngrammar:\n{body}\nstudy: {{equalise: [none, parameters]}}\n")
-    program = "import sys; from aotsearch.study.study import load; load(sys.argv[1]); assert 'torch' not in sys.modules"
+    program = "import sys; from aotsearch.study.study import load, measured; load(sys.argv[1]); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program, str(path)], check=True)
     assert [a.name for a in load(path).arms()].count("channel=none@parameters") == 1
 
@@ -81,7 +81,7 @@ channel: {any: [{mlp: {expand: 2}}, none]}
 
 
 def test_a_model_of_blocks_that_loses_one_layers_mlp_becomes_wider_and_loses_it_still() -> None:
-    space = Space.parse(yamlfile.parse(BLOCKS, "f"), {"vocabulary": 256, "context": 32})
+    space = Space.parse(yamlfile.parse(BLOCKS, "f"), {"vocabulary": 256, "context": 32}, measured)
     made = equalise.equalised(space, design.make(space, "one-at-a-time"), ["parameters", "flops"], "either", 0.1)
     assert [a.name for a in made.arms[1:4]] == [f"model.blocks.{i}.channel=none@parameters" for i in range(3)]
     for i, arm in [(i, a) for i, a in enumerate(made.arms[1:]) if a.resized]:
@@ -92,7 +92,7 @@ def test_a_model_of_blocks_that_loses_one_layers_mlp_becomes_wider_and_loses_it_
 
 
 def test_what_blocks_can_not_change_is_not_said_to_have_been_tried() -> None:
-    space = Space.parse(yamlfile.parse(BLOCKS, "f"), {"vocabulary": 256, "context": 32})
+    space = Space.parse(yamlfile.parse(BLOCKS, "f"), {"vocabulary": 256, "context": 32}, measured)
     arm = design.arm(space, {"channel": "none"})
     with pytest.raises(InputError, match=r"by changing its depth; a model of blocks has no depth: let resize be width"):
         equalise.resized(space, arm, "parameters", "depth", 0.01)
@@ -102,6 +102,6 @@ def test_what_blocks_can_not_change_is_not_said_to_have_been_tried() -> None:
 
 def test_an_arm_that_is_re_sized_keeps_its_decisions_where_the_size_was_one() -> None:
     text = BLOCKS.replace("width: 32", "width: {any: [32, 64]}")
-    space = Space.parse(yamlfile.parse(text, "f"), {"vocabulary": 256, "context": 32})
+    space = Space.parse(yamlfile.parse(text, "f"), {"vocabulary": 256, "context": 32}, measured)
     arm = equalise.resized(space, design.arm(space, {"channel": "none", "model.width": 64}), "parameters", "width", 0.1)
     assert len(arm.architecture.sublayers) == 3 and arm.architecture.width != 64

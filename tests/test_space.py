@@ -13,6 +13,7 @@ from aotsearch.errors import InputError
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.grammar.space import Exhausted, Space
 from aotsearch.study.design import arm
+from aotsearch.study.study import measured
 
 SIZES = {"vocabulary": 256, "context": 16}
 
@@ -74,7 +75,7 @@ def grammars(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def parse(rules: dict[str, Any]) -> Space:
-    return Space.parse(yamlfile.parse(yamlfile.dump(rules), "f"), SIZES)
+    return Space.parse(yamlfile.parse(yamlfile.dump(rules), "f"), SIZES, measured)
 
 
 @settings(max_examples=150, deadline=None)

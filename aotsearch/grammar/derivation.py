@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -58,6 +57,7 @@ class Decision:
 
 
 Chooser = Callable[[Decision], Any]
+Measure = Callable[[Architecture], Mapping[str, int]]  # gives what constraints call MEASURED
 REPLACES = "join: none replaces the stream, and with it what the sublayers before it in parallel have added; give it a join"
 
 
@@ -88,12 +88,13 @@ def decision_of(form: Choice | Range, prefix: str, deep: bool = False) -> Decisi
 class Derivation:
     """One walk over a grammar: each address is decided once, in reading order."""
 
-    def __init__(self, choose: Chooser, sizes: Sizes, form: ModelForm, work: Work | None = None):
+    def __init__(self, choose: Chooser, sizes: Sizes, form: ModelForm, measured: Measure, work: Work | None = None):
         self.work = work or Work()
         self.last = self.work.steps + 5 * MAX_SUBLAYERS  # a derivation that takes more steps is refused
         self.choose = choose
         self.sizes = sizes
         self.form = form
+        self.measured = measured
         self.made: dict[str, Any] = {}
         self.prefix = ""
         self.shared: dict[str, str] = {}  # rule -> the prefix under which it is decided, inside an `each` that shares it
@@ -112,8 +113,7 @@ class Derivation:
                 if len(architecture.sublayers) > MEASURABLE:
                     raise Refused(Problem(f"a model that is measured has at most {MEASURABLE} sublayers", c.mark))
                 self.work.steps += 100 + 400 * len(architecture.sublayers)
-                # the one thing here that needs torch, so it is loaded by name and only for grammars that measure
-                values |= vars(importlib.import_module("aotsearch.models.cost").cost(architecture))
+                values |= self.measured(architecture)
             self.require(c, values)
         return architecture
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from aotsearch.errors import InputError, Problem, suggest
 from aotsearch.grammar import constraint, forms
-from aotsearch.grammar.architecture import Architecture
+from aotsearch.grammar.architecture import Architecture, Sizes
 from aotsearch.grammar.counting import Census, TooLarge
-from aotsearch.grammar.derivation import Chooser, Derivation, Work
+from aotsearch.grammar.derivation import Chooser, Derivation, Measure, Work
 from aotsearch.grammar.derivation import Decision as Decision  # what a chooser is asked
 from aotsearch.grammar.derivation import Refused as Refused
 from aotsearch.grammar.forms import ModelForm
@@ -33,21 +33,32 @@ class Exhausted(InputError):
     """WORK is spent: nearly everything breaks a law, or is a model that was met before."""
 
 
+def unmeasured(architecture: Architecture) -> Mapping[str, int]:
+    raise AssertionError("this space was made without the function that measures models")
+
+
 @dataclass(frozen=True)
 class Space:
-    """The architectures that a grammar can derive, for the sizes of a task."""
+    """The architectures that a grammar can derive, for the sizes of a task.
+
+    Attributes:
+        form: The rules, parsed.
+        sizes: What the task gives.
+        measured: What a model costs, by name. It builds models, which this folder can not, and is asked only where a constraint does.
+    """
 
     form: ModelForm
-    sizes: tuple[tuple[str, int], ...]
+    sizes: Sizes
+    measured: Measure = unmeasured
 
     @classmethod
-    def parse(cls, node: Node, sizes: Mapping[str, int]) -> Space:
+    def parse(cls, node: Node, sizes: Mapping[str, int], measured: Measure = unmeasured) -> Space:
         """The space of a grammar node.
 
         Raises:
             InputError: with every problem of the grammar, or with the law that its reference breaks.
         """
-        space = cls(forms.parse(node), tuple(sorted(sizes.items())))
+        space = cls(forms.parse(node), tuple(sorted(sizes.items())), measured)
         known = {*constraint.KNOWN, *constraint.MEASURED, *sizes, *(d.name for d in space.decisions().values() if not d.prefix)}
         wrong = [(c, name) for c in space.form.constraints for name in sorted(c.names - known)]
         if wrong:
@@ -58,7 +69,7 @@ class Space:
     def derive(self, choose: Chooser, work: Work | None = None) -> Architecture:
         """The architecture that a chooser decides. Raises Refused where its choices break a law."""
         try:
-            return Derivation(choose, self.sizes, self.form, work).model()
+            return Derivation(choose, self.sizes, self.form, self.measured, work).model()
         except RecursionError:
             raise Refused(Problem("the rules of this grammar are nested too deeply", self.form.mark)) from None
 
@@ -259,7 +270,7 @@ class Space:
                 return values[script[len(sizes) - 1]]
 
             try:
-                yield Derivation(choose, self.sizes, self.form, work).model()
+                yield Derivation(choose, self.sizes, self.form, self.measured, work).model()
             except Refused:
                 pass
             except RecursionError:

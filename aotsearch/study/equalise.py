@@ -14,10 +14,9 @@ from aotsearch.errors import InputError
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.grammar.forms import Choice, Fixed, Form, ModelForm, Range, walk
 from aotsearch.grammar.space import Space
-from aotsearch.models.cost import cost
 from aotsearch.study.design import Arm, Design, compared, equal_name
 
-MEASURES = {"parameters": "parameters", "flops": "flops_per_token"}
+MEASURED = {"parameters": "parameters", "flops": "flops_per_token"}
 Resized = tuple[tuple[str, int, int], ...]  # (depth or width, from, to)
 WIDEST = 4  # times the width of the reference
 DEEPEST = 64  # times its depth
@@ -44,11 +43,11 @@ def equalised(space: Space, design: Design, modes: Sequence[str], resize: str, t
 
 def resized(space: Space, arm: Arm, mode: str, resize: str, tolerance: float) -> Arm:
     """An arm brought to the reference's size: the first of its candidates that is within the tolerance."""
-    target = amount(space.reference, mode)
+    target = _amount(space, space.reference, mode)
     decisions = {address: to for address, (_, to) in arm.changes.items()}
     closest = math.inf
     for architecture, change in _candidates(space, arm, decisions, mode, target, resize):
-        miss = _miss(architecture, mode, target)
+        miss = _miss(space, architecture, mode, target)
         if miss <= tolerance:
             return dataclasses.replace(arm, name=equal_name(arm.name, mode), architecture=architecture, equalise=mode, resized=change)
         closest = min(closest, miss)
@@ -69,7 +68,7 @@ def _candidates(
     """As it is; deeper; wider; and for `either` deeper and narrower, or shallower and wider. Of each the closest first."""
 
     def closest(name: str, held: dict[str, int]) -> list[tuple[int, Architecture]]:
-        return sorted(_sizes(space, decisions, name, held, mode, target), key=lambda found: _miss(found[1], mode, target))
+        return sorted(_sizes(space, decisions, name, held, mode, target), key=lambda found: _miss(space, found[1], mode, target))
 
     yield arm.architecture, ()
     depths = closest("depth", {}) if resize != "width" else []
@@ -83,13 +82,13 @@ def _candidates(
             yield architecture, (("depth", before["depth"], depth), ("width", before["width"], n))
 
 
-def amount(architecture: Architecture, mode: str) -> int:
+def _amount(space: Space, architecture: Architecture, mode: str) -> int:
     """What is made equal."""
-    return int(getattr(cost(architecture), MEASURES[mode]))
+    return space.measured(architecture)[MEASURED[mode]]
 
 
-def _miss(architecture: Architecture, mode: str, target: int) -> float:
-    return abs(amount(architecture, mode) / target - 1)
+def _miss(space: Space, architecture: Architecture, mode: str, target: int) -> float:
+    return abs(_amount(space, architecture, mode) / target - 1)
 
 
 def _sizes(
@@ -105,7 +104,7 @@ def _sizes(
     while high - low > 1:
         middle = (low + high) // 2
         found = at(allowed[middle])
-        if found is None or amount(found, mode) < target:
+        if found is None or _amount(space, found, mode) < target:
             low = middle
         else:
             high = middle

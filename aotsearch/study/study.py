@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
 import json
 import os
 import re
@@ -26,7 +25,7 @@ from aotsearch.grammar import forms, library
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.grammar.library import Count, Flag, Natural, Positive
 from aotsearch.grammar.space import Space
-from aotsearch.study import design
+from aotsearch.study import design, equalise
 from aotsearch.study.design import Arm, Comparison, Design
 from aotsearch.study.rates import TUNE_SEED
 from aotsearch.yamlfile import Node
@@ -260,10 +259,7 @@ class Study:
         s = self.settings
         if s.modes == ["none"]:
             return self.base_design
-        # what measures models needs torch, so it is loaded by name and only for studies that re-size
-        equalise = importlib.import_module("aotsearch.study.equalise")
-        found: Design = equalise.equalised(self.space, self.base_design, s.modes, s.resize, s.tolerance)
-        return found
+        return equalise.equalised(self.space, self.base_design, s.modes, s.resize, s.tolerance)
 
     @functools.cached_property
     def not_varied(self) -> dict[str, str]:
@@ -442,7 +438,7 @@ def parse(node: Node, folder: Path) -> Study:
     task = attempt(_task, sections["task"], folder) if "task" in sections else None
     settings = attempt(_settings, sections.get("study", Node({}, node.mark)))
     sizes = task.sizes if task is not None else {"vocabulary": 2, "context": 2}
-    space = attempt(Space.parse, sections["grammar"], sizes) if "grammar" in sections else None
+    space = attempt(Space.parse, sections["grammar"], sizes, measured) if "grammar" in sections else None
     if problems:
         raise InputError(dict.fromkeys(problems))
     assert name is not None and space is not None and task is not None
@@ -452,6 +448,13 @@ def parse(node: Node, folder: Path) -> Study:
     except InputError as e:
         raise e.at(_arms_mark(node)) from None
     return study
+
+
+def measured(architecture: Architecture) -> Mapping[str, int]:
+    """What a model costs: the one thing of a study that needs torch, which is loaded when a constraint or an equal size asks for it."""
+    from aotsearch.models.cost import cost
+
+    return vars(cost(architecture))
 
 
 def resolve(node: Node, folder: Path, depth: int = 0) -> Node:
