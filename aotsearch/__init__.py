@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # what type checkers see; the names are those of _HOMES
     from aotsearch.eject.standalone import eject
     from aotsearch.errors import AotsearchError, InputError, RunError
     from aotsearch.grammar.architecture import Architecture
-    from aotsearch.grammar.library import Coefficient, Count, Divisor, Flag, Natural, Number, Positive, Score, Text, word
+    from aotsearch.grammar.words import Coefficient, Count, Divisor, Flag, Natural, Number, Positive, Score, Text, word
     from aotsearch.models.model import build
     from aotsearch.models.parts.site import Flow, Site
     from aotsearch.report.report import results
@@ -29,7 +29,7 @@ _HOMES = {
     "errors": ["AotsearchError", "InputError", "RunError"],
     "grammar.architecture": ["Architecture"],
     # for packages with words of their own
-    "grammar.library": ["Coefficient", "Count", "Divisor", "Flag", "Natural", "Number", "Positive", "Score", "Text", "word"],
+    "grammar.words": ["Coefficient", "Count", "Divisor", "Flag", "Natural", "Number", "Positive", "Score", "Text", "word"],
     "models.model": ["build"],
     "models.parts.site": ["Flow", "Site"],
     "report.report": ["results"],

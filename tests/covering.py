@@ -17,10 +17,10 @@ from typing import Any
 
 from aotsearch.errors import Mark
 from aotsearch.grammar import forms, library
-from aotsearch.grammar.architecture import NONE, Architecture, Part, canonical, frame
+from aotsearch.grammar.architecture import NONE, Architecture, Part, canonical
 from aotsearch.grammar.laws import Around, laws, unfit
-from aotsearch.grammar.library import Option
 from aotsearch.grammar.space import Space
+from aotsearch.grammar.words import Option
 from aotsearch.yamlfile import Node
 
 WIDTHS = (8, 12)
@@ -139,7 +139,9 @@ def assemble(given: Mapping[str, Value], few: bool = False, last: Assembly | Non
     for name in ("head", "initialisation"):
         pick(name, forms.MODEL[name].literals)  # type: ignore[union-attr]
     ends = {name: made.parts[name] for name in ("embedding", "positions", "pooling", "final_norm")}
-    model = frame({**ends, "width": around.width, "head": made.row["head"], "initialisation": made.row["initialisation"]}, sizes)
+    model = Architecture.frame(
+        {**ends, "width": around.width, "head": made.row["head"], "initialisation": made.row["initialisation"]}, sizes
+    )
     around = Around.of(model)
     there = [name for name in library.SUBLAYERS if not slot(name).absent]
     for name in there:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from aotsearch.grammar.library import Count, Flag, Number, word
+from aotsearch.grammar.words import Count, Flag, Number, word
 from aotsearch.models.parts.attention import Attention
 from aotsearch.models.parts.score import Softmax
 from aotsearch.models.parts.site import Flow, Site, drawn

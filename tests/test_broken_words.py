@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from aotsearch.errors import InputError
-from aotsearch.grammar import architecture, forms, laws, library
+from aotsearch.grammar import architecture, forms, laws, library, words
 from aotsearch.show.show import tree
 from aotsearch.study.study import Study, load
 from aotsearch.training import trial
@@ -23,7 +23,7 @@ HEAD = """
 from __future__ import annotations
 import torch
 from torch import nn
-from aotsearch.grammar.library import Count, Flag, Score, word
+from aotsearch.grammar.words import Count, Flag, Score, word
 """
 GOOD = '''
 @word("channel", "NAME")
@@ -207,7 +207,7 @@ def test_a_word_that_fails_when_it_is_used_is_one_line_that_names_its_package(in
 
 POSITIONS = '''
 from aotsearch.models.parts.position import Rotary
-from aotsearch.grammar.library import word
+from aotsearch.grammar.words import word
 
 @word("positions", "bad")
 class Kind(Rotary):
@@ -282,4 +282,4 @@ def test_commands_live_beside_a_broken_package_and_say_so_once(tmp_path: Path) -
 
 
 def test_the_options_of_every_sublayer_are_known_to_the_library() -> None:
-    assert tuple(forms.SUBLAYER) == library.SUBLAYER_OPTIONS
+    assert tuple(forms.SUBLAYER) == words.SUBLAYER_OPTIONS

@@ -19,8 +19,8 @@ from jsonschema import Draft7Validator, Draft202012Validator
 from aotsearch import yamlfile
 from aotsearch.errors import InputError
 from aotsearch.grammar import forms as grammar
-from aotsearch.grammar import library
-from aotsearch.grammar.library import Option
+from aotsearch.grammar import library, parser
+from aotsearch.grammar.words import Option
 from aotsearch.study import schema, study
 
 ROOT = Path(__file__).parent.parent
@@ -106,7 +106,7 @@ def test_every_key_that_may_be_written_has_hover_text() -> None:
         for key, part in properties.items():
             assert part.get("description") or resolved(part).get("description"), key
         keys |= properties.keys()
-    assert keys >= {*study.SECTIONS, *grammar.FORMS, *grammar.RESERVED, *grammar.MODEL, *study.StudySettings.model_fields}
+    assert keys >= {*study.SECTIONS, *parser.FORMS, *parser.RESERVED, *grammar.MODEL, *study.StudySettings.model_fields}
     assert keys >= {"log", "of", "tied", "share", "limit", *study.Budget.model_fields, *study.Search.model_fields}
 
 
@@ -237,7 +237,7 @@ def grammars(draw: st.DrawFn) -> Any:
 @given(grammars())
 def test_whatever_the_grammar_accepts_the_schema_accepts(rules: Any) -> None:
     try:
-        grammar.parse(yamlfile.parse(yamlfile.dump(rules), "f"))
+        parser.parse(yamlfile.parse(yamlfile.dump(rules), "f"))
     except InputError:
         assume(False)  # such as an alternative that stands twice
     assert valid({"name": "a", "task": "language", "grammar": rules})

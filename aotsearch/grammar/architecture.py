@@ -7,15 +7,17 @@ with a default to a word changes no digest. The decisions that led to an archite
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from aotsearch.grammar import library
-from aotsearch.grammar.library import Option
+from aotsearch.grammar.words import NONE as NO_WORD
+from aotsearch.grammar.words import Option
 
 Sizes = tuple[tuple[str, int], ...]
 
@@ -38,19 +40,21 @@ class Part:
 
     @property
     def absent(self) -> bool:
-        return self.word == library.NONE
+        return self.word == NO_WORD
 
 
-NONE = Part(library.NONE)
-NORM = Part("layernorm")
+NONE = Part(NO_WORD)
 TOKEN = Part("token")
 ADD = Part("add")
+# The options of a model at their defaults, but for those that depend on the task or on the others (see `complete`).
+USUAL: Mapping[str, Any] = {"norm": Part("layernorm"), "place": "pre", "join": ADD, "positions": Part("learned"), "initialisation": "gpt2"}
+SLOTS = {"positions": "positions", "final_norm": "norm", "embedding": "embedding", "pooling": "pooling"}  # of a model's own parts
 MAX_SUBLAYERS = 5_000  # of a model
 
 
 def part(slot: str, word: str, options: Mapping[str, Any]) -> Part:
     """A part in canonical form: options parsed by the word's types, defaults dropped."""
-    if word == library.NONE:
+    if word == NO_WORD:
         assert not options
         return NONE
     declared = library.find(slot, word).options
@@ -104,22 +108,22 @@ class Sublayer:
 
     operation: Part
     norm: Part
-    place: str = "pre"
-    join: Part = ADD
+    place: str = USUAL["place"]
+    join: Part = USUAL["join"]
     same_as: int | None = None
     parallel: bool = False
 
     def to_plain(self) -> dict[str, Any]:
-        plain: dict[str, Any] = {"operation": self.operation.to_plain(), "norm": self.norm.to_plain()}
-        if self.place != "pre":
-            plain["place"] = self.place
-        if self.join != ADD:
-            plain["join"] = self.join.to_plain()
-        if self.same_as is not None:
-            plain["same_as"] = self.same_as
-        if self.parallel:
-            plain["parallel"] = True
-        return plain
+        """Operation and norm, and what is not at its default."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return {name: value.to_plain() if isinstance(value, Part) else value for name, value in given.items()}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Sublayer:
+        """The inverse of `to_plain`."""
+        slots = {"operation": "sublayer", "norm": "norm", "join": "join"}
+        given: dict[str, Any] = {name: part_from_plain(slots[name], value) if name in slots else value for name, value in plain.items()}
+        return cls(**given)
 
 
 class Tied(Sublayer):
@@ -147,62 +151,35 @@ class Architecture:
     sublayers: tuple[Sublayer, ...]
     positions: Part
     final_norm: Part
-    head: str = "tied"
-    sizes: Sizes = ()
-    embedding: Part = TOKEN
-    pooling: Part = NONE
-    initialisation: str = "gpt2"
+    embedding: Part
+    pooling: Part
+    head: str
+    initialisation: str
+    sizes: Sizes
     decisions: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The canonical form as plain data, without what is at its default."""
-        plain: dict[str, Any] = {
-            "width": self.width,
-            "positions": self.positions.to_plain(),
-            "final_norm": self.final_norm.to_plain(),
-            "sublayers": [s.to_plain() for s in self.sublayers],
-            "sizes": dict(self.sizes),
-        }
-        embedding, pooling = _ends(self.sizes)
-        if self.embedding != embedding:
-            plain["embedding"] = self.embedding.to_plain()
-        if self.pooling != pooling:
-            plain["pooling"] = self.pooling.to_plain()
-        if self.head != usual_head(self.embedding, self.sizes):
-            plain["head"] = self.head
-        if self.initialisation != "gpt2":
-            plain["initialisation"] = self.initialisation
-        return plain
+        own = {"positions": self.positions, "final_norm": self.final_norm}
+        usual = complete({"embedding": self.embedding}, self.sizes) | _ends(self.sizes)
+        left = {name: getattr(self, name) for name in ("embedding", "pooling", "head", "initialisation")}
+        own |= {name: value for name, value in left.items() if value != usual[name]}
+        plain = {name: value.to_plain() if isinstance(value, Part) else value for name, value in own.items()}
+        return {"width": self.width, "sublayers": [s.to_plain() for s in self.sublayers], "sizes": dict(self.sizes), **plain}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any], decisions: Mapping[str, Any] | None = None) -> Architecture:
         """The inverse of `to_dict`."""
-        sublayers = tuple(
-            Sublayer(
-                operation=part_from_plain("sublayer", s["operation"]),
-                norm=part_from_plain("norm", s["norm"]),
-                place=s.get("place", "pre"),
-                join=part_from_plain("join", s.get("join", "add")),
-                same_as=s.get("same_as"),
-                parallel=s.get("parallel", False),
-            )
-            for s in plain["sublayers"]
-        )
-        sizes = tuple(sorted(plain["sizes"].items()))
-        ends = {name: part_from_plain(name, plain[name]) for name in ("embedding", "pooling") if name in plain}
-        embedding, pooling = _ends(sizes)
-        return cls(
-            width=plain["width"],
-            sublayers=sublayers,
-            positions=part_from_plain("positions", plain["positions"]),
-            final_norm=part_from_plain("norm", plain["final_norm"]),
-            head=plain.get("head", usual_head(ends.get("embedding", embedding), sizes)),
-            sizes=sizes,
-            embedding=ends.get("embedding", embedding),
-            pooling=ends.get("pooling", pooling),
-            initialisation=plain.get("initialisation", "gpt2"),
-            decisions=dict(decisions or {}),
-        )
+        options = {name: part_from_plain(SLOTS[name], value) if name in SLOTS else value for name, value in plain.items()}
+        model = cls.frame(options, tuple(sorted(plain["sizes"].items())))
+        return dataclasses.replace(model, sublayers=tuple(map(Sublayer.from_plain, plain["sublayers"])), decisions=dict(decisions or {}))
+
+    @classmethod
+    def frame(cls, options: Mapping[str, Any], sizes: Sizes) -> Architecture:
+        """A model without sublayers, from those options of `model` that are given; the others at their defaults."""
+        found = complete(options, sizes)
+        own = {f.name: found[f.name] for f in fields(cls) if f.name in found}
+        return cls(**{**own, "sublayers": (), "sizes": sizes})
 
     @functools.cached_property
     def digest(self) -> str:
@@ -221,31 +198,21 @@ class Architecture:
         return {a: pair for a, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def frame(options: Mapping[str, Any], sizes: Sizes) -> Architecture:
-    """A model without sublayers, from those options of `model` that are given; the others at their defaults."""
-    embedding, pooling = _ends(sizes)
-    embedding = options.get("embedding", embedding)
+def complete(options: Mapping[str, Any], sizes: Sizes) -> dict[str, Any]:
+    """The options of a model with every default, but for its width and what its sublayers are."""
+    found = {**USUAL, **_ends(sizes), **options}
     # a pre-norm stream leaves its last join unnormalised, with a sandwich too; a post-norm one does not
-    last = NONE if options.get("place") == "post" else options.get("norm", NORM)
-    return Architecture(
-        width=options["width"],
-        sublayers=(),
-        positions=options.get("positions", Part("learned")),
-        final_norm=options.get("final_norm", last),
-        head=options.get("head", usual_head(embedding, sizes)),
-        sizes=sizes,
-        embedding=embedding,
-        pooling=options.get("pooling", pooling),
-        initialisation=options.get("initialisation", "gpt2"),
-    )
+    found.setdefault("final_norm", NONE if found["place"] == "post" else found["norm"])
+    found.setdefault("head", usual_head(found["embedding"], sizes))
+    return found
 
 
-def _ends(sizes: Sizes) -> tuple[Part, Part]:
+def _ends(sizes: Sizes) -> dict[str, Part]:
     """The embedding and the pooling that the sizes of a task ask for."""
     given = dict(sizes)
     if "image" in given:
-        return Part("patch"), Part("mean")
-    return Part("vector" if "inputs" in given else "token"), NONE
+        return {"embedding": Part("patch"), "pooling": Part("mean")}
+    return {"embedding": Part("vector") if "inputs" in given else TOKEN, "pooling": NONE}
 
 
 def usual_head(embedding: Part, sizes: Sizes) -> str:

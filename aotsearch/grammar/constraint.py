@@ -65,6 +65,11 @@ class Constraint:
         dotted = [n for n in ast.walk(self.tree) if isinstance(n, ast.Name | ast.Attribute) and id(n) not in called | inner]
         return frozenset(_dotted(n) for n in dotted)
 
+    @property
+    def measures(self) -> bool:
+        """Whether it asks for what only a model can tell."""
+        return not self.names.isdisjoint(MEASURED)
+
     def holds(self, values: Mapping[str, Any]) -> bool:
         """Whether it holds; it does where a name has no value.
 

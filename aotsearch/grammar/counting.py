@@ -1,11 +1,8 @@
 """How many architectures a grammar derives, without walking them: exact arithmetic by dynamic programming.
 
-A model is a word over the letters `sublayer`, so the architectures of a grammar are a finite language. `Census` builds it as a
-minimal acyclic automaton, in which two derivations of one model are one path, and counts paths. What must agree in several places
-(a rule used twice, the model's width and default norm) is decided first; what is independent is multiplied.
-
-A language maps a shape to a node of the automaton. A shape says, place by place, where the letter comes from: None is a letter of
-the node's path, `("tied", d)` shares the weights of the place d before, `("same", d)` repeats its letter with weights of its own.
+A model is a word over the letters `sublayer`, so the architectures of a grammar are a finite language, in which two derivations of one
+model are one word. `Census` builds it form by form as an automaton and counts. What must agree in several places (a rule used twice, the
+model's width and default norm) is decided first; what is independent is multiplied.
 """
 
 from __future__ import annotations
@@ -19,24 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from aotsearch.grammar import forms, library
-from aotsearch.grammar.architecture import ADD, NONE, NORM, Architecture, Part, Sizes, Sublayer, Tied, canonical, defaults, frame
+from aotsearch.grammar.architecture import NONE, Architecture, Part, Sizes, Sublayer, Tied, canonical, defaults
+from aotsearch.grammar.automaton import EMPTY, END, EXPAND, LETTERS, PLACES, Automaton, Language, TooLarge
 from aotsearch.grammar.forms import Choice, Component, Fixed, Form, ModelForm, Parallel, Range, Recurse, Repeat, Sequence
-from aotsearch.grammar.laws import Around, Law, broken, laws, unfit
-
-Shape = tuple[tuple[str, int] | None, ...]
-Language = dict[Shape, int]
+from aotsearch.grammar.laws import Around, Context, Law, broken, laws, unfit
 
 INNER = "..."  # marks the address of a scope
-END = 0  # the node of the empty word
-EXPAND = 2_000  # words of a repeated body that are written out; more are kept as "same"
-LETTERS = 100_000  # different sublayers at one place
 LEAVES = 20_000  # assignments of what must agree
-PLACES = 2_000  # sublayers of a model
-WORK = 450_000  # steps of building, so that every count ends (within a second)
-
-
-class TooLarge(Exception):
-    """The language is beyond what is built exactly."""
 
 
 class Needed(Exception):
@@ -57,16 +43,6 @@ class Scope:
     lent: frozenset[str] = frozenset()  # rules decided in the scope outside
 
 
-@dataclass(frozen=True)
-class Model:
-    """What the model itself decides."""
-
-    around: Around
-    norm: Part
-    place: str
-    join: Part
-
-
 class Census:
     """The automaton of a grammar.
 
@@ -80,36 +56,32 @@ class Census:
         self.sizes = sizes
         o = form.options
         self.body = o["blocks"] if "blocks" in o else Repeat(form.mark, o["depth"], o["block"], False)
-        self.nodes: list[dict[int, int]] = [{}]  # node -> letter -> node
-        self.index: dict[tuple[tuple[int, int], ...], int] = {(): END}
+        self.automaton = Automaton()
         self.letters: dict[Sublayer, int] = {}
-        self.unions: dict[tuple[int, int], int] = {}
-        self.paths: dict[int, int] = {END: 1}
         self.languages: dict[Any, Language] = {}
         self.met: dict[int, set[str] | None] = {}  # of a form: the addresses it may meet
         self.agreed: dict[int, frozenset[str]] = {}  # of the form of a scope: the addresses that must agree in it
         self.placed = placed(form)
         self.leaves = 0
-        self.work = 0
         self.depth: Counter[str] = Counter()
-        self.exact = True
-        self.groups: dict[Architecture, Language] = {}  # a model without sublayers -> its sequences of sublayers
+        self.exact = True  # but for what is tied, until it is counted
+        groups: dict[Architecture, Language] = {}  # a model without sublayers -> its sequences of sublayers
         for model, language in self._models({}):
-            self.groups[model] = self._union(self.groups.get(model, {}), language)
-        self.number = sum(map(self._size, self.groups.values()))
+            groups[model] = self.automaton.union(groups.get(model, {}), language)
+        found = [self.automaton.size(language) for language in groups.values()]
+        self.number = sum(number for number, _ in found)
+        self.exact = self.exact and all(exact for _, exact in found)
 
     # --- the model: every decision of its own options is made first ---
 
-    def _spend(self, steps: int = 1) -> None:
-        self.work += steps
-        if self.work > WORK:
-            raise TooLarge
-
-    def _models(self, env: dict[str, Any]) -> Iterator[tuple[Architecture, Language]]:
-        self._spend(100)
+    def _leaf(self) -> None:
         self.leaves += 1
         if self.leaves > LEAVES:
             raise TooLarge
+
+    def _models(self, env: dict[str, Any]) -> Iterator[tuple[Architecture, Language]]:
+        self.automaton.spend(100)
+        self._leaf()
         scope = Scope(0, env, frozenset(a for a in addresses(self.form)))  # all are needed here
         try:
             options = self._own(scope)
@@ -119,12 +91,12 @@ class Census:
             return
         if options is None:
             return
-        made = frame(options, self.sizes)
+        made = Architecture.frame(options, self.sizes)
         if unfit(made) is None:
-            defaults: dict[str, Any] = {"norm": NORM, "place": "pre", "join": ADD} | options
-            around = Around.of(made) if self.placed else Around.anywhere(made.width)
-            model = Model(around, defaults["norm"], defaults["place"], defaults["join"])
-            yield made, self._scoped(self.body, model, Scope(0, env, self._agreed(self.body) | env.keys()))
+            context = Context.of(made, options)
+            if not self.placed:
+                context = dataclasses.replace(context, around=Around.anywhere(made.width))
+            yield made, self._scoped(self.body, context, Scope(0, env, self._agreed(self.body) | env.keys()))
 
     def _own(self, scope: Scope) -> dict[str, Any] | None:
         """The options of the model; None where one breaks a law, such as a head count that does not divide the width."""
@@ -138,58 +110,56 @@ class Census:
 
     # --- languages ---
 
-    def _scoped(self, form: Form, model: Model, scope: Scope) -> Language:
+    def _scoped(self, form: Form, context: Context, scope: Scope) -> Language:
         """The language of a form that is the whole of its scope: the union over what must agree in it."""
         try:
-            return self._language(form, model, scope)
+            return self._language(form, context, scope)
         except Needed as needed:
             if needed.scope != scope.number:
                 raise
-            self.leaves += 1
-            if self.leaves > LEAVES:
-                raise TooLarge from None
+            self._leaf()
             found: Language = {}
             for value in needed.values:
                 inner = dataclasses.replace(scope, env={**scope.env, needed.address: value})
-                found = self._union(found, self._scoped(form, model, inner))
+                found = self.automaton.union(found, self._scoped(form, context, inner))
             return found
 
-    def _language(self, form: Form, model: Model, scope: Scope) -> Language:
-        self._spend(5)
-        key = (id(form), model, scope.number, self._visible(form, scope), tuple(sorted((+self.depth).items())))
+    def _language(self, form: Form, context: Context, scope: Scope) -> Language:
+        self.automaton.spend(5)
+        key = (id(form), context, scope.number, self._visible(form, scope), tuple(sorted((+self.depth).items())))
         if key not in self.languages:
-            self.languages[key] = self._make(form, model, scope)
+            self.languages[key] = self._make(form, context, scope)
         return self.languages[key]
 
-    def _make(self, form: Form, model: Model, scope: Scope) -> Language:
+    def _make(self, form: Form, context: Context, scope: Scope) -> Language:
         if isinstance(form, Choice):
             found: Language = {}
             for inner in self._alternatives(form, scope):
-                found = self._union(found, self._language(inner, model, scope))
+                found = self.automaton.union(found, self._language(inner, context, scope))
             return found
         if isinstance(form, Sequence):
-            return self._concatenate([self._language(inner, model, scope) for inner in form.forms])
+            return self.automaton.concatenate([self._language(inner, context, scope) for inner in form.forms])
         if isinstance(form, Parallel):
-            return self._parallel([self._language(inner, model, scope) for inner in form.forms])
+            return self._parallel([self._language(inner, context, scope) for inner in form.forms])
         if isinstance(form, Repeat):
-            return self._repeat(form, model, scope)
+            return self._repeat(form, context, scope)
         if isinstance(form, Recurse):
             self.depth[form.rule] += 1
             inner = self.form.recursive[form.rule]
-            found = self._scoped(inner, model, self._inner(inner, scope, ()))
+            found = self._scoped(inner, context, self._inner(inner, scope, ()))
             self.depth[form.rule] -= 1
             return found
         assert isinstance(form, Component), form
-        letters = {self._letter(s): END for s in self._sublayers(form, model, scope)}
-        return {(None,): self._node(letters)} if letters else {}
+        letters = {self._letter(s): END for s in self._sublayers(form, context, scope)}
+        return {(None,): self.automaton.node(letters)} if letters else {}
 
     def _parallel(self, parts: list[Language]) -> Language:
         """Each part is a sublayer or none; all but the first that is there read what it read."""
-        found: Language = {(): END} if all(() in inner for inner in parts) else {}
+        found: Language = EMPTY if all(() in inner for inner in parts) else {}
         for i, first in enumerate(parts):
             if (None,) in first:
                 beside = [self._beside(other) for other in parts[i + 1 :]]
-                found = self._union(found, self._concatenate([{(None,): first[(None,)]}, *beside]))
+                found = self.automaton.union(found, self.automaton.concatenate([{(None,): first[(None,)]}, *beside]))
             if () not in first:
                 break
         return found
@@ -197,9 +167,9 @@ class Census:
     def _beside(self, part: Language) -> Language:
         """A part that reads what the one before it read: none, or a sublayer with a join."""
         known = list(self.letters)
-        there = {letter: child for letter, child in self.nodes[part.get((None,), END)].items() if not known[letter].join.absent}
+        there = {letter: child for letter, child in self.automaton.nodes[part.get((None,), END)].items() if not known[letter].join.absent}
         beside = {self._letter(dataclasses.replace(known[letter], parallel=True)): child for letter, child in there.items()}
-        return {shape: END for shape in part if shape == ()} | ({(None,): self._node(beside)} if beside else {})
+        return {shape: END for shape in part if shape == ()} | ({(None,): self.automaton.node(beside)} if beside else {})
 
     def _visible(self, form: Form, scope: Scope) -> tuple[Any, ...]:
         """What is decided, here and outside, of the addresses that a form may meet; a recursion may meet all of its rule's."""
@@ -226,145 +196,40 @@ class Census:
     def _inner(self, form: Form, scope: Scope, share: tuple[str, ...]) -> Scope:
         return Scope(scope.number + 1, {}, self._agreed(form), scope, scope.lent | frozenset(share))
 
-    def _repeat(self, form: Repeat, model: Model, scope: Scope) -> Language:
+    def _repeat(self, form: Repeat, context: Context, scope: Scope) -> Language:
         found: Language = {}
-        powers: list[Language] = [{(): END}]  # of independent draws
-        for times in sorted(self._values(form.times, scope, model.around)):
+        powers: list[Language] = [EMPTY]  # of independent draws
+        for times in sorted(self._values(form.times, scope, context.around)):
             if form.address is None:
-                made = self._copies(self._language(form.body, model, scope), times, form.tied)
+                made = self.automaton.copies(self._language(form.body, context, scope), times, form.tied)
             else:
                 if times > PLACES:
                     raise TooLarge
-                body = self._scoped(form.body, model, self._inner(form.body, scope, form.share))
+                body = self._scoped(form.body, context, self._inner(form.body, scope, form.share))
                 while len(powers) <= times:
-                    powers.append(self._concatenate([body, powers[-1]]))
+                    powers.append(self.automaton.concatenate([body, powers[-1]]))
                 made = powers[times]
-            found = self._union(found, made)
+            found = self.automaton.union(found, made)
         return found
-
-    def _copies(self, body: Language, times: int, tied: bool) -> Language:
-        found: Language = {}
-        for shape, node in body.items():
-            if len(shape) * times > PLACES:
-                raise TooLarge
-            self._spend(1 + len(shape) * times // 10)
-            if tied:
-                roots = [i if mark is None or mark[0] == "same" else i - mark[1] for i, mark in enumerate(shape)]
-                marks = list(shape)
-                for copy in range(1, times):
-                    marks += [("tied", copy * len(shape) + i - root) for i, root in enumerate(roots)]
-                found = self._union(found, {tuple(marks): node})
-            elif times == 1 or not any(mark is None for mark in shape):
-                found = self._union(found, {shape * times: node})
-            elif self._count(node) <= EXPAND and not any(mark and mark[0] == "same" for mark in shape):
-                written = self._tree([(word, word * (times - 1)) for word in self._words(node)])
-                found = self._union(found, {shape * times: written})
-            else:
-                again = [("same", len(shape)) if mark is None else mark for mark in shape]
-                found = self._union(found, {shape + tuple(again) * (times - 1): node})
-        return found
-
-    def _concatenate(self, parts: list[Language]) -> Language:
-        joined: Language = parts[-1] if parts else {(): END}
-        for left in reversed(parts[:-1]):
-            found: Language = {}
-            for (a, m), (b, n) in itertools.product(left.items(), joined.items()):
-                if len(a) + len(b) > PLACES or len(found) > PLACES:
-                    raise TooLarge
-                self._spend(1 + (len(a) + len(b)) // 10)
-                found = self._union(found, {a + b: self._append(m, n, {})})
-            joined = found
-        return joined
-
-    # --- the automaton ---
-
-    def _node(self, edges: dict[int, int]) -> int:
-        self._spend(1 + len(edges))
-        key = tuple(sorted(edges.items()))
-        if key not in self.index:
-            if len(edges) > LETTERS or len(self.nodes) > 20 * LETTERS:
-                raise TooLarge
-            self.index[key] = len(self.nodes)
-            self.nodes.append(edges)
-        return self.index[key]
-
-    def _tree(self, words: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> int:
-        """The node of some words of one length, each given as the letters that tell it from the others and the rest."""
-        if not words[0][0]:
-            return self._chain(words[0][1])
-        branches: dict[int, list[tuple[tuple[int, ...], tuple[int, ...]]]] = {}
-        for head, rest in words:
-            branches.setdefault(head[0], []).append((head[1:], rest))
-        return self._node({letter: self._tree(inner) for letter, inner in branches.items()})
-
-    def _chain(self, word: tuple[int, ...]) -> int:
-        node = END
-        for letter in reversed(word):
-            node = self._node({letter: node})
-        return node
-
-    def _append(self, left: int, right: int, memo: dict[int, int]) -> int:
-        if left == END:
-            return right
-        if left not in memo:
-            memo[left] = self._node({letter: self._append(child, right, memo) for letter, child in self.nodes[left].items()})
-        return memo[left]
-
-    def _union(self, a: Language, b: Language) -> Language:
-        self._spend(1 + len(a) // 10)
-        found = dict(a)
-        for shape, node in b.items():
-            found[shape] = self._merge(found[shape], node) if shape in found else node
-        return found
-
-    def _merge(self, a: int, b: int) -> int:
-        if a == b:
-            return a
-        key = (min(a, b), max(a, b))
-        if key not in self.unions:
-            edges = dict(self.nodes[a])
-            for letter, child in self.nodes[b].items():
-                edges[letter] = self._merge(edges[letter], child) if letter in edges else child
-            self.unions[key] = self._node(edges)
-        return self.unions[key]
-
-    def _count(self, node: int) -> int:
-        if node not in self.paths:
-            self.paths[node] = sum(map(self._count, self.nodes[node].values()))
-        return self.paths[node]
-
-    def _words(self, node: int) -> Iterator[tuple[int, ...]]:
-        if node == END:
-            yield ()
-        for letter, child in self.nodes[node].items():
-            for rest in self._words(child):
-                yield (letter, *rest)
-
-    def _size(self, language: Language) -> int:
-        """How many words; where a repetition that was not written out may equal other words, only a bound is known."""
-        written: Counter[Shape] = Counter(tuple(m if m and m[0] == "tied" else None for m in shape) for shape in language)
-        for shape in language:
-            plain = tuple(m if m and m[0] == "tied" else None for m in shape)
-            if written[plain] > 1:
-                self.exact = False
-        return sum(map(self._count, language.values()))
 
     # --- values ---
 
     def _letter(self, sublayer: Sublayer) -> int:
         return self.letters.setdefault(sublayer, len(self.letters))
 
-    def _sublayers(self, form: Component, model: Model, scope: Scope) -> Iterator[Sublayer]:
-        defaults: dict[str, Any] = {"norm": model.norm, "place": model.place, "join": model.join, "tied": False}
-        operations = self._parts(form, scope, model.around)
-        own = [list(self._values(form.own[n], scope, model.around)) if n in form.own else [value] for n, value in defaults.items()]
-        for operation, norm, place, join, tied in itertools.product(operations, *own):
-            self.exact = self.exact and not tied  # whose weights it has depends on the other sublayers; here it is a letter of its own
-            yield (Tied if tied else Sublayer)(operation, norm, "pre" if norm.absent else place, join)
+    def _sublayers(self, form: Component, context: Context, scope: Scope) -> Iterator[Sublayer]:
+        operations = self._parts(form, scope, context.around)
+        own = [list(self._values(inner, scope, context.around)) for inner in form.own.values()]
+        for operation, *chosen in itertools.product(operations, *own):
+            found = context.sublayer(operation, dict(zip(form.own, chosen, strict=True)))
+            self.exact = self.exact and not isinstance(
+                found, Tied
+            )  # its weights depend on the others; here it is a letter of its own
+            yield found
 
     def _parts(self, form: Component, scope: Scope, around: Around) -> list[Part]:
         found = self._lawful(form, scope, around) if form.options else [{}]
-        self._spend(20 * len(found) if form.options else 2)
+        self.automaton.spend(20 * len(found) if form.options else 2)
         made = (canonical(form.slot, form.word, options) for options in found)
         return [p for p in made if broken(form.slot, p, around, self.sizes) is None]
 
@@ -380,7 +245,7 @@ class Census:
                 raise TooLarge
             left.discard(name)
             ready = [law for law in doubtful if name in law.options and left.isdisjoint(law.options)]
-            self._spend(len(found) * len(values[name]) * (3 + 2 * len(ready)))
+            self.automaton.spend(len(found) * len(values[name]) * (3 + 2 * len(ready)))
             made = ({**options, name: value} for options in found for value in values[name])
             found = [options for options in made if all(law.holds(options) for law in ready)]
         return found
@@ -391,7 +256,7 @@ class Census:
         together = math.prod(map(len, met))
         if len(met) < len(law.options) or together > EXPAND:
             return False
-        self._spend(together // 10)
+        self.automaton.spend(together // 10)
         return all(law.holds(dict(zip(law.options, chosen, strict=True))) for chosen in itertools.product(*met))
 
     def _values(self, form: Form, scope: Scope, around: Around) -> Iterator[Any]:
@@ -411,10 +276,7 @@ class Census:
             yield form.value
 
     def _alternatives(self, form: Choice, scope: Scope) -> list[Form]:
-        rule = form.address.partition(".")[0]
-        deep = form.limit > 0 and self.depth[rule] >= form.limit
-        places = [i for i in range(len(form.forms)) if not (deep and form.recursive[i])]
-        chosen = self._decided(form.address, tuple(places), scope)
+        chosen = self._decided(form.address, tuple(form.open(self.depth[form.rule])), scope)
         return [form.forms[i] for i in chosen]
 
     def _decided(self, address: str, values: tuple[Any, ...], scope: Scope) -> tuple[Any, ...]:

@@ -15,11 +15,10 @@ from typing import Any
 
 from aotsearch.errors import Mark, Problem
 from aotsearch.grammar import constraint
-from aotsearch.grammar.architecture import ADD, MAX_SUBLAYERS, NORM, Architecture, Part, Sizes, Sublayer, Tied, canonical, frame
+from aotsearch.grammar.architecture import MAX_SUBLAYERS, Architecture, Part, Sizes, Sublayer, Tied, canonical
 from aotsearch.grammar.constraint import Constraint
-from aotsearch.grammar.counting import Model
-from aotsearch.grammar.forms import Choice, Component, Fixed, Form, ModelForm, Parallel, Range, Recurse, Repeat, Sequence
-from aotsearch.grammar.laws import Around, broken, unfit
+from aotsearch.grammar.forms import Choice, Component, Fixed, Form, ModelForm, Parallel, Range, Recurse, Repeat, Sequence, same
+from aotsearch.grammar.laws import Around, Context, broken, unfit
 
 MEASURABLE = 500  # sublayers of a model whose parameters a constraint asks for
 
@@ -51,7 +50,7 @@ class Decision:
 
     def allows(self, value: Any) -> bool:
         if self.values:
-            return any(value == v and isinstance(value, bool) == isinstance(v, bool) for v in self.values)
+            return any(same(value, v) for v in self.values)
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return number and self.low <= value <= self.high and (not self.integer or value == int(value))
 
@@ -76,13 +75,11 @@ class Work:
     steps: int = 0
 
 
-def decision_of(form: Choice | Range, prefix: str, deep: bool = False) -> Decision:
-    """The decision of a form; one that lies at the limit of its recursion has the alternatives that end."""
-    address = prefix + form.address
+def decision_of(form: Choice | Range, prefix: str, depth: int) -> Decision:
+    """The decision of a form under a prefix, so deep in the recursion of its rule."""
     if isinstance(form, Choice):
-        left = tuple(v for v, r in zip(form.labels, form.recursive, strict=True) if not r) if deep else form.labels
-        return Decision(address, left, prefix=prefix)
-    return Decision(address, (), form.low, form.high, form.log, form.integer, prefix)
+        return Decision(prefix + form.address, tuple(form.labels[i] for i in form.open(depth)), prefix=prefix)
+    return Decision(prefix + form.address, (), form.low, form.high, form.log, form.integer, prefix)
 
 
 class Derivation:
@@ -100,7 +97,7 @@ class Derivation:
         self.shared: dict[str, str] = {}  # rule -> the prefix under which it is decided, inside an `each` that shares it
         self.depth: Counter[str] = Counter()  # of the recursion of each rule
         self.beside = False  # whether the next sublayer reads what the one before it read
-        self.open = [c for c in form.constraints if not c.names & set(constraint.MEASURED)]  # not settled yet
+        self.early = [c for c in form.constraints if not c.measures]  # can be settled before the model is made
 
     def model(self) -> Architecture:
         self.work.steps += 10
@@ -109,7 +106,7 @@ class Derivation:
         values: dict[str, Any] = dict(self.made) | dict(self.sizes)
         values |= {"width": architecture.width, "sublayers": len(architecture.sublayers)}
         for c in self.form.constraints:
-            if c.names & set(constraint.MEASURED) and values.keys() >= c.names - set(constraint.MEASURED):
+            if c.measures and values.keys() >= c.names - set(constraint.MEASURED):
                 if len(architecture.sublayers) > MEASURABLE:
                     raise Refused(Problem(f"a model that is measured has at most {MEASURABLE} sublayers", c.mark))
                 self.work.steps += 100 + 400 * len(architecture.sublayers)
@@ -127,12 +124,12 @@ class Derivation:
         self.around = Around(0)
         self.around = Around(self.option(o["width"]))
         options = {name: self.option(o[name]) for name in o if name not in ("block", "blocks")}
-        made = frame(options, self.sizes)
+        made = Architecture.frame(options, self.sizes)
         law = unfit(made)
         if law is not None:
             raise Refused(Problem(law[0], self.resolve(o[law[1]]).mark if law[1] in o else form.mark))
-        self.around = Around.of(made)
-        self.usual = Model(self.around, options.get("norm", NORM), options.get("place", "pre"), options.get("join", ADD))
+        self.context = Context.of(made, options)
+        self.around = self.context.around
         if "blocks" in o:
             sublayers = self.sublayers(o["blocks"])
         else:
@@ -140,12 +137,10 @@ class Derivation:
         return dataclasses.replace(made, sublayers=_settled(sublayers), decisions=self.made)
 
     def decide(self, form: Choice | Range) -> Any:
-        rule = form.address.partition(".")[0]
-        deep = isinstance(form, Choice) and form.limit > 0 and self.depth[rule] >= form.limit
-        decision = decision_of(form, self.shared.get(rule, self.prefix), deep)
+        decision = decision_of(form, self.shared.get(form.rule, self.prefix), self.depth[form.rule])
         if decision.address not in self.made:
             self.made[decision.address] = self.choose(decision)
-            settled = [c for c in self.open if decision.address in c.names and c.names <= self.made.keys()]
+            settled = [c for c in self.early if decision.address in c.names and c.names <= self.made.keys()]
             for c in settled:  # as early as it can be known, so that a search does not walk what is below
                 self.require(c, self.made)
         return self.made[decision.address]
@@ -153,9 +148,7 @@ class Derivation:
     def resolve(self, form: Form) -> Form:
         """Follow choices down to what was chosen."""
         while isinstance(form, Choice):
-            value = self.decide(form)
-            index = next(i for i, v in enumerate(form.labels) if v == value and isinstance(v, bool) == isinstance(value, bool))
-            form = form.forms[index]
+            form = form.taken(self.decide(form))
         return form
 
     def option(self, form: Form) -> Any:
@@ -200,11 +193,7 @@ class Derivation:
 
     def sublayer(self, form: Component) -> Sublayer:
         operation = self.part(form)
-        own = {name: self.option(inner) for name, inner in form.own.items()}
-        norm = own.get("norm", self.usual.norm)
-        place = "pre" if norm.absent else own.get("place", self.usual.place)
-        kind = Tied if own.get("tied") else Sublayer
-        return kind(operation, norm, place, own.get("join", self.usual.join), parallel=self.beside)
+        return self.context.sublayer(operation, {name: self.option(inner) for name, inner in form.own.items()}, self.beside)
 
     def parallel(self, form: Parallel) -> list[Sublayer]:
         found: list[Sublayer] = []

@@ -7,6 +7,7 @@ from typing import Any
 
 from aotsearch.errors import InputError, suggest
 from aotsearch.grammar import library
+from aotsearch.grammar.words import SLOTS, Word
 
 WIDTH = 100
 
@@ -15,7 +16,7 @@ def overview() -> str:
     """Every word with its formula, its options at their defaults, and its source."""
     lines = []
     column = max(len(name) for _, name in library.library()) + 2
-    for slot in library.SLOTS:
+    for slot in SLOTS:
         lines += ["", slot]
         for w in library.words_of(slot).values():
             options = ", ".join(f"{o.name} {'(required)' if o.required else plain(o.default)}" for o in w.options.values())
@@ -35,7 +36,7 @@ def detail(name: str) -> str:
     return "\n\n".join(_detail(w) for w in named(name))
 
 
-def named(name: str | None = None) -> list[library.Word]:
+def named(name: str | None = None) -> list[Word]:
     """The words of one name, in every slot that has it; without a name all of them."""
     found = [w for (_, known), w in library.library().items() if name in (None, known)]
     if not found:
@@ -45,7 +46,7 @@ def named(name: str | None = None) -> list[library.Word]:
     return found
 
 
-def word_to_plain(w: library.Word) -> dict[str, Any]:
+def word_to_plain(w: Word) -> dict[str, Any]:
     """A word as plain data."""
     fields = ("name", "law", "slot", "required", "default", "description")
     options = [{field: getattr(o, field) for field in fields} for o in w.options.values()]
@@ -53,7 +54,7 @@ def word_to_plain(w: library.Word) -> dict[str, Any]:
     return {"slot": w.slot, "name": w.name, **texts, "options": options, "requires": list(w.requires)}
 
 
-def _detail(w: library.Word) -> str:
+def _detail(w: Word) -> str:
     lines = [f"{w.name}  ({w.slot})", *_indented(w.summary, 0), "", *_indented(w.formula, 4)]
     for o in w.options.values():
         law = o.law + (f" ({', '.join(library.words_of(o.slot))})" if o.slot else "")

@@ -17,7 +17,8 @@ from typing import Any
 
 from aotsearch.errors import InputError, Mark
 from aotsearch.grammar import constraint, library
-from aotsearch.grammar.architecture import Architecture, Part, Sizes, defaults, settings, usual_head
+from aotsearch.grammar.architecture import SLOTS, Architecture, Part, Sizes, Sublayer, Tied, complete, defaults, settings, usual_head
+from aotsearch.grammar.words import Word
 from aotsearch.yamlfile import Node
 
 Breach = tuple[str, str]  # which law is broken, and the option it is about ("" where it is not about one)
@@ -50,6 +51,29 @@ class Around:
         return {"width": self.width, **dict(self.rest)}
 
 
+@dataclass(frozen=True)
+class Context:
+    """What a model decides for all its sublayers: what their laws may know of it, and what they take where they say nothing else."""
+
+    around: Around
+    norm: Part
+    place: str
+    join: Part
+
+    @classmethod
+    def of(cls, model: Architecture, options: Mapping[str, Any]) -> Context:
+        """That of a model with some options."""
+        found = complete(options, model.sizes)
+        return cls(Around.of(model), found["norm"], found["place"], found["join"])
+
+    def sublayer(self, operation: Part, own: Mapping[str, Any], beside: bool = False) -> Sublayer:
+        """A sublayer with options of its own: norm, place, join and whether it is tied; one without a norm has it in no place."""
+        norm = own.get("norm", self.norm)
+        place = "pre" if norm.absent else own.get("place", self.place)
+        kind = Tied if own.get("tied") else Sublayer
+        return kind(operation, norm, place, own.get("join", self.join), parallel=beside)
+
+
 @functools.lru_cache(maxsize=4096)
 def _parsed(word: str, text: str) -> constraint.Constraint:
     return constraint.parse(Node(text, Mark(f"the word {word}")))
@@ -64,7 +88,7 @@ class Law:
         inner: The option whose part has the law, and the word of that part; "" where it is a law of the word itself.
     """
 
-    def __init__(self, word: library.Word, text: str, around: Around, sizes: Sizes, inner: tuple[str, library.Word] | None = None):
+    def __init__(self, word: Word, text: str, around: Around, sizes: Sizes, inner: tuple[str, Word] | None = None):
         self.inner = ("", "") if inner is None else (inner[0], inner[1].name)
         owner = word if inner is None else inner[1]
         self.slot = owner.slot
@@ -123,7 +147,7 @@ def laws(slot: str, word: str, around: Around, sizes: Sizes) -> tuple[Law, ...]:
     return (*own, *_inner(found, around, sizes))
 
 
-def _inner(word: library.Word, around: Around, sizes: Sizes) -> Iterator[Law]:
+def _inner(word: Word, around: Around, sizes: Sizes) -> Iterator[Law]:
     for option in word.options.values():
         for inner in library.words_of(option.slot).values() if option.slot else ():
             yield from (Law(word, text, around, sizes, (option.name, inner)) for text in inner.requires if BESIDE in text)
@@ -146,24 +170,22 @@ def broken(slot: str, given: Part, around: Around, sizes: Sizes) -> Breach | Non
 
 def unfit(model: Architecture) -> Breach | None:
     """The first law that a model without sublayers breaks; None where all hold."""
-    slots = {"positions": "positions", "final_norm": "norm", "embedding": "embedding", "pooling": "pooling"}
-    for name, slot in slots.items():
+    for name, slot in SLOTS.items():
         found = broken(slot, getattr(model, name), Around(model.width), model.sizes)
         if found is not None:
             return found[0], name
     if model.head == "tied" and usual_head(model.embedding, model.sizes) != "tied":
         return f"head: tied is the matrix of the embedding 'token', here it is {model.embedding.word!r}; write head: free", "head"
-    outputs = dict(model.sizes).get("outputs")
+    sizes, pooling = dict(model.sizes), model.pooling
+    outputs = sizes.get("outputs")
     if model.head == "none" and outputs != model.width:
         asked = f"{outputs} outputs" if outputs else "logits"
         return f"head: none makes the stream the output, where the task asks for {asked} and the width is {model.width}", "head"
-    if "image" in dict(model.sizes) and model.pooling.absent:
+    if "image" in sizes and pooling.absent:
         return "pooling: none leaves a vector per token, where an image has one class; write pooling: mean", "pooling"
-    if "image" not in dict(model.sizes) and not model.pooling.absent:
-        return (
-            f"pooling: {model.pooling.word} makes one vector of all tokens, where the task asks for one per token; leave it out",
-            "pooling",
-        )
+    if "image" not in sizes and not pooling.absent:
+        law = f"pooling: {pooling.word} makes one vector of all tokens, where the task asks for one per token; leave it out"
+        return law, "pooling"
     return None
 
 

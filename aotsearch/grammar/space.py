@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from aotsearch.errors import InputError, Problem, suggest
-from aotsearch.grammar import constraint, forms
+from aotsearch.grammar import constraint, parser
 from aotsearch.grammar.architecture import Architecture, Sizes
-from aotsearch.grammar.counting import Census, TooLarge
+from aotsearch.grammar.automaton import TooLarge
+from aotsearch.grammar.counting import Census
 from aotsearch.grammar.derivation import Chooser, Derivation, Measure, Work
 from aotsearch.grammar.derivation import Decision as Decision  # what a chooser is asked
 from aotsearch.grammar.derivation import Refused as Refused
@@ -58,7 +59,7 @@ class Space:
         Raises:
             InputError: with every problem of the grammar, or with the law that its reference breaks.
         """
-        space = cls(forms.parse(node), tuple(sorted(sizes.items())), measured)
+        space = cls(parser.parse(node), tuple(sorted(sizes.items())), measured)
         known = {*constraint.KNOWN, *constraint.MEASURED, *sizes, *(d.name for d in space.decisions().values() if not d.prefix)}
         wrong = [(c, name) for c in space.form.constraints for name in sorted(c.names - known)]
         if wrong:

@@ -66,9 +66,7 @@ class _Survey:
                 self.visit(child, prefix, shared, where)
 
     def decide(self, form: Choice | Range, prefix: str, shared: Mapping[str, str], where: str) -> Decision:
-        rule = form.address.partition(".")[0]
-        deep = isinstance(form, Choice) and form.limit > 0 and self.depth[rule] >= form.limit
-        decision = decision_of(form, shared.get(rule, prefix), deep)
+        decision = decision_of(form, shared.get(form.rule, prefix), self.depth[form.rule])
         if not where or decision.address not in self.decisions:
             self.decisions[decision.address] = decision, where
         return decision

@@ -16,8 +16,9 @@ import pydantic
 from pydantic.json_schema import GenerateJsonSchema
 
 from aotsearch.grammar import library
-from aotsearch.grammar.forms import MAX_LIMIT, MODEL, RULE_NAME, SUBLAYER, TIMES, Place
-from aotsearch.grammar.library import NEEDED, NONE, Option, Word
+from aotsearch.grammar.forms import MODEL, SUBLAYER, TIMES, Place
+from aotsearch.grammar.parser import MAX_LIMIT, RULE_NAME
+from aotsearch.grammar.words import NEEDED, NONE, Option, Word
 from aotsearch.study.study import StudySettings
 
 Schema = dict[str, Any]

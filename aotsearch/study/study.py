@@ -21,10 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from aotsearch import yamlfile
 from aotsearch.diagnostics import catalogue
 from aotsearch.errors import InputError, Mark, Problem, suggest
-from aotsearch.grammar import forms, library
+from aotsearch.grammar import include, library
 from aotsearch.grammar.architecture import Architecture
-from aotsearch.grammar.library import Count, Flag, Natural, Positive
 from aotsearch.grammar.space import Space
+from aotsearch.grammar.words import Count, Flag, Natural, Positive
 from aotsearch.study import design, equalise
 from aotsearch.study.design import Arm, Comparison, Design
 from aotsearch.study.rates import TUNE_SEED
@@ -464,7 +464,7 @@ def resolve(node: Node, folder: Path, depth: int = 0) -> Node:
     replaced, of `grammar` whole rules, and a task as a whole.
     """
     if "grammar" in node.value:
-        rules = forms.gather(node.value["grammar"], folder)
+        rules = include.gather(node.value["grammar"], folder)
         node = Node(node.value | {"grammar": rules}, node.mark, node.keys)
     if "space" not in node.value:
         return node

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aotsearch.grammar.library import Count, Positive, word
+from aotsearch.grammar.words import Count, Positive, word
 
 if TYPE_CHECKING:
     import torch

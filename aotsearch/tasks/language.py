@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aotsearch.errors import InputError
-from aotsearch.grammar.library import Count, Table, Text, word
+from aotsearch.grammar.words import Count, Table, Text, word
 from aotsearch.tasks import cache, corpus, tokens
 
 if TYPE_CHECKING:

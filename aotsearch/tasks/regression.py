@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from aotsearch.grammar.library import Count, Number, word
+from aotsearch.grammar.words import Count, Number, word
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from aotsearch.grammar.library import Count, Flag, Table, Text, word
+from aotsearch.grammar.words import Count, Flag, Table, Text, word
 from aotsearch.tasks import images
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from aotsearch.grammar.library import Coefficient, Count, Divisor, Flag, Natural, Number, Positive, Score, word
+from aotsearch.grammar.words import Coefficient, Count, Divisor, Flag, Natural, Number, Positive, Score, word
 from aotsearch.models.parts.coefficient import Differential, Follows
 from aotsearch.models.parts.score import Linear, Softmax
 from aotsearch.models.parts.site import Flow, Site, decayed, drawn

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from aotsearch.grammar.library import Count, Flag, Positive, word
+from aotsearch.grammar.words import Count, Flag, Positive, word
 from aotsearch.models.parts.site import Site, decayed, drawn
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from aotsearch.grammar.library import Count, Number, word
+from aotsearch.grammar.words import Count, Number, word
 from aotsearch.models.parts.site import Site, drawn
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from aotsearch.grammar.library import Flag, Number, word
+from aotsearch.grammar.words import Flag, Number, word
 from aotsearch.models.parts.site import Site
 
 

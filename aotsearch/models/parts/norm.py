@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from aotsearch.grammar.library import Flag, Positive, word
+from aotsearch.grammar.words import Flag, Positive, word
 from aotsearch.models.parts.site import Site
 
 

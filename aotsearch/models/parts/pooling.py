@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from aotsearch.grammar.library import Count, Divisor, Number, Positive, word
+from aotsearch.grammar.words import Count, Divisor, Number, Positive, word
 from aotsearch.models.parts.site import Site, drawn
 
 

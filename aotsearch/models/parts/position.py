@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from aotsearch.grammar.library import Count, Positive, word
+from aotsearch.grammar.words import Count, Positive, word
 from aotsearch.models.parts.site import Positions, Site, decayed, drawn
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from aotsearch.grammar.library import Flag, Number, Positive, word
+from aotsearch.grammar.words import Flag, Number, Positive, word
 from aotsearch.models.parts.site import Site
 
 
