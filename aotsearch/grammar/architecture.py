@@ -52,15 +52,6 @@ SLOTS = {"positions": "positions", "final_norm": "norm", "embedding": "embedding
 MAX_SUBLAYERS = 5_000  # of a model
 
 
-def part(slot: str, word: str, options: Mapping[str, Any]) -> Part:
-    """A part in canonical form: options parsed by the word's types, defaults dropped."""
-    if word == NO_WORD:
-        assert not options
-        return NONE
-    declared = library.find(slot, word).options
-    return canonical(slot, word, {k: _value(declared[k], v) for k, v in options.items()})
-
-
 def canonical(slot: str, word: str, options: Mapping[str, Any]) -> Part:
     """A part of options that are parsed already: scalars of their types, and parts."""
     if not options:
@@ -89,11 +80,12 @@ def _value(option: Option, given: Any) -> Any:
 
 
 def part_from_plain(slot: str, plain: Any) -> Part:
-    """The inverse of `Part.to_plain`."""
-    if isinstance(plain, str):
-        return part(slot, plain, {})
-    ((word, options),) = plain.items()
-    return part(slot, word, options or {})
+    """The inverse of `Part.to_plain`: options parsed by the word's types, defaults dropped."""
+    ((word, options),) = [(plain, None)] if isinstance(plain, str) else plain.items()
+    if word == NO_WORD:
+        return NONE
+    declared = library.find(slot, word).options
+    return canonical(slot, word, {k: _value(declared[k], v) for k, v in (options or {}).items()})
 
 
 @dataclass(frozen=True)
@@ -124,10 +116,6 @@ class Sublayer:
         slots = {"operation": "sublayer", "norm": "norm", "join": "join"}
         given: dict[str, Any] = {name: part_from_plain(slots[name], value) if name in slots else value for name, value in plain.items()}
         return cls(**given)
-
-
-class Tied(Sublayer):
-    """A sublayer on the way to its place, where it will share its weights with all equal ones of this kind."""
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from aotsearch.grammar import forms, library
-from aotsearch.grammar.architecture import NONE, Architecture, Part, Sizes, Sublayer, Tied, canonical, defaults
+from aotsearch.grammar.architecture import NONE, Architecture, Part, Sizes, Sublayer, canonical, defaults
 from aotsearch.grammar.automaton import EMPTY, END, EXPAND, LETTERS, PLACES, Automaton, Language, TooLarge
 from aotsearch.grammar.forms import Choice, Component, Fixed, Form, ModelForm, Parallel, Range, Recurse, Repeat, Sequence
 from aotsearch.grammar.laws import Around, Context, Law, broken, laws, unfit
 
+Letter = tuple[Sublayer, bool]  # and whether it is tied
 INNER = "..."  # marks the address of a scope
 LEAVES = 20_000  # assignments of what must agree
 
@@ -54,10 +55,8 @@ class Census:
     def __init__(self, form: ModelForm, sizes: Sizes):
         self.form = form
         self.sizes = sizes
-        o = form.options
-        self.body = o["blocks"] if "blocks" in o else Repeat(form.mark, o["depth"], o["block"], False)
         self.automaton = Automaton()
-        self.letters: dict[Sublayer, int] = {}
+        self.letters: dict[Letter, int] = {}
         self.languages: dict[Any, Language] = {}
         self.met: dict[int, set[str] | None] = {}  # of a form: the addresses it may meet
         self.agreed: dict[int, frozenset[str]] = {}  # of the form of a scope: the addresses that must agree in it
@@ -96,7 +95,7 @@ class Census:
             context = Context.of(made, options)
             if not self.placed:
                 context = dataclasses.replace(context, around=Around.anywhere(made.width))
-            yield made, self._scoped(self.body, context, Scope(0, env, self._agreed(self.body) | env.keys()))
+            yield made, self._scoped(self.form.body, context, Scope(0, env, self._agreed(self.form.body) | env.keys()))
 
     def _own(self, scope: Scope) -> dict[str, Any] | None:
         """The options of the model; None where one breaks a law, such as a head count that does not divide the width."""
@@ -150,7 +149,7 @@ class Census:
             self.depth[form.rule] -= 1
             return found
         assert isinstance(form, Component), form
-        letters = {self._letter(s): END for s in self._sublayers(form, context, scope)}
+        letters = {self._number(letter): END for letter in self._sublayers(form, context, scope)}
         return {(None,): self.automaton.node(letters)} if letters else {}
 
     def _parallel(self, parts: list[Language]) -> Language:
@@ -166,9 +165,11 @@ class Census:
 
     def _beside(self, part: Language) -> Language:
         """A part that reads what the one before it read: none, or a sublayer with a join."""
-        known = list(self.letters)
-        there = {letter: child for letter, child in self.automaton.nodes[part.get((None,), END)].items() if not known[letter].join.absent}
-        beside = {self._letter(dataclasses.replace(known[letter], parallel=True)): child for letter, child in there.items()}
+        known, beside = list(self.letters), {}
+        for number, child in self.automaton.nodes[part.get((None,), END)].items():
+            sublayer, tied = known[number]
+            if not sublayer.join.absent:
+                beside[self._number((dataclasses.replace(sublayer, parallel=True), tied))] = child
         return {shape: END for shape in part if shape == ()} | ({(None,): self.automaton.node(beside)} if beside else {})
 
     def _visible(self, form: Form, scope: Scope) -> tuple[Any, ...]:
@@ -214,18 +215,17 @@ class Census:
 
     # --- values ---
 
-    def _letter(self, sublayer: Sublayer) -> int:
-        return self.letters.setdefault(sublayer, len(self.letters))
+    def _number(self, letter: Letter) -> int:
+        return self.letters.setdefault(letter, len(self.letters))
 
-    def _sublayers(self, form: Component, context: Context, scope: Scope) -> Iterator[Sublayer]:
+    def _sublayers(self, form: Component, context: Context, scope: Scope) -> Iterator[Letter]:
         operations = self._parts(form, scope, context.around)
         own = [list(self._values(inner, scope, context.around)) for inner in form.own.values()]
         for operation, *chosen in itertools.product(operations, *own):
-            found = context.sublayer(operation, dict(zip(form.own, chosen, strict=True)))
-            self.exact = self.exact and not isinstance(
-                found, Tied
-            )  # its weights depend on the others; here it is a letter of its own
-            yield found
+            given = dict(zip(form.own, chosen, strict=True))
+            tied = bool(given.get("tied"))
+            self.exact = self.exact and not tied  # its weights depend on the other sublayers; here it is a letter of its own
+            yield context.sublayer(operation, given), tied
 
     def _parts(self, form: Component, scope: Scope, around: Around) -> list[Part]:
         found = self._lawful(form, scope, around) if form.options else [{}]

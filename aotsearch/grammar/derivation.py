@@ -6,20 +6,21 @@ enumeration and search differ only in the chooser.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from aotsearch.errors import Mark, Problem
 from aotsearch.grammar import constraint
-from aotsearch.grammar.architecture import MAX_SUBLAYERS, Architecture, Part, Sizes, Sublayer, Tied, canonical
+from aotsearch.grammar.architecture import MAX_SUBLAYERS, Architecture, Part, Sizes, Sublayer, canonical
 from aotsearch.grammar.constraint import Constraint
 from aotsearch.grammar.forms import Choice, Component, Fixed, Form, ModelForm, Parallel, Range, Recurse, Repeat, Sequence, same
 from aotsearch.grammar.laws import Around, Context, broken, unfit
 
+Step = tuple[Sublayer, Any]  # with the name of its weights, which others may share: a number, or what all `tied` ones have in common
 MEASURABLE = 500  # sublayers of a model whose parameters a constraint asks for
 
 
@@ -96,6 +97,7 @@ class Derivation:
         self.prefix = ""
         self.shared: dict[str, str] = {}  # rule -> the prefix under which it is decided, inside an `each` that shares it
         self.depth: Counter[str] = Counter()  # of the recursion of each rule
+        self.names = itertools.count()  # of weights
         self.beside = False  # whether the next sublayer reads what the one before it read
         self.early = [c for c in form.constraints if not c.measures]  # can be settled before the model is made
 
@@ -130,11 +132,7 @@ class Derivation:
             raise Refused(Problem(law[0], self.resolve(o[law[1]]).mark if law[1] in o else form.mark))
         self.context = Context.of(made, options)
         self.around = self.context.around
-        if "blocks" in o:
-            sublayers = self.sublayers(o["blocks"])
-        else:
-            sublayers = _repeat(self.sublayers(o["block"]), options["depth"], o["depth"].mark)
-        return dataclasses.replace(made, sublayers=_settled(sublayers), decisions=self.made)
+        return dataclasses.replace(made, sublayers=_placed(self.steps(form.body)), decisions=self.made)
 
     def decide(self, form: Choice | Range) -> Any:
         decision = decision_of(form, self.shared.get(form.rule, self.prefix), self.depth[form.rule])
@@ -169,69 +167,72 @@ class Derivation:
             raise Refused(Problem(law[0], mark))
         return found
 
-    def sublayers(self, form: Form) -> list[Sublayer]:
+    def steps(self, form: Form) -> list[Step]:
+        """The sublayers of a form, with the names of their weights."""
         self.work.steps += 1
         if self.work.steps > self.last:
             _limit(self.work.steps, form.mark)
         form = self.resolve(form)
         if isinstance(form, Sequence):
-            return self.joined([self.sublayers(inner) for inner in form.forms], form.mark)
+            return self.joined([self.steps(inner) for inner in form.forms], form.mark)
         if isinstance(form, Repeat):
             return self.repeat(form)
         if isinstance(form, Recurse):
-            return self.recurse(form)
+            self.depth[form.rule] += 1
+            found = self.inside(f"{self.prefix}{form.address}.", self.form.recursive[form.rule])
+            self.depth[form.rule] -= 1
+            return found
         if isinstance(form, Parallel):
             return self.parallel(form)
         assert isinstance(form, Component), form
-        return [self.sublayer(form)]
+        operation = self.part(form)
+        own = {name: self.option(inner) for name, inner in form.own.items()}
+        sublayer = self.context.sublayer(operation, own, self.beside)
+        return [(sublayer, dataclasses.replace(sublayer, parallel=False) if own.get("tied") else next(self.names))]
 
-    def joined(self, bodies: list[list[Sublayer]], mark: Mark) -> list[Sublayer]:
+    def joined(self, bodies: list[list[Step]], mark: Mark) -> list[Step]:
         length = sum(map(len, bodies))
         _limit(length, mark)
         self.work.steps += length // 4
-        return _concatenate(bodies)
+        return list(itertools.chain.from_iterable(bodies))
 
-    def sublayer(self, form: Component) -> Sublayer:
-        operation = self.part(form)
-        return self.context.sublayer(operation, {name: self.option(inner) for name, inner in form.own.items()}, self.beside)
+    def inside(self, prefix: str, form: Form) -> list[Step]:
+        """The sublayers of a form that is decided anew, under a prefix."""
+        outer, self.prefix = self.prefix, prefix
+        found = self.steps(form)
+        self.prefix = outer
+        return found
 
-    def parallel(self, form: Parallel) -> list[Sublayer]:
-        found: list[Sublayer] = []
+    def parallel(self, form: Parallel) -> list[Step]:
+        found: list[Step] = []
         for inner in form.forms:
             self.beside = bool(found)
-            made = self.sublayers(inner)
-            if found and made and made[0].join.absent:
+            made = self.steps(inner)
+            if found and made and made[0][0].join.absent:
                 raise Refused(Problem(REPLACES, inner.mark))
             found += made
         self.beside = False
         return found
 
-    def repeat(self, form: Repeat) -> list[Sublayer]:
+    def repeat(self, form: Repeat) -> list[Step]:
         times = self.option(form.times)
         if form.address is None:
-            return _repeat(self.sublayers(form.body), times, form.mark, form.tied)
+            return self.copies(self.steps(form.body), times, form)
         _limit(times, form.mark)
-        outer, shared, bodies = self.prefix, self.shared, []
-        self.shared = shared | {rule: shared.get(rule, outer) for rule in form.share}
-        for place in range(times):
-            with self.scope(f"{outer}{form.address}.{place}."):
-                bodies.append(self.sublayers(form.body))
+        shared = self.shared
+        self.shared = shared | {rule: shared.get(rule, self.prefix) for rule in form.share}
+        bodies = [self.inside(f"{self.prefix}{form.address}.{place}.", form.body) for place in range(times)]
         self.shared = shared
         return self.joined(bodies, form.mark)
 
-    def recurse(self, form: Recurse) -> list[Sublayer]:
-        self.depth[form.rule] += 1
-        with self.scope(f"{self.prefix}{form.address}."):
-            found = self.sublayers(self.form.recursive[form.rule])
-        self.depth[form.rule] -= 1
+    def copies(self, body: list[Step], times: int, form: Repeat) -> list[Step]:
+        """A body so many times over; a copy that is not tied has weights of its own, shared among its sublayers as in the body."""
+        _limit(times * max(1, len(body)), form.mark)
+        found = list(body)
+        for _ in range(times - 1):
+            own: dict[Any, Any] = {name: name if form.tied or isinstance(name, Sublayer) else next(self.names) for _, name in body}
+            found += [(sublayer, own[name]) for sublayer, name in body]
         return found
-
-    @contextlib.contextmanager
-    def scope(self, prefix: str) -> Iterator[None]:
-        """Decide anew what is inside."""
-        outer, self.prefix = self.prefix, prefix
-        yield
-        self.prefix = outer
 
 
 def _limit(number: int, mark: Mark) -> None:
@@ -239,40 +240,8 @@ def _limit(number: int, mark: Mark) -> None:
         raise Refused(Problem(f"a model has at most {MAX_SUBLAYERS} sublayers, not {number}", mark))
 
 
-def _repeat(body: list[Sublayer], times: int, mark: Mark, tied: bool = False) -> list[Sublayer]:
-    _limit(times * max(1, len(body)), mark)
-    return _concatenate([body] * times, tied)
-
-
-def _concatenate(bodies: list[list[Sublayer]], tied: bool = False) -> list[Sublayer]:
-    """Sublayers in sequence; `same_as` of each body counts from the body's start, in the result from the result's."""
-    joined: list[Sublayer] = []
-    for body in bodies:
-        start = 0 if tied else len(joined)
-        copy = tied and bool(joined)
-        for i, sublayer in enumerate(body):
-            source = sublayer.same_as if sublayer.same_as is not None else i if copy else None
-            joined.append(sublayer if source is None else dataclasses.replace(sublayer, same_as=start + source))
-    return joined
-
-
-def _plain(sublayer: Sublayer) -> Sublayer:
-    return Sublayer(**vars(sublayer)) if isinstance(sublayer, Tied) else sublayer
-
-
-def _kind(sublayer: Sublayer) -> Sublayer:
-    """What tied sublayers with one set of weights have in common."""
-    return dataclasses.replace(sublayer, same_as=None, parallel=False)
-
-
-def _settled(sublayers: list[Sublayer]) -> tuple[Sublayer, ...]:
-    """Sublayers in their places, the tied ones that are equal with the weights of the first of them."""
-    if not any(isinstance(s, Tied) for s in sublayers):
-        return tuple(sublayers)
-    first: dict[Sublayer, int] = {}
-    roots: list[int] = []  # where the weights of each sublayer are
-    for i, sublayer in enumerate(sublayers):
-        root = i if sublayer.same_as is None else roots[sublayer.same_as]
-        roots.append(first.setdefault(_kind(sublayer), root) if isinstance(sublayer, Tied) else root)
-    found = zip(sublayers, roots, strict=True)
-    return tuple(dataclasses.replace(_plain(s), same_as=None if root == i else root) for i, (s, root) in enumerate(found))
+def _placed(steps: list[Step]) -> tuple[Sublayer, ...]:
+    """Sublayers in their places, each with the index of the first that has its weights."""
+    first: dict[Any, int] = {}
+    roots = ((i, sublayer, first.setdefault(name, i)) for i, (sublayer, name) in enumerate(steps))
+    return tuple(sublayer if root == i else dataclasses.replace(sublayer, same_as=root) for i, sublayer, root in roots)

@@ -6,6 +6,7 @@ agree.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -167,6 +168,12 @@ class ModelForm(Form):
     options: Mapping[str, Form]
     recursive: Mapping[str, Choice]
     constraints: tuple[Constraint, ...]
+
+    @functools.cached_property
+    def body(self) -> Form:
+        """All sublayers: `blocks`, or `block` so many times as `depth` says."""
+        o = self.options
+        return o["blocks"] if "blocks" in o else Repeat(o["depth"].mark, o["depth"], o["block"], False)
 
 
 def same(a: Any, b: Any) -> bool:

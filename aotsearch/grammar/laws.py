@@ -17,7 +17,7 @@ from typing import Any
 
 from aotsearch.errors import InputError, Mark
 from aotsearch.grammar import constraint, library
-from aotsearch.grammar.architecture import SLOTS, Architecture, Part, Sizes, Sublayer, Tied, complete, defaults, settings, usual_head
+from aotsearch.grammar.architecture import SLOTS, Architecture, Part, Sizes, Sublayer, complete, defaults, settings, usual_head
 from aotsearch.grammar.words import Word
 from aotsearch.yamlfile import Node
 
@@ -67,11 +67,10 @@ class Context:
         return cls(Around.of(model), found["norm"], found["place"], found["join"])
 
     def sublayer(self, operation: Part, own: Mapping[str, Any], beside: bool = False) -> Sublayer:
-        """A sublayer with options of its own: norm, place, join and whether it is tied; one without a norm has it in no place."""
+        """A sublayer with a norm, place and join of its own; one without a norm has it in no place."""
         norm = own.get("norm", self.norm)
         place = "pre" if norm.absent else own.get("place", self.place)
-        kind = Tied if own.get("tied") else Sublayer
-        return kind(operation, norm, place, own.get("join", self.join), parallel=beside)
+        return Sublayer(operation, norm, place, own.get("join", self.join), parallel=beside)
 
 
 @functools.lru_cache(maxsize=4096)

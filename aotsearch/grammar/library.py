@@ -32,8 +32,9 @@ def library() -> dict[tuple[str, str], Word]:
 
 
 def words_of(*slots: str) -> dict[str, Word]:
-    """The words of some slots, by name."""
-    return {name: w for (slot, name), w in library().items() if slot in slots}
+    """The words of some slots, by name; those of `block` are sublayers."""
+    kinds = {kind for slot in slots for kind in (SUBLAYERS if slot == "block" else (slot,))}
+    return {name: w for (slot, name), w in library().items() if slot in kinds}
 
 
 def find(slot: str, name: str) -> Word:

@@ -33,7 +33,7 @@ from aotsearch.grammar.forms import (
     Sequence,
     walk,
 )
-from aotsearch.grammar.words import NEEDED, NONE, SUBLAYERS, Option
+from aotsearch.grammar.words import NEEDED, NONE, Option
 from aotsearch.yamlfile import Node
 
 FORMS = {  # the keys of the forms, each with what may stand beside it
@@ -177,8 +177,7 @@ class _Parser:
     def words(self, place: Place) -> list[str]:
         if isinstance(place, Option):
             return [*place.literals, *(self.words(place.slot) if place.slot else ())]
-        slots = SUBLAYERS if place == "block" else (place,)
-        return [*library.words_of(*slots), *(() if place in NEEDED else (NONE,))]
+        return [*library.words_of(place), *(() if place in NEEDED else (NONE,))]
 
     def nested(self, value: Any, option: Option) -> bool:
         """Whether the value of an option is meant as a part: it is no scalar of the option, but written as a part is."""
@@ -215,7 +214,7 @@ class _Parser:
             if inner.value:
                 self.fail("none has no options", inner.mark)
             return Sequence(mark, ()) if slot == "block" else Component(mark, slot, word, {}, {})
-        declared = library.words_of(*(SUBLAYERS if slot == "block" else (slot,)))[word]
+        declared = library.words_of(slot)[word]
         extra = SUBLAYER if slot == "block" else {}
         forms = self.options(inner, {**declared.options, **extra}, word, f"{path}.{word}")
         for name, option in declared.options.items():

@@ -158,7 +158,7 @@ def _slots_of_grammar() -> list[str]:
 
 
 def _words(slot: str) -> list[Word]:
-    return list(library.words_of(*(library.SUBLAYERS if slot == "block" else (slot,))).values())
+    return list(library.words_of(slot).values())
 
 
 def _slots() -> dict[str, Schema]:
