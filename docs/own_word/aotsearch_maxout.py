@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from aotsearch.grammar.words import Count, Flag, word
-from aotsearch.models.parts.site import Site
+from aotsearch import Count, Flag, Site, word
 
 
 @word("channel", "maxout")
