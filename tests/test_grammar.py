@@ -8,8 +8,7 @@ import pytest
 
 from aotsearch import yamlfile
 from aotsearch.errors import InputError, Mark
-from aotsearch.grammar import architecture, constraint, laws
-from aotsearch.grammar import library as registry
+from aotsearch.grammar import architecture, constraint, laws, library, signatures
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.grammar.laws import PLACED
 from aotsearch.grammar.space import Space
@@ -282,12 +281,23 @@ class Folded:
 
 @pytest.fixture
 def folded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    (word,) = registry.read_words(LAWFUL, "made.up")
-    known = registry.library() | {("channel", "folded"): word}
-    monkeypatch.setattr(registry, "library", lambda: known)
+    (word,) = signatures.read_words(LAWFUL, "made.up")
+    known = library.library() | {("channel", "folded"): word}
+    monkeypatch.setattr(library, "library", lambda: known)
     yield
     laws.laws.cache_clear()
     architecture.defaults.cache_clear()
+
+
+def test_problems_are_told_in_the_order_of_the_file() -> None:
+    names = ["mixer", "heads", "norm", "channel", "qkv", "places", "identity"]
+    with pytest.raises(InputError) as e:
+        space("\n".join(["model: {width: 8, depth: 1, block: [mlp]}", *(f"{name}: {{any: [mlp, none]}}" for name in names)]))
+    assert [p.mark.line for p in e.value.problems if p.mark] == list(range(2, 9))
+    with pytest.raises(InputError, match="'zero' can not stand beside 'any'"):
+        space("model: {width: {any: [8], zero: 1, one: 1, two: 2, three: 3}, depth: 1, block: [mlp]}")
+    with pytest.raises(InputError, match="no decision 'zero'"):
+        space("model: {width: 8, depth: 1, block: [mlp]}").at(dict.fromkeys(["zero", "one", "two", "three", "four"], 1))
 
 
 @pytest.mark.usefixtures("folded")
@@ -298,14 +308,14 @@ def test_a_law_of_a_word_may_speak_of_its_options_the_width_and_the_sizes_of_the
         space(text)
     with pytest.raises(InputError, match="folded requires image >= folds, which does not hold for folds = 4, image = 2"):
         space("model: {width: 12, depth: 1, block: [folded]}", {"image": 2, "channels": 1, "classes": 2})
-    assert registry.find("channel", "folded").requires[0] == "width % folds == 0"
+    assert library.find("channel", "folded").requires[0] == "width % folds == 0"
 
 
 def test_every_law_of_the_library_is_an_expression_over_known_names() -> None:
     sizes = {"vocabulary", "context", "image", "channels", "classes", "inputs", "outputs"}
-    library = registry.library().values()
-    for word in library:
-        around = [w for w in library if any(option.slot == word.slot for option in w.options.values())]
+    words = library.library().values()
+    for word in words:
+        around = [w for w in words if any(option.slot == word.slot for option in w.options.values())]
         beside = {f"beside.{name}" for w in around for name in w.options}
         placed = set(PLACED) if word.slot in ("mixer", "channel", "score", "coefficient") else set()
         for text in word.requires:

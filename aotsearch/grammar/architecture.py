@@ -107,8 +107,8 @@ class Sublayer:
 
     def to_plain(self) -> dict[str, Any]:
         """Operation and norm, and what is not at its default."""
-        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
-        return {name: value.to_plain() if isinstance(value, Part) else value for name, value in given.items()}
+        given = ((name, value) for name, value in vars(self).items() if value != _OWN[name])
+        return {name: value.to_plain() if isinstance(value, Part) else value for name, value in given}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Sublayer:
@@ -116,6 +116,9 @@ class Sublayer:
         slots = {"operation": "sublayer", "norm": "norm", "join": "join"}
         given: dict[str, Any] = {name: part_from_plain(slots[name], value) if name in slots else value for name, value in plain.items()}
         return cls(**given)
+
+
+_OWN = {f.name: f.default for f in fields(Sublayer)}
 
 
 @dataclass(frozen=True)

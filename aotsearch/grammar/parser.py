@@ -94,9 +94,10 @@ class _Parser:
                 self.fail(f"the name of a rule is made of letters, digits, '_' and '-', not {rule!r}", self.grammar.keys[rule])
         form = self.model(self.rules["model"])
         if not self.problems:  # an unused rule is most often a misspelt reference; an included file may hold more than is used
-            for rule in self.rules.keys() - self.used:
-                if self.grammar.keys[rule].file == self.grammar.mark.file:
-                    self.fail(f"the rule {rule!r} is never used; the model does not lead to it", self.grammar.keys[rule])
+            for rule in self.rules:
+                mark = self.grammar.keys[rule]
+                if rule not in self.used and mark.file == self.grammar.mark.file:
+                    self.fail(f"the rule {rule!r} is never used; the model does not lead to it", mark)
         return form
 
     def model(self, node: Node) -> Form:
@@ -226,8 +227,9 @@ class _Parser:
     def special(self, node: Node, place: Place, path: str) -> Form:
         form = next(key for key in FORMS if key in node.value)
         allowed = {form, *FORMS[form]}
-        for key in node.value.keys() - allowed:
-            return self.fail(f"{key!r} can not stand beside {form!r}{suggest(key, allowed)}", node.keys[key])
+        for key in node.value:
+            if key not in allowed:
+                return self.fail(f"{key!r} can not stand beside {form!r}{suggest(key, allowed)}", node.keys[key])
         if form in ("range", "int"):
             return self.range(node, place, path)
         if form == "any":

@@ -103,9 +103,8 @@ class Space:
         except Refused as e:
             raise InputError(e.problem) from None
         used = {address: self.key(decision, decisions) for address, decision in met.items()}
-        for address in decisions.keys() - used.values():
-            known = self.decisions()
-            where = self.absent.get(address)
+        for address in (a for a in decisions if a not in used.values()):
+            known, where = self.decisions(), self.absent.get(address)
             if address not in known:
                 raise InputError(f"no decision {address!r}{suggest(address, {*known, *(d.name for d in known.values())})}")
             raise InputError(f"the decision {address!r} is not met here{f' ({where})' if where else ''}")
