@@ -14,7 +14,8 @@ from aotsearch.report import report
 from aotsearch.running import runner
 from aotsearch.running.progress import Progress, clock
 from aotsearch.running.runner import Options
-from aotsearch.study.study import Study, load
+from aotsearch.study.loading import load
+from aotsearch.study.study import Study
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fabricated

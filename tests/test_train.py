@@ -15,7 +15,8 @@ from aotsearch.grammar.space import Space
 from aotsearch.models.model import build
 from aotsearch.models.parts.site import decayed, decays, drawn
 from aotsearch.study.design import Arm
-from aotsearch.study.study import Study, load
+from aotsearch.study.loading import load
+from aotsearch.study.study import Study
 from aotsearch.training import trial
 from aotsearch.training.train import Diverged, Grant, evaluate, learning_rate, optimiser, train
 

@@ -18,7 +18,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from aotsearch.grammar import library
 from aotsearch.grammar.forms import MAX_LIMIT, MODEL, RULE_NAME, SUBLAYER, TIMES, Place
 from aotsearch.grammar.library import NEEDED, NONE, Option, Word
-from aotsearch.study.study import StudySettings
+from aotsearch.study.settings import StudySettings
 
 Schema = dict[str, Any]
 
