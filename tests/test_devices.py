@@ -470,6 +470,9 @@ def test_a_run_in_this_process_on_a_machine_that_lacks_something_is_refused_in_o
     study = load(study_file, ["study.seeds=1", f"study.resources.{setting}"])
     with pytest.raises(InputError, match=r"a trial asks for \d+ cpus and [\d.]+ gpus \(study.resources\), there are \d+ and 0$"):
         runner.run(study, tmp_path / "run", LOCAL)
+    with pytest.raises(InputError, match="a trial asks for"):
+        runner.run(study, tmp_path / "run", runner.Options(track=False))  # Ray is not even started
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_plan_for_a_larger_machine_is_made_and_says_so(study_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,6 +161,24 @@ def test_missing_data_leaves_no_folder_behind(study_file: Path, tmp_path: Path) 
     assert not (tmp_path / "run").exists()
 
 
+def test_a_start_that_is_refused_leaves_a_folder_as_it_was(study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "run"
+    run(load(study_file, ["study.seeds=1"]), out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    large = "study.resources.cpus=6400"
+    with pytest.raises(InputError, match="a trial asks for 6400 cpus"):
+        run(load(study_file, ["study.seeds=2", large]), out)
+    with monkeypatch.context() as bare:
+        for package in ("optuna", "ray"):
+            bare.setitem(sys.modules, package, None)
+        with pytest.raises(InputError, match="needs the package optuna"):
+            run(load(study_file, ["study.seeds=1", "study.design=search"]), out)
+        with pytest.raises(InputError, match="needs the package ray"):
+            run(load(study_file, ["study.seeds=2"]), out, Options(track=False))
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert run(load(study_file, ["study.seeds=1", large]), out).trained == 0  # nothing is left that it would be too large for
+
+
 def test_a_run_folder_that_can_not_be_made_is_one_line(study_file: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="is a file"):

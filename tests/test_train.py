@@ -188,6 +188,17 @@ FAULTS = {
 }
 
 
+def test_validation_and_test_that_can_not_be_put_together_leave_a_trained_trial(study_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from aotsearch.tasks.language import Language
+
+    made = everything(study_file)
+    whole = run(made)
+    monkeypatch.setattr(Language, "whole_validation", lambda self, validation, test: {"loss": validation["perplexity"]})
+    found = run(made)
+    assert found["outcome"] == "done" and found["unmeasured"] == {"whole_validation": "KeyError: 'perplexity'"}
+    assert found["test"] == whole["test"] and found["diagnostics"] == whole["diagnostics"] and "whole_validation" not in found
+
+
 @pytest.mark.parametrize("error", [RuntimeError("is broken\nbadly"), InputError("is too short"), torch.OutOfMemoryError("needs more")])
 @pytest.mark.parametrize("part", FAULTS)
 def test_an_error_after_training_leaves_a_trained_trial(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import importlib.metadata
 import importlib.util
 import logging
 import os
@@ -33,7 +32,7 @@ from aotsearch.running.status import status as status
 from aotsearch.running.work import Executor
 from aotsearch.study.settings import Resources
 from aotsearch.study.study import Study
-from aotsearch.training.trial import now
+from aotsearch.training.trial import now, version
 
 if TYPE_CHECKING:
     from aotsearch.tracking.view import Tracker
@@ -235,8 +234,4 @@ def _conclude(folder: Path, journal: Journal, began: float) -> Outcome:
 
 def versions() -> dict[str, str]:
     """The versions that can change a number."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
+    return {"python": platform.python_version(), **{name: found for name in PACKAGES if (found := version(name))}}

@@ -168,14 +168,15 @@ def environment(grant: Grant) -> dict[str, Any]:
     which a worker on another machine opens there."""
     amx = [name for name, known in (("bf16", torch.cpu._is_avx512_bf16_supported), ("amx", torch.cpu._is_amx_tile_supported)) if known()]
     return {
-        **{name: version for name in VERSIONS if (version := _version(name))},
+        **{name: found for name in VERSIONS if (found := version(name))},
         "instruction_set": " ".join([torch.backends.cpu.get_cpu_capability(), *amx]),
         "threads": grant.threads,
         "device_name": torch.cuda.get_device_name() if devices.is_cuda(grant.device) else _processor(),
     }
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
+    """The version of a package; empty where it is not installed."""
     if package == "aotsearch":  # what is installed to be edited keeps the version that it was installed with
         return str(sys.modules["aotsearch"].__version__)
     try:
