@@ -124,10 +124,11 @@ def run(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train failed trials of an earlier start again.")] = False,
 ) -> None:
     """Run a study, or continue it: what is finished is not trained again."""
-    from aotsearch.running import runner
     from aotsearch.study.loading import load
 
     study = load(file, set_)
+    from aotsearch.running import runner  # with torch, which a mistake in the file does not wait for
+
     folder = out or runner.default_folder(study)
     command = shlex.join(["aotsearch", *sys.argv[1:]])
     options = runner.Options(workers=workers, address=address, local=local, retry_failed=retry_failed, command=command)

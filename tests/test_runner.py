@@ -179,6 +179,15 @@ def test_a_start_that_is_refused_leaves_a_folder_as_it_was(study_file: Path, tmp
     assert run(load(study_file, ["study.seeds=1", large]), out).trained == 0  # nothing is left that it would be too large for
 
 
+def test_a_run_through_ray_without_mlflow_says_so_and_goes_on(study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, stream = load(study_file, ["study.seeds=1"]), io.StringIO()
+    run(study, tmp_path / "run")
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    monkeypatch.setattr(report, "write", lambda _: [])
+    assert run(study, tmp_path / "run", Options(), stream).trained == 0  # nothing is left: Ray is not even started
+    assert "mlflow is not installed: the ledger is written" in stream.getvalue()
+
+
 def test_a_run_folder_that_can_not_be_made_is_one_line(study_file: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="is a file"):

@@ -5,6 +5,7 @@ Workers are reused between trials, so that a short trial costs no start-up. Noth
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import shutil
@@ -120,14 +121,12 @@ def _trainable(config: dict[str, Any]) -> None:
     on_gpu = bool(ray.get_gpu_ids())  # of those that are granted the first is `cuda`, whatever its number on the machine
     grant = devices.Grant(config["threads"], "cuda" if on_gpu else "cpu", config["share"] if on_gpu else 1.0)
     points: list[Mapping[str, float]] = []
-    evaluations = 0
+    evaluations = itertools.count(1)
 
     def report(point: Mapping[str, float]) -> None:
-        nonlocal evaluations
         points.append(point)
         if on_the_way(trial, point):
-            evaluations += 1
-            tune.report({"points": list(points), "loss": point["loss"], "evaluation": evaluations})
+            tune.report({"points": list(points), "loss": point["loss"], "evaluation": next(evaluations)})
             points.clear()
 
     record = trials.run(trial, grant, report, Path(config["checkpoints"]))

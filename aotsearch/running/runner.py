@@ -191,11 +191,11 @@ def _tracked(study: Study, folder: Path, options: Options, progress: Progress) -
 
 
 def _tracker(study: Study, folder: Path, options: Options, progress: Progress) -> Tracker | None:
-    from aotsearch.tracking.view import Tracker
-
-    if options.local and importlib.util.find_spec("mlflow") is None:
+    if importlib.util.find_spec("mlflow") is None:
         progress.say("mlflow is not installed: the ledger is written, its MLflow view is not (`aotsearch ui` can make it later)")
         return None
+    from aotsearch.tracking.view import Tracker
+
     try:
         return Tracker(folder, study, options.command)
     except RunError as e:

@@ -61,27 +61,20 @@ def make(
         InputError: an arm breaks a law of the grammar or equals another, a factor does not fit the design, or no arm has a name.
     """
     levels = _levels(space, factors)
-    if design == "one-at-a-time":
-        made = _places_merged(space, _one_at_a_time(space, levels))
-    elif design == "add-one-in":
-        made = _add_one_in(space, stripped or {})
-    elif design == "pairs":
-        made = _pairs(space, levels)
-    elif design == "factorial":
-        made = _factorial(space, levels)
-    elif design == "fractional":
-        made = fractional(space, levels, runs)
-    else:
-        made = Design((Arm(REFERENCE, space.reference, {}),), ())
-    arms, comparisons = list(made.arms), list(made.comparisons)
-    for name, decisions in (extra or {}).items():
-        found = arm(space, decisions, name)
-        arms.append(found)
-        comparisons.append(against(found, REFERENCE))
+    made = {
+        "one-at-a-time": lambda: _places_merged(space, _one_at_a_time(space, levels)),
+        "add-one-in": lambda: _add_one_in(space, stripped or {}),
+        "pairs": lambda: _pairs(space, levels),
+        "factorial": lambda: _factorial(space, levels),
+        "fractional": lambda: fractional(space, levels, runs),
+        "search": lambda: Design((Arm(REFERENCE, space.reference, {}),), ()),
+    }[design]()
+    further = [arm(space, decisions, name) for name, decisions in (extra or {}).items()]
+    arms = (*made.arms, *further)
     _limit(arms)
     _distinct(arms)
-    comparisons += [of_two(arms, one, other) for one, other in compare]
-    return dataclasses.replace(made, arms=tuple(arms), comparisons=tuple(comparisons))
+    comparisons = [*(against(a, REFERENCE) for a in further), *(of_two(arms, one, other) for one, other in compare)]
+    return dataclasses.replace(made, arms=arms, comparisons=(*made.comparisons, *comparisons))
 
 
 def _levels(space: Space, factors: Sequence[str]) -> dict[str, tuple[Any, ...]]:
