@@ -22,7 +22,8 @@ if TYPE_CHECKING:  # what type checkers see; the names are those of _HOMES
     from aotsearch.models.parts.site import Flow, Site
     from aotsearch.report.report import results
     from aotsearch.running.runner import run
-    from aotsearch.study.study import Study, load
+    from aotsearch.study.loading import load
+    from aotsearch.study.study import Study
 
 _HOMES = {
     "eject.standalone": ["eject"],
@@ -34,7 +35,8 @@ _HOMES = {
     "models.parts.site": ["Flow", "Site"],
     "report.report": ["results"],
     "running.runner": ["run"],
-    "study.study": ["Study", "load"],
+    "study.loading": ["load"],
+    "study.study": ["Study"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [*_HOME]

@@ -31,7 +31,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 @app.command()
 def check(file: File, set_: Set = [], json_: Json = False) -> None:
     """Validate a study file and count its architectures."""
-    from aotsearch.study.study import load
+    from aotsearch.study.loading import load
 
     try:
         study = load(file, set_)
@@ -78,7 +78,7 @@ def show(
 ) -> None:
     """Show the reference or an arm as a tree: shapes, parameters, FLOPs, and its difference from the reference."""
     from aotsearch.show.show import diff, document, tree
-    from aotsearch.study.study import load
+    from aotsearch.study.loading import load
 
     study = load(file, set_)
     found, against = study.arm(arm), study.arm(other or "reference")
@@ -102,7 +102,7 @@ def plan(
 ) -> None:
     """Every arm and seed with its cost and a forecast of the time, before anything runs."""
     from aotsearch.running.forecast import forecast, table
-    from aotsearch.study.study import load
+    from aotsearch.study.loading import load
 
     found = forecast(load(file, set_), workers)
     if json_:
@@ -124,10 +124,11 @@ def run(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train failed trials of an earlier start again.")] = False,
 ) -> None:
     """Run a study, or continue it: what is finished is not trained again."""
-    from aotsearch.running import runner
-    from aotsearch.study.study import load
+    from aotsearch.study.loading import load
 
     study = load(file, set_)
+    from aotsearch.running import runner  # with torch, which a mistake in the file does not wait for
+
     folder = out or runner.default_folder(study)
     command = shlex.join(["aotsearch", *sys.argv[1:]])
     options = runner.Options(workers=workers, address=address, local=local, retry_failed=retry_failed, command=command)
@@ -149,7 +150,7 @@ def run(
 @app.command()
 def status(folder: Folder, json_: Json = False) -> None:
     """What ran, runs, failed, is left."""
-    from aotsearch.running.runner import status as read
+    from aotsearch.running.status import status as read
 
     found = read(folder)
     if json_:
@@ -206,7 +207,7 @@ def eject(
     set_: Set = [],
 ) -> None:
     """Write an arm as one readable PyTorch file that imports torch alone; of a trained trial its weights too."""
-    from aotsearch.study.study import load
+    from aotsearch.study.loading import load
 
     if seed is not None:
         from aotsearch.eject import trained

@@ -20,7 +20,7 @@ from aotsearch import yamlfile
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.grammar.space import Space
 from aotsearch.running.search import Proposer
-from aotsearch.study.study import Search
+from aotsearch.study.settings import Search
 
 ATTENTION = "heads: {any: [1, 2, 4, 8]}, qkv: {any: [free, tied]}, identity: {any: [0, -1, 1, learned]}, norm: {any: [layernorm, none]}"
 GRAMMAR = f"""

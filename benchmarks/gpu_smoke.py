@@ -22,12 +22,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 
 from aotsearch.models.model import Model, build
-from aotsearch.study.study import Study, load
+from aotsearch.study.loading import load
+from aotsearch.study.study import Study
 from aotsearch.tasks import Items
 from aotsearch.training import trial
 from aotsearch.training.device import Grant, is_cuda, release
@@ -190,12 +192,9 @@ def splits_agree(grant: Grant) -> str:
     """A split is read the same as validation and as test."""
     study = small("gpt2", "bfloat16")
     study.task.test = study.task.validation
-    trial._tasks.clear()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(trial, "load_task", lambda _: study.task):
         plan = trial.plan(study, study.arms()[0], 0, "design")
-        trial._tasks[trial.json.dumps(plan["task"], sort_keys=True)] = study.task
         record = trial.run(plan, grant, lambda _: None, Path(folder))
-    trial._tasks.clear()
     hold(record["measures"] == record["test"], f"{record['measures']['loss']} against {record['test']['loss']}")
     return f"{record['test']['loss']:.6f} both"
 

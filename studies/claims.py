@@ -17,7 +17,8 @@ from typing import Any
 
 import yaml
 
-from aotsearch.study.study import Study, load
+from aotsearch.study.loading import load
+from aotsearch.study.study import Study
 
 HERE = Path(__file__).parent
 START, END = "<!-- claims -->\n", "<!-- end of claims -->\n"

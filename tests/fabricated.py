@@ -10,7 +10,8 @@ from typing import Any
 from aotsearch.diagnostics.catalogue import catalogue
 from aotsearch.evidence.ledger import Ledger
 from aotsearch.study.design import REFERENCE
-from aotsearch.study.study import Study, load
+from aotsearch.study.loading import load
+from aotsearch.study.study import Study
 from aotsearch.training import trial
 
 TEXT = """

@@ -31,7 +31,8 @@ from typing import Any
 import aotsearch.models.cost
 from aotsearch import yamlfile
 from aotsearch.errors import AotsearchError, InputError
-from aotsearch.study.study import Study, load
+from aotsearch.study.loading import load
+from aotsearch.study.study import Study
 
 ROOT = Path(__file__).parent.parent
 LIMIT = 2.0  # seconds of processor time for one input

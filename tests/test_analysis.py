@@ -19,7 +19,8 @@ from aotsearch.errors import InputError
 from aotsearch.evidence import analysis, statistics, tables
 from aotsearch.evidence.contrast import Contrast
 from aotsearch.report import summary
-from aotsearch.study.study import Study, load
+from aotsearch.study.loading import load
+from aotsearch.study.study import Study
 
 TEXT = """
 name: small

@@ -15,7 +15,8 @@ import pytest
 from aotsearch.errors import InputError
 from aotsearch.grammar import architecture, forms, laws, library, words
 from aotsearch.show.show import tree
-from aotsearch.study.study import Study, load
+from aotsearch.study.loading import load
+from aotsearch.study.study import Study
 from aotsearch.training import trial
 from aotsearch.training.train import Grant
 

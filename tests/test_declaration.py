@@ -22,7 +22,7 @@ from aotsearch.evidence.ledger import Ledger
 from aotsearch.report import report
 from aotsearch.running import runner
 from aotsearch.running.progress import Progress
-from aotsearch.study.study import load
+from aotsearch.study.loading import load
 from aotsearch.tracking.view import rebuild
 from aotsearch.training import trial
 

@@ -19,7 +19,7 @@ from aotsearch.models.model import build
 from aotsearch.models.parts.site import Flow
 from aotsearch.running import runner
 from aotsearch.running.progress import Progress
-from aotsearch.study.study import load
+from aotsearch.study.loading import load
 from aotsearch.tasks.denoise import Denoise
 
 GRAMMAR = """

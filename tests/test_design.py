@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from aotsearch import yamlfile
 from aotsearch.errors import InputError
 from aotsearch.grammar.space import Space
-from aotsearch.study import design
+from aotsearch.study import design, designs
 from aotsearch.study.design import REFERENCE, STRIPPED, Design
 
 SIZES = {"vocabulary": 11, "context": 8}
@@ -56,7 +56,7 @@ def additive(d: Any) -> float:
     ],
 )
 def test_every_comparison_weighs_arms_that_exist_and_adds_up_to_zero(space: Space, name: str, options: dict[str, Any]) -> None:
-    made = design.make(space, name, **options)
+    made = designs.make(space, name, **options)
     names = {a.name for a in made.arms}
     assert made.arms[0].name == REFERENCE and made.comparisons
     assert len({a.architecture.digest for a in made.arms}) == len(names)
@@ -67,32 +67,32 @@ def test_every_comparison_weighs_arms_that_exist_and_adds_up_to_zero(space: Spac
 
 
 def test_one_at_a_time_changes_one_decision_of_the_reference(space: Space) -> None:
-    made = design.make(space, "one-at-a-time", ["channel", "norm"])
+    made = designs.make(space, "one-at-a-time", ["channel", "norm"])
     assert [a.name for a in made.arms] == ["reference", "norm=rmsnorm", "norm=none", "channel=none"]
     assert estimate(made, "channel=none", additive) == 1
     assert estimate(made, "norm=none", additive) == 3
 
 
 def test_pairs_find_what_two_changes_do_beyond_their_sum(space: Space) -> None:
-    made = design.make(space, "pairs", ["channel", "norm", "qkv"])
+    made = designs.make(space, "pairs", ["channel", "norm", "qkv"])
     assert len(made.arms) == 1 + 4 + (2 + 1 + 2)
     assert estimate(made, "qkv=tied x channel=none", additive) == 2
     assert estimate(made, "norm=rmsnorm x channel=none", additive) == 0
 
 
 def test_two_arms_are_compared_with_each_other_where_that_is_asked_for(space: Space) -> None:
-    made = design.make(space, "one-at-a-time", ["channel", "norm"], compare=[("norm=none", "norm=rmsnorm")])
+    made = designs.make(space, "one-at-a-time", ["channel", "norm"], compare=[("norm=none", "norm=rmsnorm")])
     assert estimate(made, "norm=none against norm=rmsnorm", additive) == 3 - 0.25
     assert made.comparisons[-1].changes == (("norm", "rmsnorm", "none"),)
-    two = design.make(space, "one-at-a-time", ["channel", "norm"], compare=[("norm=none", "channel=none")]).comparisons[-1]
+    two = designs.make(space, "one-at-a-time", ["channel", "norm"], compare=[("norm=none", "channel=none")]).comparisons[-1]
     assert two.changes == (("norm", "layernorm", "none"), ("channel", "none", "mlp"))
     for pair, said in ((("norm=nine", "norm=rmsnorm"), "did you mean 'norm=none'"), (("norm=none", REFERENCE), "anyway")):
         with pytest.raises(InputError, match=said):
-            design.make(space, "one-at-a-time", ["norm"], compare=[pair])
+            designs.make(space, "one-at-a-time", ["norm"], compare=[pair])
 
 
 def test_a_factorial_averages_effects_over_the_other_factors(space: Space) -> None:
-    made = design.make(space, "factorial", ["channel", "norm", "qkv"])
+    made = designs.make(space, "factorial", ["channel", "norm", "qkv"])
     assert len(made.arms) == 12
     assert estimate(made, "main effect of channel=none", additive) == pytest.approx(1 + 2 / 2)  # half of the cells are tied
     assert estimate(made, "main effect of norm=rmsnorm", additive) == pytest.approx(0.25)
@@ -101,7 +101,7 @@ def test_a_factorial_averages_effects_over_the_other_factors(space: Space) -> No
 
 
 def test_a_simple_effect_is_a_change_where_another_factor_has_one_value(space: Space) -> None:
-    made = design.make(space, "factorial", ["channel", "norm", "qkv"])
+    made = designs.make(space, "factorial", ["channel", "norm", "qkv"])
     assert estimate(made, "channel=none at qkv=free", additive) == pytest.approx(1)
     assert estimate(made, "channel=none at qkv=tied", additive) == pytest.approx(3)
     assert estimate(made, "norm=none at channel=none", additive) == pytest.approx(3)
@@ -109,18 +109,18 @@ def test_a_simple_effect_is_a_change_where_another_factor_has_one_value(space: S
 
 
 def test_add_one_in_asks_what_a_choice_gives_to_a_stripped_model(space: Space) -> None:
-    made = design.make(space, "add-one-in", stripped={"channel": "none", "qkv": "tied"})
+    made = designs.make(space, "add-one-in", stripped={"channel": "none", "qkv": "tied"})
     assert [a.name for a in made.arms] == [REFERENCE, STRIPPED, "stripped,channel=mlp", "stripped,qkv=free"]
     assert estimate(made, "stripped of channel", additive) == 3  # 3.5 without, 0.5 with the channel back
     assert estimate(made, "stripped", additive) == 3.5
     assert next(c for c in made.comparisons if c.name == "stripped of channel").changes == (("channel", "mlp", "none"),)
     with pytest.raises(InputError, match="needs stripped"):
-        design.make(space, "add-one-in")
+        designs.make(space, "add-one-in")
 
 
 def test_a_half_fraction_of_four_factors_is_of_resolution_four(space: Space) -> None:
     factors = ["channel", "positions", "heads", "qkv"]
-    made = design.make(space, "fractional", factors, runs=8)
+    made = designs.make(space, "fractional", factors, runs=8)
     assert len(made.arms) == 8 and made.resolution == 4
     aliases = dict(made.aliases)
     assert aliases["positions"] == ("heads x qkv x channel",)
@@ -142,13 +142,13 @@ def test_the_best_known_resolutions_are_found(factors: int, runs: int, resolutio
     options = ", ".join(f"{term}: f{i}" for i, term in enumerate(terms))
     text = f"model: {{width: 8, depth: 1, block: [{{attention: {{heads: 2, {options}}}}}]}}\n{rules}"
     space = Space.parse(yamlfile.parse(text, "f"), SIZES)
-    made = design.make(space, "fractional", runs=runs)
+    made = designs.make(space, "fractional", runs=runs)
     assert (len(made.arms), made.resolution) == (runs, resolution)
 
 
 def test_columns_of_a_fraction_are_balanced_and_independent(space: Space) -> None:
     factors = ["channel", "positions", "heads", "qkv", "head"]
-    made = design.make(space, "fractional", factors, runs=16)
+    made = designs.make(space, "fractional", factors, runs=16)
     mains = [c.weights for c in made.comparisons if c.kind == "main"]
     for one, two in itertools.combinations(mains, 2):
         assert abs(sum(one[a] * two[a] for a in one)) < 1e-12
@@ -164,12 +164,12 @@ def test_columns_of_a_fraction_are_balanced_and_independent(space: Space) -> Non
 )
 def test_a_design_that_does_not_fit_is_refused_in_words(space: Space, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        design.make(space, options.pop("design", "one-at-a-time"), **options)
+        designs.make(space, options.pop("design", "one-at-a-time"), **options)
 
 
 def test_arms_that_are_one_model_are_refused(space: Space) -> None:
     with pytest.raises(InputError, match=r"'mine' is the same model as 'channel=none'"):
-        design.make(space, "one-at-a-time", extra={"mine": {"channel": "none"}})
+        designs.make(space, "one-at-a-time", extra={"mine": {"channel": "none"}})
 
 
 @settings(deadline=None, max_examples=30)
@@ -200,7 +200,7 @@ def names(made: Design) -> list[str]:
 
 
 def test_a_layer_at_a_time_is_a_design() -> None:
-    made = design.make(layers(), "one-at-a-time")
+    made = designs.make(layers(), "one-at-a-time")
     places = [f"model.blocks.{i}.channel={value}" for i in range(3) for value in ("glu", "none")]
     assert names(made) == [REFERENCE, "head=free", *places]
     without = next(a for a in made.arms if a.name == "model.blocks.1.channel=none")
@@ -223,14 +223,14 @@ def test_a_layer_at_a_time_is_a_design() -> None:
 def test_every_design_takes_decisions_by_address_or_by_name_at_all_places(
     name: str, options: dict[str, Any], arms: int, compared: str
 ) -> None:
-    made = design.make(layers(), name, **options)
+    made = designs.make(layers(), name, **options)
     assert len(made.arms) == arms and compared in [c.name for c in made.comparisons]
 
 
 def test_arms_name_one_place_or_all_of_them_and_are_compared() -> None:
     extra = {"first": {"model.blocks.0.channel": "glu", "model.blocks.0.channel.glu.expand": 4}, "bare": {"channel": "none"}}
     extra["last only"] = {"channel": "none", "model.blocks.2.channel": "mlp"}
-    made = design.make(layers(), "one-at-a-time", ["head"], extra=extra, compare=[("bare", "last only")])
+    made = designs.make(layers(), "one-at-a-time", ["head"], extra=extra, compare=[("bare", "last only")])
     by_name = {a.name: a for a in made.arms}
     assert by_name["first"].changes["model.blocks.0.channel.glu.expand"] == (None, 4)
     assert list(by_name["bare"].changes) == [f"model.blocks.{i}.channel" for i in range(3)]
@@ -253,13 +253,13 @@ def test_arms_name_one_place_or_all_of_them_and_are_compared() -> None:
 )
 def test_a_place_that_is_not_there_is_refused_with_the_nearest(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as refused:
-        design.make(layers(), options.pop("design", "one-at-a-time"), **options)
+        designs.make(layers(), options.pop("design", "one-at-a-time"), **options)
     assert len(str(refused.value).splitlines()) == 1
 
 
 def test_an_address_outside_an_each_is_that_decision_alone() -> None:
     text = "model: {width: 8, blocks: [channel, {each: 2, of: [attention, channel]}]}\nchannel: {any: [mlp, none]}"
-    made = design.make(layers(text), "one-at-a-time", ["channel"], extra={"two": {"channel": "none", "model.blocks.1.0.channel": "none"}})
+    made = designs.make(layers(text), "one-at-a-time", ["channel"], extra={"two": {"channel": "none", "model.blocks.1.0.channel": "none"}})
     assert names(made) == [REFERENCE, "channel=none", "two"] and len(made.arms[1].architecture.sublayers) == 4
 
 
@@ -295,35 +295,35 @@ def test_an_address_outside_an_each_is_that_decision_alone() -> None:
     ids=["share", "nested", "tied", "recursion that ends", "recursion", "times"],
 )
 def test_the_arms_are_the_decisions_that_the_reference_meets_wherever_they_are(text: str, expected: list[str]) -> None:
-    assert names(design.make(layers(text), "one-at-a-time"))[1:] == expected
+    assert names(designs.make(layers(text), "one-at-a-time"))[1:] == expected
 
 
 def test_of_equal_layers_one_is_left_out_and_the_others_are_told_to_be_the_same_model() -> None:
     space = layers("model: {width: 8, blocks: {each: 3, of: layer}}\nlayer: {any: [[attention, mlp], none, mlp]}")
-    made = design.make(space, "one-at-a-time")
+    made = designs.make(space, "one-at-a-time")
     assert names(made) == [REFERENCE, "model.blocks.0.layer=none", *(f"model.blocks.{i}.layer=mlp" for i in range(3))]
-    assert design.not_varied(space, made, "one-at-a-time") == {
+    assert designs.not_varied(space, made, "one-at-a-time") == {
         f"model.blocks.{i}.layer": "none is the same model as model.blocks.0.layer=none" for i in (1, 2)
     }
     with pytest.raises(InputError, match=r"'model.blocks.1.layer=none' is the same model as 'model.blocks.0.layer=none'.*factors"):
-        design.make(space, "pairs")
+        designs.make(space, "pairs")
 
 
 def test_more_arms_than_a_study_may_have_are_refused_before_one_is_made_with_the_way_out() -> None:
     wide = layers("model: {width: 8, blocks: {each: 600, of: {any: [none, mlp, attention]}}}")
     with pytest.raises(InputError, match=r"at most 1000 arms, and these would be 1201; name fewer decisions in factors"):
-        design.make(wide, "one-at-a-time")
+        designs.make(wide, "one-at-a-time")
     with pytest.raises(InputError, match=r"at most 50,000 decisions, all together"):
-        design.make(layers("model: {width: 8, blocks: {each: 400, of: {any: [none, mlp]}}}"), "one-at-a-time")
+        designs.make(layers("model: {width: 8, blocks: {each: 400, of: {any: [none, mlp]}}}"), "one-at-a-time")
     with pytest.raises(InputError, match=r"a full factorial over 600 decisions has more than 1000 arms"):
-        design.make(wide, "factorial")
+        designs.make(wide, "factorial")
 
 
 @pytest.mark.parametrize("name", ["pairs", "factorial"])
 def test_factors_that_exclude_each_other_are_refused_with_the_way_out(name: str) -> None:
     space = layers("model: {width: 8, blocks: {each: {any: [2, 1]}, of: [attention, c]}}\nc: {any: [mlp, none]}")
     with pytest.raises(InputError, match=r"'model.blocks.1.c' is not met here; name in factors those that can be changed together"):
-        design.make(space, name, ["model.blocks.each", "model.blocks.1.c"])
+        designs.make(space, name, ["model.blocks.each", "model.blocks.1.c"])
 
 
 # ---- what is not varied
@@ -358,21 +358,23 @@ def test_what_no_arm_changes_is_told_by_name_with_the_reason(
         "channel.3.0.small": "only inside channel=each",
     }
     expected = {a: reason for a, reason in {**usual, **told}.items() if reason} if told is not None else {}
-    assert design.not_varied(space, design.make(space, name, **options), name) == expected
+    assert designs.not_varied(space, designs.make(space, name, **options), name) == expected
 
 
 def test_a_fraction_tells_which_alternatives_it_leaves_out(space: Space) -> None:
-    made = design.make(space, "fractional", ["channel", "norm", "positions", "qkv"])
-    assert design.not_varied(space, made, "fractional")["norm"] == "beyond rmsnorm; a fraction has two levels"
+    made = designs.make(space, "fractional", ["channel", "norm", "positions", "qkv"])
+    assert designs.not_varied(space, made, "fractional")["norm"] == "beyond rmsnorm; a fraction has two levels"
 
 
 def test_places_beyond_those_of_the_reference_are_told() -> None:
     space = layers("model: {width: 8, blocks: {each: {any: [2, 4]}, of: [attention, c]}}\nc: {any: [mlp, none]}")
-    told = design.not_varied(space, design.make(space, "one-at-a-time"), "one-at-a-time")
+    told = designs.not_varied(space, designs.make(space, "one-at-a-time"), "one-at-a-time")
     assert told == {"model.blocks.2.c": "only where model.blocks.each is above 2"}
 
 
 def test_what_is_not_varied_is_one_line_by_reason_and_by_name() -> None:
     space = layers()
-    line = design.listed(space, design.not_varied(space, design.make(space, "one-at-a-time", ["model.blocks.1.channel"]), "one-at-a-time"))
+    line = designs.listed(
+        space, designs.not_varied(space, designs.make(space, "one-at-a-time", ["model.blocks.1.channel"]), "one-at-a-time")
+    )
     assert line == ("head, model.blocks.0.channel, model.blocks.2.channel (not in factors); channel.glu.expand (only inside channel=glu)")

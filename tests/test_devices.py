@@ -18,9 +18,13 @@ from aotsearch.diagnostics.catalogue import catalogue
 from aotsearch.errors import InputError, RunError
 from aotsearch.models.model import build
 from aotsearch.report import report as reports
-from aotsearch.running import runner, schedule
+from aotsearch.running import runner
+from aotsearch.running.local import Local
 from aotsearch.running.rungs import Rungs
-from aotsearch.study.study import Resources, Study, load
+from aotsearch.running.work import Search, Work
+from aotsearch.study.loading import load
+from aotsearch.study.settings import Resources
+from aotsearch.study.study import Study
 from aotsearch.tasks import Items
 from aotsearch.training import device as devices
 from aotsearch.training import trial
@@ -29,6 +33,7 @@ from aotsearch.training.train import evaluate, forecast, optimiser, train, train
 
 PRECISIONS = ("float32", "bfloat16")
 LOCAL = runner.Options(local=True, track=False)
+PROCESSOR = Resources(gpus=0)
 DATA_DEPENDENT = {"attention-evenness"}  # diagnostics whose shapes follow from numbers, which `meta` has not
 
 
@@ -312,12 +317,12 @@ def test_after_a_lost_device_a_run_in_this_process_ends_in_one_line_and_goes_on_
         raise torch.AcceleratorError("CUDA error: device-side assert triggered")
 
     monkeypatch.setattr(trial, "build", broken)
-    work = schedule.Work(trials=[plan(study, seed) for seed in range(3)])
+    work = Work(trials=[plan(study, seed) for seed in range(3)])
     with pytest.raises(RunError, match=r"device was lost .*device-side assert.*run the same command again"):
-        schedule.run_local(work, heard, "cpu", 1, tmp_path)
+        Local(PROCESSOR).run(work, heard, tmp_path)
     assert [r["outcome"] for r in heard.records] == ["failed"]
     monkeypatch.setattr(trial, "build", plain)
-    schedule.run_local(schedule.Work(trials=list(work.trials)[1:]), heard, "cpu", 1, tmp_path)
+    Local(PROCESSOR).run(Work(trials=list(work.trials)[1:]), heard, tmp_path)
     assert [r["outcome"] for r in heard.records] == ["failed", "done", "done"]
 
 
@@ -330,7 +335,7 @@ def test_a_device_that_is_lost_after_training_is_named_and_the_trial_is_kept(
     heard = Heard()
     monkeypatch.setattr(probe, "measure", lost)
     with pytest.raises(RunError, match=r"device was lost \(AcceleratorError: .*device-side assert"):
-        schedule.run_local(schedule.Work(trials=[plan(load(study_file))]), heard, "cpu", 1, tmp_path)
+        Local(PROCESSOR).run(Work(trials=[plan(load(study_file))]), heard, tmp_path)
     (record,) = heard.records
     assert record["outcome"] == "done" and record["measures"] and record["test"] and list(record["unmeasured"]) == ["diagnostics"]
 
@@ -413,8 +418,8 @@ def test_a_trial_that_is_trained_again_tells_every_point_once_and_comes_to_every
     made, points = plan(load(study_file), steps=8, evaluations=4), []
     found = trial.run(made, Grant(1), points.append)
     assert not found["deterministic"] and found["curve"] == points
-    search = schedule.Search(iter([made]), lambda _: None, Watched(4, 2), "bits_per_byte")
-    schedule.run_local(schedule.Work(search=search), Heard(), "cpu", 1, tmp_path)
+    search = Search(iter([made]), lambda _: None, Watched(4, 2), "bits_per_byte")
+    Local(PROCESSOR).run(Work(search=search), Heard(), tmp_path)
     assert reached == [1, 2, 3]
 
 
@@ -454,7 +459,7 @@ def test_a_trial_is_granted_one_gpu_at_most(study_file: Path, gpus: str) -> None
 @pytest.mark.parametrize(("gpus", "there", "device"), [("auto", 0, "cpu"), ("auto", 2, "cuda"), (0, 2, "cpu"), (0.5, 1, "cuda")])
 def test_a_run_in_this_process_takes_a_gpu_where_there_is_one(gpus: Any, there: int, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "gpus_here", lambda: there)
-    assert runner.local_device(Resources(gpus=gpus)) == device
+    assert Local(Resources(gpus=gpus)).grant.device == device
 
 
 @pytest.mark.parametrize("setting", ["gpus=1", "gpus=0.5", "cpus=6400"])
@@ -465,6 +470,9 @@ def test_a_run_in_this_process_on_a_machine_that_lacks_something_is_refused_in_o
     study = load(study_file, ["study.seeds=1", f"study.resources.{setting}"])
     with pytest.raises(InputError, match=r"a trial asks for \d+ cpus and [\d.]+ gpus \(study.resources\), there are \d+ and 0$"):
         runner.run(study, tmp_path / "run", LOCAL)
+    with pytest.raises(InputError, match="a trial asks for"):
+        runner.run(study, tmp_path / "run", runner.Options(track=False))  # Ray is not even started
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_plan_for_a_larger_machine_is_made_and_says_so(study_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 from aotsearch import yamlfile
 from aotsearch.errors import InputError
 from aotsearch.grammar.space import Space
-from aotsearch.study.study import measured, parse
+from aotsearch.study.loading import measured, parse
 
 ROOT = Path(__file__).parent.parent
 SIZES = {"": {"vocabulary": 256, "context": 64}, "vision": {"image": 32, "channels": 3, "classes": 10}}  # by the word after `yaml`

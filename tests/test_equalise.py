@@ -8,8 +8,8 @@ from aotsearch import yamlfile
 from aotsearch.errors import InputError
 from aotsearch.grammar.space import Space
 from aotsearch.models.cost import cost
-from aotsearch.study import design, equalise
-from aotsearch.study.study import load, measured
+from aotsearch.study import design, designs, equalise
+from aotsearch.study.loading import load, measured
 
 GRAMMAR = """
 model: {width: 32, depth: 2, norm: norm, block: [{attention: {heads: 4, qkv: qkv}}, channel]}
@@ -46,7 +46,7 @@ def test_flops_are_made_equal_by_measure_and_not_by_parameters(space: Space) -> 
 
 
 def test_an_arm_that_is_alike_in_size_keeps_its_size_and_is_one_model(space: Space) -> None:
-    made = equalise.equalised(space, design.make(space, "one-at-a-time"), ["none", "parameters"], "either", 0.1)
+    made = equalise.equalised(space, designs.make(space, "one-at-a-time"), ["none", "parameters"], "either", 0.1)
     names = [a.name for a in made.arms]
     assert names[0] == "reference" and "channel=none" in names and "channel=none@parameters" in names
     by_name = {a.name: a for a in made.arms}
@@ -68,7 +68,7 @@ def test_checking_a_study_of_equal_arms_loads_no_torch(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     body = "\n".join("  " + line for line in GRAMMAR.strip().splitlines())
     path.write_text(f"name: equal\ntask: language\ngrammar:\n{body}\nstudy: {{equalise: [none, parameters]}}\n")
-    program = "import sys; from aotsearch.study.study import load, measured; load(sys.argv[1]); assert 'torch' not in sys.modules"
+    program = "import sys; from aotsearch.study.loading import load; load(sys.argv[1]); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program, str(path)], check=True)
     assert [a.name for a in load(path).arms()].count("channel=none@parameters") == 1
 
@@ -82,7 +82,7 @@ channel: {any: [{mlp: {expand: 2}}, none]}
 
 def test_a_model_of_blocks_that_loses_one_layers_mlp_becomes_wider_and_loses_it_still() -> None:
     space = Space.parse(yamlfile.parse(BLOCKS, "f"), {"vocabulary": 256, "context": 32}, measured)
-    made = equalise.equalised(space, design.make(space, "one-at-a-time"), ["parameters", "flops"], "either", 0.1)
+    made = equalise.equalised(space, designs.make(space, "one-at-a-time"), ["parameters", "flops"], "either", 0.1)
     assert [a.name for a in made.arms[1:4]] == [f"model.blocks.{i}.channel=none@parameters" for i in range(3)]
     for i, arm in [(i, a) for i, a in enumerate(made.arms[1:]) if a.resized]:
         assert [s.operation.word for s in arm.architecture.sublayers].count("mlp") == 2

@@ -12,7 +12,7 @@ from aotsearch.grammar import architecture, constraint, laws, library, signature
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.grammar.laws import PLACED
 from aotsearch.grammar.space import Space
-from aotsearch.study.study import load
+from aotsearch.study.loading import load
 
 SIZES = {"vocabulary": 256, "context": 16}
 

@@ -11,7 +11,7 @@ from aotsearch.report import report
 from aotsearch.running import runner
 from aotsearch.running.progress import Progress
 from aotsearch.show import show
-from aotsearch.study.study import load
+from aotsearch.study.loading import load
 
 STUDY = """
 name: layerwise

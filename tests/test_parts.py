@@ -29,7 +29,7 @@ from aotsearch.models.parts.channel import Mlp
 from aotsearch.models.parts.norm import LayerNorm, RmsNorm
 from aotsearch.models.parts.position import Learned, Positions, Rotary
 from aotsearch.models.parts.site import Flow, Site
-from aotsearch.study.study import load
+from aotsearch.study.loading import load
 
 SIZES = {"vocabulary": 11, "context": 8}
 IMAGE = {"image": 8, "channels": 2, "classes": 5}

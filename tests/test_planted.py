@@ -17,7 +17,7 @@ from aotsearch.report import report
 from aotsearch.running import runner
 from aotsearch.running.progress import Progress
 from aotsearch.running.runner import Options
-from aotsearch.study.study import load
+from aotsearch.study.loading import load
 
 STUDY = """\
 name: planted

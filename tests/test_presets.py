@@ -21,7 +21,8 @@ from aotsearch.grammar.architecture import Architecture
 from aotsearch.grammar.space import Space
 from aotsearch.models.cost import breakdown, cost
 from aotsearch.models.model import Model, build
-from aotsearch.study.study import Study, load
+from aotsearch.study.loading import load
+from aotsearch.study.study import Study
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "spaces" / "presets"

@@ -23,7 +23,7 @@ from aotsearch.evidence import analysis, layers, tables
 from aotsearch.evidence import statistics as inference
 from aotsearch.evidence.ledger import Ledger
 from aotsearch.report import contents, figures, paper, report
-from aotsearch.study.study import load
+from aotsearch.study.loading import load
 from aotsearch.tracking import wording
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -14,7 +14,8 @@ from aotsearch.report import report
 from aotsearch.running import runner
 from aotsearch.running.progress import Progress, clock
 from aotsearch.running.runner import Options
-from aotsearch.study.study import Study, load
+from aotsearch.study.loading import load
+from aotsearch.study.study import Study
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fabricated
@@ -158,6 +159,33 @@ def test_missing_data_leaves_no_folder_behind(study_file: Path, tmp_path: Path) 
     with pytest.raises(InputError, match="no file matches"):
         run(load(study_file), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_start_that_is_refused_leaves_a_folder_as_it_was(study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "run"
+    run(load(study_file, ["study.seeds=1"]), out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    large = "study.resources.cpus=6400"
+    with pytest.raises(InputError, match="a trial asks for 6400 cpus"):
+        run(load(study_file, ["study.seeds=2", large]), out)
+    with monkeypatch.context() as bare:
+        for package in ("optuna", "ray"):
+            bare.setitem(sys.modules, package, None)
+        with pytest.raises(InputError, match="needs the package optuna"):
+            run(load(study_file, ["study.seeds=1", "study.design=search"]), out)
+        with pytest.raises(InputError, match="needs the package ray"):
+            run(load(study_file, ["study.seeds=2"]), out, Options(track=False))
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert run(load(study_file, ["study.seeds=1", large]), out).trained == 0  # nothing is left that it would be too large for
+
+
+def test_a_run_through_ray_without_mlflow_says_so_and_goes_on(study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, stream = load(study_file, ["study.seeds=1"]), io.StringIO()
+    run(study, tmp_path / "run")
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    monkeypatch.setattr(report, "write", lambda _: [])
+    assert run(study, tmp_path / "run", Options(), stream).trained == 0  # nothing is left: Ray is not even started
+    assert "mlflow is not installed: the ledger is written" in stream.getvalue()
 
 
 def test_a_run_folder_that_can_not_be_made_is_one_line(study_file: Path, tmp_path: Path) -> None:

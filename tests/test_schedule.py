@@ -16,10 +16,12 @@ import pytest
 from aotsearch.errors import InputError
 from aotsearch.evidence.ledger import Ledger
 from aotsearch.running import runner
+from aotsearch.running.cluster import Cluster
 from aotsearch.running.progress import Progress
 from aotsearch.running.runner import Options
-from aotsearch.running.schedule import Cluster
-from aotsearch.study.study import Resources, Study, load
+from aotsearch.study.loading import load
+from aotsearch.study.settings import Resources
+from aotsearch.study.study import Study
 
 
 @pytest.fixture(autouse=True)

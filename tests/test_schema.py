@@ -21,7 +21,8 @@ from aotsearch.errors import InputError
 from aotsearch.grammar import forms as grammar
 from aotsearch.grammar import library, parser
 from aotsearch.grammar.words import Option
-from aotsearch.study import schema, study
+from aotsearch.study import loading, schema
+from aotsearch.study.settings import Budget, Search, StudySettings
 
 ROOT = Path(__file__).parent.parent
 COMMITTED = ROOT / "spaces" / "aotsearch.schema.json"
@@ -106,8 +107,8 @@ def test_every_key_that_may_be_written_has_hover_text() -> None:
         for key, part in properties.items():
             assert part.get("description") or resolved(part).get("description"), key
         keys |= properties.keys()
-    assert keys >= {*study.SECTIONS, *parser.FORMS, *parser.RESERVED, *grammar.MODEL, *study.StudySettings.model_fields}
-    assert keys >= {"log", "of", "tied", "share", "limit", *study.Budget.model_fields, *study.Search.model_fields}
+    assert keys >= {*loading.SECTIONS, *parser.FORMS, *parser.RESERVED, *grammar.MODEL, *StudySettings.model_fields}
+    assert keys >= {"log", "of", "tied", "share", "limit", *Budget.model_fields, *Search.model_fields}
 
 
 @pytest.mark.parametrize(
@@ -186,7 +187,7 @@ def test_what_can_be_seen_to_be_wrong_is_refused_as_the_program_refuses_it(chang
     assert valid(plain(SHIPPED)) and not valid(plain(wrong))
     (tmp_path / "wrong.yaml").write_text(wrong)
     with pytest.raises(InputError):
-        study.load(tmp_path / "wrong.yaml")
+        loading.load(tmp_path / "wrong.yaml")
 
 
 SCALARS = (*(word for option in schema._options().values() for word in option.literals), 1, 2, 8, 0, -1, 0.5, True, False)

@@ -19,12 +19,13 @@ from aotsearch.evidence import tables
 from aotsearch.evidence.ledger import Ledger
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.report import report
-from aotsearch.running import runner, schedule
+from aotsearch.running import cluster, local, runner, work
 from aotsearch.running.progress import Progress
 from aotsearch.running.rungs import Rungs
 from aotsearch.running.runner import Options
 from aotsearch.running.search import Proposer, importance
-from aotsearch.study.study import Study, load
+from aotsearch.study.loading import load
+from aotsearch.study.study import Study
 from aotsearch.tracking.wording import run_name
 from aotsearch.training import trial
 
@@ -133,17 +134,17 @@ def test_both_executors_stop_the_same_trials_at_the_same_rungs(seed: int, reduct
     steps = 10 * evaluations
     losses = {f"m{i}": [rng.randrange(8) / 8 for _ in range(evaluations)] for i in range(12)}
 
-    def search() -> schedule.Search:
-        return schedule.Search(iter(()), lambda record: None, Rungs(evaluations, reduction), "error")
+    def search() -> work.Search:
+        return work.Search(iter(()), lambda record: None, Rungs(evaluations, reduction), "error")
 
     class Silent:
         def point(self, *_: Any) -> None: ...
 
-    here, there, local, ray, reasons = {}, {}, search(), search(), dict[str, str]()
-    scheduler = schedule._scheduler(ray, reasons)
+    here, there, alone, ray, reasons = {}, {}, search(), search(), dict[str, str]()
+    scheduler = cluster.scheduler(ray, reasons)
     for name, values in losses.items():
         plan = {"digest": name, "key": name, "training": {"steps": steps}}
-        told = schedule._stopping(local, plan, Silent())  # type: ignore[arg-type]
+        told = local.reporter(alone, plan, Silent())  # type: ignore[arg-type]
         points = [{"step": 10 * (i + 1), "train_loss": 1.0, "loss": 0.0, "error": value} for i, value in enumerate(values)]
         try:
             for point in points:
@@ -157,7 +158,7 @@ def test_both_executors_stop_the_same_trials_at_the_same_rungs(seed: int, reduct
                 there[name] = reasons[name]
                 break
     assert here == there
-    assert local.rungs.reached == ray.rungs.reached
+    assert alone.rungs.reached == ray.rungs.reached
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -12,7 +12,7 @@ import torch
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.models.cost import cost
 from aotsearch.models.model import Model, build
-from aotsearch.study.study import load
+from aotsearch.study.loading import load
 
 ROOT = Path(__file__).parent.parent
 CLAIMS = ROOT / "studies" / "claims.py"

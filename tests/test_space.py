@@ -13,7 +13,7 @@ from aotsearch.errors import InputError
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.grammar.space import Exhausted, Space
 from aotsearch.study.design import arm
-from aotsearch.study.study import measured
+from aotsearch.study.loading import measured
 
 SIZES = {"vocabulary": 256, "context": 16}
 

@@ -15,7 +15,8 @@ import pytest
 
 from aotsearch.errors import InputError, RunError
 from aotsearch.evidence.ledger import Ledger
-from aotsearch.study.study import Study, load
+from aotsearch.study.loading import load
+from aotsearch.study.study import Study
 from aotsearch.tracking.view import ENVIRONMENT, Tracker, rebuild, ui_address, ui_command
 from aotsearch.tracking.wording import keys, note
 

@@ -15,7 +15,8 @@ from aotsearch.grammar.space import Space
 from aotsearch.models.model import build
 from aotsearch.models.parts.site import decayed, decays, drawn
 from aotsearch.study.design import Arm
-from aotsearch.study.study import Study, load
+from aotsearch.study.loading import load
+from aotsearch.study.study import Study
 from aotsearch.training import trial
 from aotsearch.training.train import Diverged, Grant, evaluate, learning_rate, optimiser, train
 
@@ -185,6 +186,17 @@ FAULTS = {
     "diagnostics": ("aotsearch.diagnostics.probe.measure", "a layer"),
     "knock_out": ("aotsearch.diagnostics.probe.knock_out", "a part"),
 }
+
+
+def test_validation_and_test_that_can_not_be_put_together_leave_a_trained_trial(study_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from aotsearch.tasks.language import Language
+
+    made = everything(study_file)
+    whole = run(made)
+    monkeypatch.setattr(Language, "whole_validation", lambda self, validation, test: {"loss": validation["perplexity"]})
+    found = run(made)
+    assert found["outcome"] == "done" and found["unmeasured"] == {"whole_validation": "KeyError: 'perplexity'"}
+    assert found["test"] == whole["test"] and found["diagnostics"] == whole["diagnostics"] and "whole_validation" not in found
 
 
 @pytest.mark.parametrize("error", [RuntimeError("is broken\nbadly"), InputError("is too short"), torch.OutOfMemoryError("needs more")])

@@ -22,7 +22,9 @@ from aotsearch import yamlfile
 from aotsearch.errors import InputError
 from aotsearch.evidence.ledger import Ledger
 from aotsearch.study.design import Arm
-from aotsearch.study.study import Adaptive, Study, StudySettings, load, parse
+from aotsearch.study.loading import load, parse
+from aotsearch.study.settings import Adaptive, StudySettings
+from aotsearch.study.study import Study
 from aotsearch.yamlfile import Node
 
 STUDY_FILE = "study.yaml"

@@ -28,7 +28,8 @@ from aotsearch.evidence.ledger import FAILED
 from aotsearch.evidence.tables import Record, curve_of, measured, searched
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.grammar.space import Decision, Refused, Space
-from aotsearch.study.study import Search, Study
+from aotsearch.study.settings import Search
+from aotsearch.study.study import Study
 
 ATTEMPTS = 100  # samples that may be spent on architectures already known or refused before the space is walked for what is left
 
@@ -45,7 +46,7 @@ class Proposer:
     """
 
     def __init__(self, space: Space, settings: Search, measure: str, proposed: Iterable[Mapping[str, Any]] = ()):
-        self._optuna = _optuna()
+        self._optuna = required()
         self.space, self.settings, self.measure = space, settings, measure
         self.proposals: dict[str, Architecture] = {}  # by digest, in the order in which they were made
         for event in proposed:
@@ -128,7 +129,7 @@ def importance(records: Iterable[Record], study: Study) -> dict[str, float]:
     done = [(a, value) for r, a in searched(records, study) if r["outcome"] == "done" and (value := measured(r, study)) is not None]
     if len(done) < 4:
         return {}
-    optuna = _optuna()
+    optuna = required()
     made = optuna.create_study(direction="minimize")
     made.add_trials([optuna.trial.create_trial(value=value, **_point(study.space, architecture)) for architecture, value in done])
     with warnings.catch_warnings():
@@ -137,7 +138,12 @@ def importance(records: Iterable[Record], study: Study) -> dict[str, float]:
     return {address: float(share) for address, share in sorted(shares.items(), key=lambda pair: (-pair[1], pair[0]))}
 
 
-def _optuna() -> Any:
+def required() -> Any:
+    """Optuna, told to be quiet.
+
+    Raises:
+        InputError: it is not installed.
+    """
     try:
         import optuna
     except ImportError:

@@ -59,6 +59,11 @@ def used(rates: Mapping[str, Rate], arm: str, shared: str, mode: str) -> float |
     return own if mode == "tuned" and own is not None else common
 
 
+def asked(rates: Mapping[str, Rate], arm: str, shared: str) -> list[float | None]:
+    """The learning rates that an arm is trained at: the shared one and, where it is another, its own."""
+    return list(dict.fromkeys(used(rates, arm, shared, mode) for mode in ("shared", "tuned")))
+
+
 def beyond(rate: Rate, listed: Sequence[float], extend: int) -> float | None:
     """The next rate to try where the best lies at an end of what was tried; None where it does not, or the list was extended enough.
 

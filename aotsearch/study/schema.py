@@ -19,7 +19,7 @@ from aotsearch.grammar import library
 from aotsearch.grammar.forms import MODEL, SUBLAYER, TIMES, Place
 from aotsearch.grammar.parser import MAX_LIMIT, RULE_NAME
 from aotsearch.grammar.words import NEEDED, NONE, Option, Word
-from aotsearch.study.study import StudySettings
+from aotsearch.study.settings import StudySettings
 
 Schema = dict[str, Any]
 

@@ -2,43 +2,63 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import platformdirs
 
 from aotsearch.errors import RunError
 
 SPLITS = ("train", "validation", "test")
 FACTS = "facts.json"  # a prepared folder has it, with what a report states
+Prepared = tuple[Mapping[str, Any], Mapping[str, Any]]  # facts; name -> content of files
 
 
 def folder() -> Path:
     """$AOTSEARCH_CACHE, else the user's cache folder."""
-    base = os.environ.get("AOTSEARCH_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aotsearch"
-    return Path(base)
+    return Path(os.environ.get("AOTSEARCH_CACHE") or platformdirs.user_cache_path("aotsearch"))
+
+
+def digest(*key: Any) -> str:
+    """Names data by what it is made from."""
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
 def place(kind: str, *key: Any) -> Path:
     """The folder of data that is named by a key instead of by its content."""
-    return folder() / f"{kind}-{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]}"
+    return folder() / f"{kind}-{digest(*key)[:16]}"
 
 
-@contextlib.contextmanager
-def written(place: Path) -> Iterator[Path]:
-    """A folder to write to that becomes `place` when the block ends: whole or not at all, so that readers never see half.
+def prepared(place: Path, make: Callable[[], Prepared]) -> dict[str, Any]:
+    """The facts about the data that lies at `place`, where `make` brings it if this machine does not have it yet.
+
+    It is written whole or not at all, so that readers never see half.
+
+    Args:
+        make: Returns the facts, and the files of the folder: arrays for .npy, else bytes.
 
     Raises:
         RunError: the disk is full or can not be written.
     """
+    if not (place / FACTS).exists():
+        _write(place, *make())
+    found: dict[str, Any] = json.loads((place / FACTS).read_text())
+    return found
+
+
+def _write(place: Path, facts: Mapping[str, Any], files: Mapping[str, Any]) -> None:
     made = place.with_name(f".{place.name}.{os.getpid()}")
     try:
         made.mkdir(parents=True, exist_ok=True)
-        yield made
+        for name, content in files.items():
+            np.save(made / name, content) if name.endswith(".npy") else (made / name).write_bytes(content)
+        (made / FACTS).write_text(json.dumps(facts))
         try:
             made.rename(place)
         except OSError:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
 import os
 import re
 import sysconfig
@@ -91,11 +90,7 @@ def check(data: Any, folder: Path) -> dict[str, Any]:
         raise ValueError(f"data is {FORMS}, not {data}")
     ((kind, value),) = data.items()
     if kind == "hub":
-        options = {"name": value} if isinstance(value, str) else value
-        known = {"name", "config", "split", "column", "documents"}
-        if not isinstance(options, dict) or not isinstance(options.get("name"), str) or options.keys() - known:
-            raise ValueError(f"hub takes NAME or a mapping of {', '.join(sorted(known))}, not {value!r}")
-        return {"hub": options}
+        return {"hub": hub.check(value, dict.fromkeys(("name", "config", "split", "column", "documents"), object))}
     if kind == "tokens":
         return {"tokens": tokens.check(value, folder)}
     if kind == "text":
@@ -118,17 +113,10 @@ def prepare(source: dict[str, Any]) -> Corpus:
     lines += [f"split by {rule}"] * (rule == "blocks")  # the other rules are older than this line
     manifest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     folder = cache.folder() / f"{kind}-{manifest[:16]}-{RULE}"
-    if not (folder / cache.FACTS).exists():
-        _write(folder, manifest, rule, documents)
-    return load(folder)
+    return Corpus(folder=folder, **cache.prepared(folder, lambda: _made(manifest, rule, documents)))
 
 
-def load(folder: Path) -> Corpus:
-    """A corpus that `prepare` has written."""
-    return Corpus(folder=folder, **json.loads((folder / cache.FACTS).read_text()))
-
-
-def _write(folder: Path, manifest: str, rule: str, documents: Documents) -> None:
+def _made(manifest: str, rule: str, documents: Documents) -> cache.Prepared:
     spans = split(documents, rule)
     texts = {name: joined(documents, found) for name, found in spans.items()}
     facts = {
@@ -139,10 +127,7 @@ def _write(folder: Path, manifest: str, rule: str, documents: Documents) -> None
         "bytes": {name: len(text) for name, text in texts.items()},
         "baselines": baselines(texts["train"], texts["validation"]) if all(texts.values()) else {},
     }
-    with cache.written(folder) as made:
-        for name, text in texts.items():
-            (made / f"{name}.bin").write_bytes(text)
-        (made / cache.FACTS).write_text(json.dumps(facts))
+    return facts, {f"{name}.bin": text for name, text in texts.items()}
 
 
 def rule_of(kind: str, documents: Documents) -> str:
@@ -305,8 +290,6 @@ def _download_shakespeare() -> bytes:
 def _hub(
     name: str, config: str | None = None, split: str = "train", column: str = "text", documents: int | None = None
 ) -> Iterator[tuple[str, bytes]]:
-    rows = hub.fetch(f"hub {name}", name, config, split=split, instead=INSTEAD)
-    if column not in rows.column_names:
-        raise InputError(f"data hub {name}: no column {column!r}{suggest(column, rows.column_names)}")
+    rows = hub.fetch(f"hub {name}", name, config, split=split, instead=INSTEAD, columns=[column])
     for i, text in enumerate(rows[column][:documents] if documents else rows[column]):
         yield f"{i:09d}", str(text).encode()

@@ -5,8 +5,6 @@ Shape letters: B sets, L tokens, D = K P width, K subspaces, P their dimension.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aotsearch.grammar.words import Count, Positive, word
+from aotsearch.tasks import cache
 
 if TYPE_CHECKING:
     import torch
@@ -71,17 +70,15 @@ class Denoise:
         self.sizes = {"inputs": width, "outputs": width, "context": tokens, "subspaces": subspaces}
 
     def to_plain(self) -> dict[str, Any]:
-        """The task with every default written."""
         names = ("subspaces", "dimension", "noise", "tokens", "sets")
         return {"denoise": {name: getattr(self, name) for name in names}}
 
     def prepare(self) -> dict[str, Any]:
         """The facts about the tokens; the baseline leaves them as they are."""
-        text = json.dumps([self.to_plain(), RULE], sort_keys=True)
         inputs, _ = self.validation()
         before = np.mean([np.log(ratio) for tokens in inputs for ratio in self._noise_over_signal(tokens)])
         return {
-            "manifest": hashlib.sha256(text.encode()).hexdigest(),
+            "manifest": cache.digest(self.to_plain(), RULE),
             "baselines": {"tokens as given": float(before)},
             "bounds": ["tokens as given"],  # an untrained model is not expected to beat them
             "unit": self.unit,

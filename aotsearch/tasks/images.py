@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -82,10 +81,7 @@ def check(data: Any, folder: Path, sizes: Mapping[str, int]) -> dict[str, Any]:
     ((kind, value),) = data.items()
     if kind == "arrays":
         return {"arrays": cache.located(kind, value, folder)}
-    options = {"name": value} if isinstance(value, str) else value
-    known = isinstance(options, dict) and not options.keys() - HUB.keys() and all(isinstance(v, str) for v in options.values())
-    if not known or "name" not in options:
-        raise ValueError(f"hub takes NAME or a mapping of {', '.join(sorted(HUB))}, not {value!r}")
+    options = hub.check(value, dict.fromkeys(HUB, str))
     if sizes["channels"] not in (1, 3):
         raise ValueError(f"hub images are read with channels 1 (grey) or 3 (red, green, blue), not {sizes['channels']}")
     return {"hub": options}
@@ -101,10 +97,12 @@ def prepare(source: dict[str, Any], sizes: Mapping[str, int]) -> Images:
     shape = (sizes["channels"], sizes["image"], sizes["image"])
     key, read = _SOURCES[kind](options)
     place = cache.place(kind, key, dict(sizes), RULE)
-    if not (place / cache.FACTS).exists():
+
+    def make() -> cache.Prepared:
         parts = {name: _checked(part, name, shape, sizes["classes"], _name(source)) for name, part in read(shape).items()}
-        _write(place, _split(parts), sizes["classes"], _name(source))
-    return Images(folder=place, **json.loads((place / cache.FACTS).read_text()))
+        return _made(_split(parts), sizes["classes"], _name(source))
+
+    return Images(folder=place, **cache.prepared(place, make))
 
 
 def cut(labels: Array, shares: Mapping[str, float]) -> dict[str, Array]:
@@ -128,7 +126,7 @@ def _split(parts: dict[str, Part]) -> dict[str, Part]:
     return pieces | {name: part for name, part in parts.items() if name != "train"}
 
 
-def _write(place: Path, splits: dict[str, Part], classes: int, name: str) -> None:
+def _made(splits: dict[str, Part], classes: int, name: str) -> cache.Prepared:
     empty = [split for split, (_, labels) in splits.items() if not len(labels)]
     if empty:
         raise InputError(f"data {name}: too few images; the {empty[0]} split is empty")
@@ -146,11 +144,7 @@ def _write(place: Path, splits: dict[str, Part], classes: int, name: str) -> Non
         "std": std,
         "baselines": baselines(splits["train"], splits["validation"], classes),
     }
-    with cache.written(place) as made:
-        for split, (images, labels) in splits.items():
-            np.save(made / f"{split}.images.npy", images)
-            np.save(made / f"{split}.labels.npy", labels)
-        (made / cache.FACTS).write_text(json.dumps(facts))
+    return facts, {f"{split}.{kind}.npy": x for split, part in splits.items() for kind, x in zip(("images", "labels"), part, strict=True)}
 
 
 def _checked(part: Part, split: str, shape: Shape, classes: int, name: str) -> Part:
@@ -226,40 +220,34 @@ def baselines(train: Part, validation: Part, classes: int) -> dict[str, dict[str
     class frequencies: p(k) = (n_k + 1/2) / (N + K/2).   nearest mean: p(k | x) ~ p(k) exp(-|x - m_k|^2 / t), m_k the mean image of
     class k, t chosen among powers of two on training images.
     """
+    from scipy.spatial.distance import cdist
+
     images, labels = train
     counts = np.bincount(labels, minlength=classes)
     prior = np.log((counts + 0.5) / (len(labels) + 0.5 * classes))
     sums = np.zeros((classes, images[0].size))
     for block, owners in zip(_blocks(images), _blocks(labels), strict=True):
-        order, (present, starts) = np.argsort(owners, kind="stable"), np.unique(np.sort(owners), return_index=True)
-        sums[present] += np.add.reduceat(block.reshape(len(block), -1)[order], starts, axis=0, dtype=np.float64)
+        sums += np.eye(classes)[owners].T @ block.reshape(len(block), -1)
     means = sums / np.maximum(counts, 1)[:, None]
-    some, known = images[:FITTED], labels[:FITTED]
-    scale = float(_distances(some, means).min(1).mean()) or 1.0
-    choices = [scale * 2.0**k for k in range(-8, 3)]
-    temperature = min(choices, key=lambda t: _score(some, known, means, prior, t)["loss"])
-    everyone = validation[1]
+
+    def distances(images: Array) -> Array:
+        """|x - m|^2 of every image and every mean (N, K)."""
+        return np.concatenate([cdist(block.reshape(len(block), -1), means, "sqeuclidean") for block in _blocks(images)])
+
+    near, far = distances(images[:FITTED]), distances(validation[0])
+    scale = float(near.min(1).mean()) or 1.0
+    temperature = min((scale * 2.0**k for k in range(-8, 3)), key=lambda t: _score(prior - near / t, labels[:FITTED])["loss"])
     return {
-        "class frequencies": {"loss": float(-prior[everyone].mean()), "error": float((everyone != prior.argmax()).mean())},
-        "nearest mean": _score(*validation, means, prior, temperature),
+        "class frequencies": _score(np.broadcast_to(prior, far.shape), validation[1]),
+        "nearest mean": _score(prior - far / temperature, validation[1]),
     }
 
 
-def _score(images: Array, labels: Array, means: Array, prior: Array, temperature: float) -> dict[str, float]:
-    loss, errors = 0.0, 0
-    for block, owners in zip(_blocks(images), _blocks(labels), strict=True):
-        scores = prior - _distances(block, means) / temperature
-        top = scores.max(1)
-        loss += float((top + np.log(np.exp(scores - top[:, None]).sum(1)) - scores[np.arange(len(owners)), owners]).sum())
-        errors += int((scores.argmax(1) != owners).sum())
-    return {"loss": loss / len(labels), "error": errors / len(labels)}
+def _score(logits: Array, labels: Array) -> dict[str, float]:
+    from scipy.special import log_softmax
 
-
-def _distances(images: Array, means: Array) -> Array:
-    """|x - m|^2 of every image and every mean (N, K)."""
-    flat = images.reshape(len(images), -1).astype(np.float64)
-    squares: Array = (flat**2).sum(1)[:, None] - 2 * flat @ means.T + (means**2).sum(1)
-    return squares
+    log_p = log_softmax(logits, axis=1)
+    return {"loss": float(-log_p[np.arange(len(labels)), labels].mean()), "error": float((logits.argmax(1) != labels).mean())}
 
 
 def _blocks(array: Array) -> Iterator[Array]:
@@ -319,13 +307,9 @@ def _hub(given: Mapping[str, str]) -> tuple[Any, Read]:
     """A dataset of the Hugging Face hub, each image cut to its central square and resized."""
     options = HUB | dict(given)
     what, instead = f"hub {options['name']}", "local arrays: data: {arrays: FILE.npz}"
-    fetch = functools.partial(hub.fetch, what, options["name"], options["config"], instead=instead)
-    rows = {part: fetch(split=options[f"split_{part}"]) for part in ("train", "test")}
     columns = options["image_column"], options["label_column"]
-    for column in columns:
-        for part in rows.values():
-            if column not in part.column_names:
-                raise InputError(f"data {what}: no column {column!r}{suggest(column, part.column_names)}")
+    fetch = functools.partial(hub.fetch, what, options["name"], options["config"], instead=instead, columns=columns)
+    rows = {part: fetch(split=options[f"split_{part}"]) for part in ("train", "test")}
 
     def read(shape: Shape) -> dict[str, Part]:
         return {part: _decoded(found, *columns, shape, what) for part, found in rows.items()}

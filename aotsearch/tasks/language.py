@@ -61,13 +61,11 @@ class Language:
         self.chunk = max(1, CHUNK // context)
 
     def to_plain(self) -> dict[str, Any]:
-        """The task with every default written and every path absolute, so that it means the same in another folder."""
         ((kind, value),) = self.source.items()
         vocabulary = {"vocabulary": self.vocabulary} if self.prepared else {}
         return {"language": {"data": kind if value is None else {kind: value}, "context": self.context, **vocabulary}}
 
     def prepare(self) -> dict[str, Any]:
-        """Bring the data to this machine and return the facts about it."""
         return {**self._corpus.facts(), "unit": self.unit}
 
     @functools.cached_property
@@ -130,6 +128,5 @@ class Language:
         return {"loss": (loss, targets.numel())}
 
     def measures(self, means: Mapping[str, float]) -> dict[str, float]:
-        """What a loss in nats says."""
         loss = means["loss"]
         return {"loss": loss} if self.prepared else {"bits_per_byte": loss / math.log(2), "loss": loss}

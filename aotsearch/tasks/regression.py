@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from aotsearch.grammar.words import Count, Number, word
+from aotsearch.tasks import cache
 
 if TYPE_CHECKING:
     import torch
@@ -78,7 +77,6 @@ class Regression:
         return self.sparse if isinstance(self.sparse, int) else self.inputs
 
     def to_plain(self) -> dict[str, Any]:
-        """The task with every default written."""
         names = ("inputs", "points", "sparse", "noise", "curriculum")
         return {"regression": {name: getattr(self, name) for name in names}}
 
@@ -88,9 +86,8 @@ class Regression:
         inputs, targets = self.validation()
         ridge = self.noise**2 * self.inputs / self.variance  # the noise over the variance of a coordinate of w
         known: dict[str, np.ndarray[Any, Any]] = {"zero": np.zeros_like(targets), best: solve(inputs, ridge)}
-        text = json.dumps([self.to_plain(), RULE], sort_keys=True)
         return {
-            "manifest": hashlib.sha256(text.encode()).hexdigest(),
+            "manifest": cache.digest(self.to_plain(), RULE),
             "prompts": dict.fromkeys(SPLITS, PROMPTS),
             "baselines": {name: float(self.curve(made, targets).mean()) for name, made in known.items()},
             "bounds": [best] if self.sparse == "none" else [],

@@ -9,7 +9,6 @@ whose 16-bit numbers look like pieces of wider ones, or like pairs of narrower o
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,14 +85,13 @@ def open_folder(value: Any, vocabulary: int) -> Tokens:
     splits = _splits(folder, dtype)
     signatures = [cache.signature(folder / name) for name in FILES.values() if (folder / name).exists()]
     place = cache.place("tokens", signatures, vocabulary, said, RULE)
-    if not (place / cache.FACTS).exists():
-        if said is None:
-            for split, ids in splits.items():
-                _refuse_other_widths(folder, split, ids)
-        facts = _read_through(folder, splits, vocabulary)
-        with cache.written(place) as made:
-            (made / cache.FACTS).write_text(json.dumps(facts))
-    return Tokens(folder=folder, dtype=dtype, **json.loads((place / cache.FACTS).read_text()))
+
+    def make() -> cache.Prepared:
+        for split, ids in splits.items() if said is None else ():
+            _refuse_other_widths(folder, split, ids)
+        return _read_through(folder, splits, vocabulary), {}
+
+    return Tokens(folder=folder, dtype=dtype, **cache.prepared(place, make))
 
 
 def _options(value: Any) -> tuple[Path, str | None]:

@@ -65,13 +65,11 @@ class Vision:
         self.chunk = CHUNK
 
     def to_plain(self) -> dict[str, Any]:
-        """The task with every default written and every path absolute, so that it means the same in another folder."""
         ((kind, value),) = self.source.items()
         data = kind if value is None else {kind: value}
         return {"vision": {"data": data, **self.sizes, "flip": self.flip, "measure": self.measure}}
 
     def prepare(self) -> dict[str, Any]:
-        """Bring the data to this machine and return the facts about it."""
         found = self._images
         baselines = {name: values[self.measure] for name, values in found.baselines.items()}
         split = images.SPLIT if "digits" in self.source else images.SPLIT_OF_TRAINING
@@ -132,7 +130,6 @@ class Vision:
         return {"loss": (loss, len(targets)), "error": (errors, len(targets))}
 
     def measures(self, means: Mapping[str, float]) -> dict[str, float]:
-        """Loss, error and accuracy."""
         return {"loss": means["loss"], "error": means["error"], "accuracy": 1 - means["error"]}
 
 

@@ -36,6 +36,8 @@ from aotsearch.training.device import Grant
 from aotsearch.training.train import Diverged, Report, evaluate, train
 
 DIAGNOSED = 32  # windows or images of the validation split on which layers are measured
+SIZES = ("parameters", "parameters_without_embeddings", "flops_per_token")
+NAMED = ("key", "arm", "arms", "seed", "phase", "equalise", "resized", "digest", "decisions", "changes", "architecture", "training")
 
 
 class Stopped(Exception):
@@ -86,7 +88,7 @@ def _counts(architecture: Architecture) -> dict[str, int]:
     try:
         return vars(cost(architecture))
     except Exception:  # noqa: BLE001 (an installed package's part may raise anything)
-        return dict.fromkeys(("parameters", "parameters_without_embeddings", "flops_per_token"), 0)
+        return dict.fromkeys(SIZES, 0)
 
 
 def run(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Path | None = None) -> dict[str, Any]:
@@ -113,9 +115,8 @@ def run(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Pat
         used = g
         curve.clear()
         devices.begin_peak(g.device)
-        made_with["data"] = _manifest(trial, load_task(trial))
-        after = _trained(trial, g, keep, checkpoints)
-        return after | _whole_validation(load_task(trial), curve, after)
+        made_with["data"] = _manifest(_text(trial))
+        return _trained(trial, g, keep, checkpoints)
 
     outcome, message, trace, lost = "done", "", "", False
     after: dict[str, Any] = {}
@@ -156,10 +157,10 @@ def _trained(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints
     """Train the model of a trial and return what is measured of it besides its curve; nothing of it is left in memory after."""
     architecture = Architecture.from_dict(trial["architecture"], trial["decisions"])
     model, task = build(architecture, trial["seed"]), load_task(trial)
-    train(model, task, trial["training"], trial["seed"], grant, report)
+    curve = train(model, task, trial["training"], trial["seed"], grant, report)
     if checkpoints is not None:
         _save(model, checkpoints / f"{trial['key']}.pt")
-    return _after(model, task, trial, grant)  # raises nothing that an error could be: the trial is trained
+    return _after(model, task, trial, grant, curve[-1])  # raises nothing that an error could be: the trial is trained
 
 
 def environment(grant: Grant) -> dict[str, Any]:
@@ -167,14 +168,15 @@ def environment(grant: Grant) -> dict[str, Any]:
     which a worker on another machine opens there."""
     amx = [name for name, known in (("bf16", torch.cpu._is_avx512_bf16_supported), ("amx", torch.cpu._is_amx_tile_supported)) if known()]
     return {
-        **{name: version for name in VERSIONS if (version := _version(name))},
+        **{name: found for name in VERSIONS if (found := version(name))},
         "instruction_set": " ".join([torch.backends.cpu.get_cpu_capability(), *amx]),
         "threads": grant.threads,
         "device_name": torch.cuda.get_device_name() if devices.is_cuda(grant.device) else _processor(),
     }
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
+    """The version of a package; empty where it is not installed."""
     if package == "aotsearch":  # what is installed to be edited keeps the version that it was installed with
         return str(sys.modules["aotsearch"].__version__)
     try:
@@ -198,8 +200,9 @@ def _line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:500]
 
 
-def _after(model: Model, task: Task, trial: Mapping[str, Any], grant: Grant) -> dict[str, Any]:
-    """What is measured of a trained model besides its loss: the test split, every layer, every layer removed.
+def _after(model: Model, task: Task, trial: Mapping[str, Any], grant: Grant, last: Mapping[str, float]) -> dict[str, Any]:
+    """What is measured of a trained model besides its loss: the test split, every layer, every layer removed; and where the task's source
+    has validation and test as one, the measures over both, for comparison with published numbers.
 
     Whatever goes wrong in one of them, the trial is trained and the others are measured: `unmeasured` says which is missing, and why.
     """
@@ -217,8 +220,13 @@ def _after(model: Model, task: Task, trial: Mapping[str, Any], grant: Grant) -> 
         rows = probe.knock_out(model, lambda m: evaluate(m, task, validation, grant.device, precision)[task.measure])
         return [dataclasses.asdict(row) for row in rows]
 
+    def whole_validation() -> Any:
+        whole = task.whole_validation(last, found["test"]) if isinstance(task, Halved) and "test" in found else {}
+        return whole if all(map(math.isfinite, whole.values())) else {}
+
     asked: dict[str, tuple[Any, Callable[[], Any]]] = {
         "test": (trial.get("sealed"), test),
+        "whole_validation": (trial.get("sealed"), whole_validation),
         "diagnostics": (trial.get("diagnostics"), diagnostics),
         "knock_out": (trial.get("knock_out"), knock_out),
     }
@@ -237,15 +245,9 @@ def _after(model: Model, task: Task, trial: Mapping[str, Any], grant: Grant) -> 
             if devices.lost(e):
                 return {**found, "unmeasured": unmeasured, "device_lost": True}
             devices.release(grant.device)
+    if not found.get("whole_validation", True):  # the source has two splits
+        del found["whole_validation"]
     return found | ({"unmeasured": unmeasured} if unmeasured else {})
-
-
-def _whole_validation(task: Task, curve: list[dict[str, float]], after: Mapping[str, Any]) -> dict[str, Any]:
-    """Validation and test as one, where the task's source has them so: for comparison with published numbers."""
-    if "test" not in after or not isinstance(task, Halved):
-        return {}
-    found = task.whole_validation(curve[-1], after["test"])
-    return {"whole_validation": found} if found and all(map(math.isfinite, found.values())) else {}
 
 
 def record(trial: Mapping[str, Any], outcome: str, curve: list[dict[str, float]]) -> dict[str, Any]:
@@ -254,23 +256,8 @@ def record(trial: Mapping[str, Any], outcome: str, curve: list[dict[str, float]]
     keep = outcome in ("done", "stopped") and bool(measured)
     steps = int(curve[-1]["step"]) if curve else 0
     context = trial["architecture"]["sizes"].get("context", 1)
-    fields: tuple[str, ...] = (
-        "key",
-        "arm",
-        "arms",
-        "seed",
-        "phase",
-        "equalise",
-        "resized",
-        "digest",
-        "decisions",
-        "changes",
-        "architecture",
-        "training",
-    )
-    fields += ("parameters", "parameters_without_embeddings", "flops_per_token")
     return {
-        **{name: trial[name] for name in fields},
+        **{name: trial[name] for name in (*NAMED, *SIZES)},
         "outcome": outcome,
         "measures": {k: v for k, v in measured[-1].items() if k not in ("step", "train_loss")} if keep else {},
         "curve": curve,
@@ -282,31 +269,33 @@ def record(trial: Mapping[str, Any], outcome: str, curve: list[dict[str, float]]
         "precision": "",
         "threads": 0,
         "peak_memory": None,
-        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "finished": now(),
     }
 
 
-_tasks: dict[str, Any] = {}  # a reused worker opens a task's data once
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def load_task(trial: Mapping[str, Any]) -> Any:
-    """The task of a trial, opened on this machine."""
-    text = json.dumps(trial["task"], sort_keys=True)
-    if text not in _tasks:
-        ((name, options),) = trial["task"].items()
-        _tasks[text] = library.find("task", name).make(Path(), **options)
-    return _tasks[text]
+    """The task of a trial, opened on this machine; a reused worker opens its data once."""
+    return _task(_text(trial))
 
 
-_manifests: dict[str, str] = {}  # some tasks make their baselines for it, so a reused worker asks once
+def _text(trial: Mapping[str, Any]) -> str:
+    return json.dumps(trial["task"], sort_keys=True)
 
 
-def _manifest(trial: Mapping[str, Any], task: Task) -> str:
+@functools.cache
+def _task(text: str) -> Any:
+    ((name, options),) = json.loads(text).items()
+    return library.find("task", name).make(Path(), **options)
+
+
+@functools.cache  # some tasks make their baselines for it
+def _manifest(text: str) -> str:
     """What the data of a trial is on this machine: the beginning of its digest."""
-    text = json.dumps(trial["task"], sort_keys=True)
-    if text not in _manifests:
-        _manifests[text] = str(task.prepare().get("manifest", ""))[:12]
-    return _manifests[text]
+    return str(_task(text).prepare().get("manifest", ""))[:12]
 
 
 def _save(model: torch.nn.Module, path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from aotsearch.study.study import load
+from aotsearch.study.loading import load
 
 PREDICTED = 1 + 0.1 * 0.501
 

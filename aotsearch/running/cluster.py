@@ -1,26 +1,24 @@
-"""Trials -> finished records, through Ray Tune or in this process; the only file that imports ray.
+"""Trials -> finished records through Ray Tune; the only file that imports ray.
 
-Both executors take the same two kinds of work, a list of trials or a search for new ones, and tell the same observer what happens.
-Ray workers are reused between trials, so that a short trial costs no start-up. Nothing is restored from Ray: the ledger is.
+Workers are reused between trials, so that a short trial costs no start-up. Nothing is restored from Ray: the ledger is.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from aotsearch.errors import InputError, RunError
-from aotsearch.running.rungs import Rungs
-from aotsearch.study.study import Resources
-
-Trial = dict[str, Any]
-Record = dict[str, Any]
+from aotsearch.running.work import Observer, Record, Search, Work, on_the_way
+from aotsearch.study.settings import Resources
+from aotsearch.training import device as devices
+from aotsearch.training import trial as trials
 
 # Read by Ray when it is imported, here and in its workers. Each has its reason.
 ENVIRONMENT = {
@@ -38,85 +36,6 @@ ENVIRONMENT = {
 }
 
 
-class Observer(Protocol):
-    """What the run learns while trials are executed, always called in the driver."""
-
-    def started(self, trial: Trial) -> None: ...
-    def point(self, trial: Trial, point: Mapping[str, float]) -> None: ...
-    def finished(self, record: Record) -> None: ...
-
-
-@dataclass(frozen=True)
-class Search:
-    """Trials that are made as results come in.
-
-    Attributes:
-        proposals: The trials, each made when it is asked for.
-        tell: Hears what became of each, before the observer does.
-        rungs: Which of them are stopped early.
-        measure: What the rungs compare.
-    """
-
-    proposals: Iterator[Trial]
-    tell: Callable[[Record], None]
-    rungs: Rungs
-    measure: str
-
-
-@dataclass(frozen=True)
-class Work:
-    """What to execute: trials to run, or a search."""
-
-    trials: Sequence[Trial] = ()
-    search: Search | None = None
-
-
-def run_local(work: Work, observer: Observer, device: str, threads: int, checkpoints: Path) -> None:
-    """Execute in this process, one trial after another; neither Ray nor MLflow is needed."""
-    from aotsearch.training import trial as trials
-    from aotsearch.training.device import Grant
-
-    grant = Grant(threads, device)
-    if work.search is None:
-        for trial in work.trials:
-            observer.started(trial)
-            record = trials.run(trial, grant, lambda p, t=trial: observer.point(t, p), checkpoints)  # type: ignore[misc]
-            observer.finished(record)
-            _stop_if_lost(record)
-        return
-    for proposal in work.search.proposals:
-        observer.started(proposal)
-        record = trials.run(proposal, grant, _stopping(work.search, proposal, observer), checkpoints)
-        work.search.tell(record)
-        observer.finished(record)
-        _stop_if_lost(record)
-
-
-def _stop_if_lost(record: Record) -> None:
-    """In this process nothing can be computed after a device was lost; what is finished is kept."""
-    if record.get("device_lost"):
-        why = record["message"] or [*record["unmeasured"].values()][-1]  # it was lost in training, or by what is measured after
-        raise RunError(f"the device was lost ({why}); run the same command again to go on with the next trial")
-
-
-def _stopping(search: Search, trial: Trial, observer: Observer) -> Callable[[Mapping[str, float]], None]:
-    """A report that ends the trial where the rungs say so."""
-    from aotsearch.training import trial as trials
-
-    evaluation = 0
-
-    def report(point: Mapping[str, float]) -> None:
-        nonlocal evaluation
-        observer.point(trial, point)
-        if search.measure in point and point["step"] < trial["training"]["steps"]:
-            evaluation += 1
-            reason = search.rungs.reach(trial["digest"], evaluation, point[search.measure])
-            if reason:
-                raise trials.Stopped(reason)
-
-    return report
-
-
 class Cluster:
     """A Ray cluster for the time of a run: one started on this machine, or one that runs already."""
 
@@ -129,32 +48,23 @@ class Cluster:
             raise InputError("running through Ray needs the package ray; `pip install 'ray[tune]'`, or give --local") from None
         self._ray = ray
         logging.getLogger("ray").setLevel(logging.ERROR)
-        cpus, here = resources.cpus, os.cpu_count() or 1
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
         if address is None:
-            from aotsearch.training.device import gpus_here
-
-            if not resources.room(here, gpus_here()):
-                raise InputError(resources.lack(here, gpus_here()))
-            wanted = (workers or here // cpus) * cpus
-            quiet |= {"num_cpus": wanted, "num_gpus": gpus_here(), "include_dashboard": False, "object_store_memory": 128 << 20}
+            cpus, gpus = os.cpu_count() or 1, devices.gpus_here()
+            resources.required_room(cpus, gpus)
+            wanted = (workers or cpus // resources.cpus) * resources.cpus
+            quiet |= {"num_cpus": wanted, "num_gpus": gpus, "include_dashboard": False, "object_store_memory": 128 << 20}
         try:
             ray.init(address=address or "local", **quiet)
         except Exception as e:  # noqa: BLE001 (connection, configuration and start-up errors of many kinds)
-            raise RunError(f"Ray did not start at {address or 'this machine'}: {' '.join(str(e).split())[:300]}") from None
+            raise RunError(f"Ray did not start at {address or 'this machine'}: {_said(e)[:300]}") from None
         try:
-            self._size(workers, resources)
+            has = ray.cluster_resources()
+            room = resources.required_room(has.get("CPU", 0), has.get("GPU", 0))
         except InputError:
             self.close()
             raise
-
-    def _size(self, workers: int | None, resources: Resources) -> None:
-        has = self._ray.cluster_resources()
-        cpus, gpus = has.get("CPU", 0), has.get("GPU", 0)
-        self.cpus, self.gpus = resources.cpus, resources.share(gpus)
-        room = resources.room(cpus, gpus)
-        if not room:
-            raise InputError(resources.lack(cpus, gpus))
+        self.cpus, self.gpus = resources.cpus, resources.share(has.get("GPU", 0))
         self.workers = min(workers or room, room)
 
     def close(self) -> None:
@@ -168,18 +78,19 @@ class Cluster:
         """
         from ray import tune
 
+        search = work.search
         reasons: dict[str, str] = {}  # why trials were stopped, by key
         scratch = tempfile.mkdtemp(prefix="aotsearch-")
         config: dict[str, Any] = {"threads": self.cpus, "share": self.gpus, "checkpoints": str(checkpoints)}
-        if work.search is None:
+        if search is None:
             config["trial"] = tune.grid_search(list(work.trials))
         tuner = tune.Tuner(
             tune.with_resources(_trainable, {"cpu": self.cpus, "gpu": self.gpus}),
             param_space=config,
             tune_config=tune.TuneConfig(
-                search_alg=None if work.search is None else _searcher(work.search),
-                scheduler=None if work.search is None else _scheduler(work.search, reasons),
-                num_samples=1 if work.search is None else -1,  # a search says itself when it ends
+                search_alg=search and _searcher(search),
+                scheduler=search and scheduler(search, reasons),
+                num_samples=-1 if search else 1,  # a search says itself when it ends
                 max_concurrent_trials=self.workers,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
@@ -191,9 +102,13 @@ class Cluster:
         except (InputError, RunError):
             raise
         except Exception as e:  # noqa: BLE001 (Tune wraps whatever went wrong in errors of its own)
-            raise RunError(f"Ray Tune stopped: {' '.join(str(e).split())[:300]}; run the same command again to continue") from None
+            raise RunError(f"Ray Tune stopped: {_said(e)[:300]}; run the same command again to continue") from None
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _said(error: Exception | None) -> str:
+    return " ".join(str(error or "").split())
 
 
 def _trainable(config: dict[str, Any]) -> None:
@@ -201,22 +116,17 @@ def _trainable(config: dict[str, Any]) -> None:
     import ray
     from ray import tune
 
-    from aotsearch.training import trial as trials
-    from aotsearch.training.device import Grant
-
     trial = config["trial"]
     # what was granted decides, not what the machine has: without a grant Ray does not hide the GPUs (ray#54928)
     on_gpu = bool(ray.get_gpu_ids())  # of those that are granted the first is `cuda`, whatever its number on the machine
-    grant = Grant(config["threads"], "cuda" if on_gpu else "cpu", config["share"] if on_gpu else 1.0)
+    grant = devices.Grant(config["threads"], "cuda" if on_gpu else "cpu", config["share"] if on_gpu else 1.0)
     points: list[Mapping[str, float]] = []
-    evaluations = 0
+    evaluations = itertools.count(1)
 
     def report(point: Mapping[str, float]) -> None:
-        nonlocal evaluations
         points.append(point)
-        if "loss" in point and point["step"] < trial["training"]["steps"]:
-            evaluations += 1
-            tune.report({"points": list(points), "loss": point["loss"], "evaluation": evaluations})
+        if on_the_way(trial, point):
+            tune.report({"points": list(points), "loss": point["loss"], "evaluation": next(evaluations)})
             points.clear()
 
     record = trials.run(trial, grant, report, Path(config["checkpoints"]))
@@ -227,8 +137,6 @@ def _trainable(config: dict[str, Any]) -> None:
 
 def _callback(work: Work, observer: Observer, reasons: Mapping[str, str]) -> Any:
     from ray import tune
-
-    from aotsearch.training import trial as trials
 
     class Callback(tune.Callback):  # type: ignore[misc]
         """Tells the observer; a trial that ends without a record was stopped by the scheduler or lost with its worker."""
@@ -256,7 +164,7 @@ def _callback(work: Work, observer: Observer, reasons: Mapping[str, str]) -> Any
             self._end(trial, "stopped", reasons.get(trial.config["trial"]["key"], "stopped"))
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            self._end(trial, "failed", "the worker was lost: " + " ".join(str(trial.get_error() or "").split())[-300:])
+            self._end(trial, "failed", f"the worker was lost: {_said(trial.get_error())[-300:]}")
 
         def _end(self, trial: Any, outcome: str, message: str) -> None:
             if trial.trial_id not in self.done:
@@ -272,22 +180,22 @@ def _callback(work: Work, observer: Observer, reasons: Mapping[str, str]) -> Any
     return Callback()
 
 
-def _scheduler(search: Search, reasons: dict[str, str]) -> Any:
+def scheduler(search: Search, reasons: dict[str, str]) -> Any:
+    """Ray's view of the rungs; why a trial was stopped goes into `reasons`, by its key."""
     from ray.tune.schedulers import FIFOScheduler
 
     class Halving(FIFOScheduler):  # type: ignore[misc]
-        """Ray's view of the rungs."""
+        """The rungs."""
 
         def __reduce__(self) -> Any:
             return object, ()  # as above
 
         def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
             plan = trial.config["trial"]
-            if "evaluation" in result:  # on the way; the last one comes with the record
-                reason = search.rungs.reach(plan["digest"], result["evaluation"], result["points"][-1][search.measure])
-                if reason:
-                    reasons[plan["key"]] = reason
-                    return str(self.STOP)
+            # what comes without a number is the last one, with the record
+            if "evaluation" in result and (reason := search.stop(plan, result["evaluation"], result["points"][-1])):
+                reasons[plan["key"]] = reason
+                return str(self.STOP)
             return str(self.CONTINUE)
 
     return Halving()

@@ -1,0 +1,80 @@
+"""A study and a run folder that exists -> whether and how it goes on there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from aotsearch import yamlfile
+from aotsearch.errors import AotsearchError, InputError, RunError
+from aotsearch.evidence.declaration import STUDY_FILE, History, Record, differences, event, history
+from aotsearch.evidence.ledger import Ledger
+from aotsearch.running.journal import unfinished
+from aotsearch.running.status import planned
+from aotsearch.study.study import Study
+
+
+def former(ledger: Ledger, study: Study) -> History | None:
+    """What a run folder declared before this start; None where it is a new one, or one in which nothing was declared and nothing ended.
+
+    Raises:
+        InputError: it belongs to another task, training, reference or data: other settings need another folder.
+    """
+    folder = ledger.folder
+    if ledger.last("data") is None or (ledger.last("declared") is None and not ledger.records()):
+        return None
+    try:
+        found = history(ledger)
+    except AotsearchError as e:
+        raise InputError(f"{folder} holds a study this version can not read ({e}); choose another --out") from None
+    old = found.study
+    changed = differences(old.plain, study.plain)
+    if old.digest != study.digest and (old.manifest == study.manifest or old.training() != study.training()):
+        raise InputError(f"{folder} holds results of other settings ({changed}); choose another --out, or restore them")
+    if old.manifest != study.manifest:
+        said = f"; {changed}" if changed else ""
+        raise InputError(f"{folder} holds results on other data (its manifest hash differs{said}); choose another --out")
+    if old.reference != study.reference:
+        raise InputError(f"{folder} holds results of another reference ({changed}); choose another --out")
+    return found
+
+
+def anything_left(ledger: Ledger, study: Study, before: History | None, retry_failed: bool) -> bool:
+    """Whether this start will train, as far as it is known before it: open verdicts may ask for more."""
+    if before is None:
+        return True
+    records = before.place(ledger.records().values())
+    return planned(ledger, study, records) > len(records) or (retry_failed and any(map(unfinished, records)))
+
+
+def declare(ledger: Ledger, study: Study, before: History | None, records: Collection[Record]) -> History:
+    """Keep the declaration, and each that changes it, with how much had been seen by then."""
+    if records and before is not None and not before.last.arms:  # an older version kept none
+        ledger.append("declared", **event(before.study, before.study.arms(), ()))
+    last, fresh = ledger.last("declared"), event(study, study.arms(), records)
+    if last is None or any(last[name] != fresh[name] for name in ("study", "arms")):
+        ledger.append("declared", **fresh)
+    return history(ledger)
+
+
+def further_measures(study: Study, before: History | None, ended: int) -> list[str]:
+    """A note where more is asked for now than was when the trials so far were trained."""
+    if not ended or before is None:
+        return []
+    old, new = before.study.settings, study.settings
+    further = [name for name in new.measured if name not in old.measured] + ["knock_out"] * (new.knock_out and not old.knock_out)
+    return [f"{', '.join(further)}: measured of trials from here on; the {ended} that have ended are not trained again"] * bool(further)
+
+
+def write_study(study: Study, folder: Path) -> None:
+    """The resolved study, whole or not at all.
+
+    Raises:
+        RunError: the folder can not be written.
+    """
+    made = folder / f".{STUDY_FILE}.new"
+    try:
+        made.write_text(yamlfile.dump(dict(study.plain)), encoding="utf-8")
+        made.replace(folder / STUDY_FILE)
+    except OSError as e:
+        raise RunError(f"{folder / STUDY_FILE} can not be written: {e.strerror}") from None

@@ -1,0 +1,86 @@
+"""What executors tell -> the ledger, then the views of it: progress and MLflow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from aotsearch.evidence.declaration import Record
+from aotsearch.evidence.ledger import FAILED, Ledger
+from aotsearch.running.progress import Progress
+from aotsearch.running.work import Trial
+from aotsearch.study.study import Study
+
+if TYPE_CHECKING:
+    from aotsearch.tracking.view import Tracker
+
+
+class Journal:
+    """The observer of a run: every record by the key of its trial, as the ledger has it.
+
+    Attributes:
+        retry_failed: Whether trials that failed, or were not measured whole, are to be trained again.
+        tracker: The view in MLflow, where there is one.
+        clock: Key -> when this start of the run began that trial.
+        interrupted: Whether Ctrl-C was pressed: the next event ends the run, where a library has swallowed the KeyboardInterrupt.
+    """
+
+    def __init__(self, study: Study, ledger: Ledger, progress: Progress, retry_failed: bool = False):
+        self.ledger, self.progress, self.retry_failed = ledger, progress, retry_failed
+        self.tracker: Tracker | None = None
+        self.clock: dict[str, float] = {}
+        self.interrupted = False
+        self.records = {study.key(r["digest"], r["seed"], r["training"], r["phase"] == "search"): r for r in ledger.records().values()}
+        self._environments: dict[str, set[str]] = {}  # what the trials of earlier starts were made with, as far as it is not compared yet
+        for record in self.records.values():
+            for name, value in (record.get("environment") or {}).items():
+                self._environments.setdefault(name, set()).add(str(value))
+
+    def has(self, key: str) -> bool:
+        """Whether a trial has ended and is not to be trained again."""
+        record = self.records.get(key)
+        return record is not None and not (self.retry_failed and unfinished(record))
+
+    def started(self, trial: Trial) -> None:
+        self._check()
+        self.clock[trial["key"]] = time.monotonic()
+        self.ledger.append("started", **{name: trial[name] for name in ("key", "arm", "seed", "phase")})
+        self.progress.started(trial)
+        if self.tracker is not None:
+            self.tracker.started(trial)
+
+    def point(self, trial: Trial, point: Mapping[str, float]) -> None:
+        self._check()
+        self.progress.point(trial, point)
+        if self.tracker is not None:
+            self.tracker.progress(trial["key"], point)
+
+    def finished(self, record: dict[str, Any]) -> None:
+        now = time.monotonic()
+        record.setdefault("seconds", round(now - self.clock.get(record["key"], now), 3))
+        record = self.records[record["key"]] = self.ledger.append("finished", **record)  # from here on as it will be read again
+        self._tell_change(record)
+        self.progress.finished(record)
+        self._check()  # after it is written
+        if self.tracker is not None:
+            self.tracker.finished(record)
+
+    def _check(self) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt
+
+    def _tell_change(self, record: Record) -> None:
+        """Say once where trials are now made otherwise than at earlier starts: pairs of both are compared, and the report names them."""
+        for name, value in (record.get("environment") or {}).items():
+            earlier = self._environments.pop(name, set()) - {str(value)}
+            if earlier:
+                self.progress.say(
+                    f"trials here were made with {name.replace('_', ' ')} {', '.join(sorted(earlier))}, now with {value}: losses may move "
+                    "in the last digits, and the report names the pairs that mix both"
+                )
+
+
+def unfinished(record: Record) -> bool:
+    """Whether another try may give more: the trial failed, or something of it could not be measured."""
+    return record["outcome"] in FAILED or bool(record.get("unmeasured"))

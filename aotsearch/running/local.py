@@ -1,0 +1,63 @@
+"""Trials -> finished records in this process, one after another; neither Ray nor MLflow is needed."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from aotsearch.errors import RunError
+from aotsearch.running.work import Observer, Record, Search, Trial, Work, on_the_way
+from aotsearch.study.settings import Resources
+from aotsearch.training import device as devices
+from aotsearch.training import trial as trials
+
+
+class Local:
+    """This process, with a GPU if one is there and not refused, the first of several.
+
+    Raises:
+        InputError: this machine has less than a trial is granted.
+    """
+
+    def __init__(self, resources: Resources):
+        gpus = devices.gpus_here()
+        resources.required_room(os.cpu_count() or 1, gpus)
+        self.grant = devices.Grant(resources.cpus, "cuda" if resources.share(gpus) else "cpu")
+
+    def run(self, work: Work, observer: Observer, checkpoints: Path) -> None:
+        """Execute; what is finished is with the observer.
+
+        Raises:
+            RunError: the device was lost: this process can compute nothing more.
+        """
+        search = work.search
+        for trial in work.trials if search is None else search.proposals:
+            observer.started(trial)
+            record = trials.run(trial, self.grant, reporter(search, trial, observer), checkpoints)
+            if search is not None:
+                search.tell(record)
+            observer.finished(record)
+            _end_if_lost(record)
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+def reporter(search: Search | None, trial: Trial, observer: Observer) -> Callable[[Mapping[str, float]], None]:
+    """Tells the observer each point, and ends the trial of a search where its rungs say so."""
+    evaluations = itertools.count(1)
+
+    def report(point: Mapping[str, float]) -> None:
+        observer.point(trial, point)
+        if search is not None and on_the_way(trial, point) and (reason := search.stop(trial, next(evaluations), point)):
+            raise trials.Stopped(reason)
+
+    return report
+
+
+def _end_if_lost(record: Record) -> None:
+    if record.get("device_lost"):
+        why = record["message"] or [*record["unmeasured"].values()][-1]  # it was lost in training, or by what is measured after
+        raise RunError(f"the device was lost ({why}); run the same command again to go on with the next trial")

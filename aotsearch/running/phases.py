@@ -1,0 +1,192 @@
+"""What is left of a study, phase by phase: search, learning rates, the arms under their seeds, more seeds where verdicts are open.
+
+Every phase is planned anew from the study and the records; what has ended is not trained again, so to continue is to start.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from aotsearch.evidence.analysis import unsettled
+from aotsearch.evidence.declaration import History, Record, candidate, entry, history
+from aotsearch.evidence.tables import curve_of, left_out, promising, searched, unconfirmed
+from aotsearch.grammar.architecture import Architecture
+from aotsearch.running.journal import Journal
+from aotsearch.running.rungs import Rungs
+from aotsearch.running.work import Executor, Search, Work
+from aotsearch.study.design import REFERENCE, Arm, order
+from aotsearch.study.rates import TUNE_SEED, Rate, asked, beyond, chosen
+from aotsearch.study.study import Study
+from aotsearch.training import trial
+
+Cell = tuple[Arm, int, float | None]  # arm, seed, learning rate where it is tuned
+
+
+class Phases:
+    """The phases of one start of a run.
+
+    Args:
+        study: What is run.
+        journal: Every record so far, and whom executors tell.
+        executor: Gives the executor, which it starts at the first trial.
+        checkpoints: The folder for trained weights.
+        declared: What the study declared, now and before.
+    """
+
+    def __init__(self, study: Study, journal: Journal, executor: Callable[[], Executor], checkpoints: Path, declared: History):
+        self.study, self.journal, self.executor, self.checkpoints, self.declared = study, journal, executor, checkpoints, declared
+        self.ledger, self.say = journal.ledger, journal.progress.say
+
+    def run(self) -> None:
+        """Train what has not ended."""
+        s = self.study.settings
+        if s.design == "search":
+            _Searching(self).run()
+            self.ledger.append("importance", shares=self._importance())
+            arms, phase = self._candidates(), "confirm"
+        else:
+            arms, phase = self.study.arms(), "design"
+        rates = self._tune(arms) if s.tuning else {}
+        self._train(arms, s.first_seeds, rates, phase)
+        if s.adaptive is not None:
+            self._replicate(arms, rates, phase)
+
+    @property
+    def records(self) -> Iterable[Record]:
+        return self.journal.records.values()
+
+    @property
+    def _placed(self) -> list[Record]:
+        """The trials of the study's arms, under the names that these have now."""
+        return self.declared.place(self.records)
+
+    def hand_over(self, work: Work) -> None:
+        self.executor().run(work, self.journal, self.checkpoints)
+
+    def _run(self, cells: Iterable[Cell], phase: str) -> None:
+        plans = trial.plans(self.study, cells, phase)
+        left = [p for p in plans if not self.journal.has(p["key"])]
+        self.journal.progress.begin(len(plans), [self.journal.records[p["key"]] for p in plans if self.journal.has(p["key"])])
+        if left:
+            self.hand_over(Work(trials=left))
+
+    def _train(self, arms: list[Arm], seeds: list[int], rates: Mapping[str, Rate], phase: str) -> None:
+        """Every arm under every seed, at the shared learning rate and, where it is another, at its own."""
+        by_name = {a.name: a for a in arms}
+        cells = order(list(by_name), seeds)
+        self._run([(by_name[name], seed, rate) for name, seed in cells for rate in asked(rates, name, REFERENCE)], phase)
+
+    def _tune(self, arms: list[Arm]) -> dict[str, Rate]:
+        """Each arm's own learning rate; the list is extended for the arms whose best rate lies at its end."""
+        tuning, measure = self.study.settings.tuning, self.study.task.measure
+        assert tuning is not None
+        seeds = [TUNE_SEED + i for i in range(tuning.seeds)]
+        wanted = {a.name: list(tuning.tune) for a in arms}
+        self.say("finding each arm's learning rate ...")
+        while True:
+            self._run([(a, seed, rate) for seed in seeds for a in arms for rate in wanted[a.name]], "tune")
+            found = {a.name: chosen(self._placed, a.name, measure) for a in arms}
+            further = {name: rate for name in found if (rate := beyond(found[name], tuning.tune, tuning.extend))}
+            if not further:
+                return found
+            at_end = f"{len(further)} arm{'s' * (len(further) > 1)}"
+            self.say(f"the best rate of {at_end} lies at the end of the list: trying the next ...")
+            for name, rate in further.items():
+                wanted[name].append(rate)
+
+    def _replicate(self, arms: list[Arm], rates: Mapping[str, Rate], phase: str) -> None:
+        """One more seed for the arms of every comparison that is not settled, until all are or have the most seeds allowed."""
+        adaptive = self.study.settings.adaptive
+        assert adaptive is not None
+        for seed in range(adaptive.min, adaptive.max):
+            names = unsettled(self._placed, self.declared.study)
+            if not names:
+                return
+            self.say(f"seed {seed + 1} of at most {adaptive.max} for {len(names)} arms whose verdict is open ...")
+            self._train([a for a in arms if a.name in names], [seed], rates, phase)
+
+    def _importance(self) -> dict[str, float]:
+        from aotsearch.running.search import importance
+
+        return importance(self.records, self.study)
+
+    def _candidates(self) -> list[Arm]:
+        """The study's arms and the best that the search found, to be trained under fresh seeds; none where the reference is alone."""
+        arms, tried = self.study.arms(), searched(self.records, self.study)
+        for note in unconfirmed(tried, self.study):
+            self.say(note)
+        found = [arm_of(a, self.study) for a in promising(tried, self.study)[: self.study.settings.search.confirm]]
+        known, entries = self.ledger.last("candidates") or {"arms": []}, [entry(a) for a in found]
+        if entries != known["arms"]:  # the ledger is told which are confirmed
+            self.ledger.append("candidates", arms=entries)
+            self.declared = history(self.ledger)
+        return [*arms, *found] if found or len(arms) > 1 else []
+
+
+class _Searching:
+    """The search of a study: what it proposes goes into the ledger before it is trained, so that it is continued where it was."""
+
+    def __init__(self, phases: Phases):
+        from aotsearch.running.search import Proposer
+
+        self.phases, self.study, self.journal, self.say = phases, phases.study, phases.journal, phases.say
+        self.search, self.measure = self.study.settings.search, self.study.task.measure
+        self.rungs = Rungs(self.study.settings.budget.evaluations, self.search.reduction)
+        self.proposer = Proposer(self.study.space, self.search, self.measure, self._proposed())
+        self.told = set(self.proposer.proposals)
+
+    def run(self) -> None:
+        finished = [r for r, _ in searched(self.phases.records, self.study) if self.journal.has(r["key"])]
+        self.journal.progress.begin(self.search.trials, finished)
+        for note in left_out(self.phases.records, self.study):
+            self.say(f"{note}; one that this search proposes is not trained again")
+        for record in finished:
+            self._tell(record)
+        made = self._trials()
+        first = next(made, None)
+        if first is not None:
+            self.phases.hand_over(Work(search=Search(itertools.chain([first], made), self._tell, self.rungs, self.measure)))
+        number = len(searched(self.phases.records, self.study))
+        if number < self.search.trials:
+            self.journal.ledger.append("exhausted", architectures=number)
+            few = f"no architecture but these {number} was found in the space"
+            self.say(f"{few}: the search ends before its {self.search.trials} trials")
+
+    def _proposed(self) -> list[Record]:
+        """What earlier starts of this search proposed, in that order; before the ledger told it, what was finished."""
+
+        def told(e: Record) -> bool:
+            return bool(e["event"] == "proposed" or (e["event"] == "finished" and e["phase"] == "search"))
+
+        return [e for e in self.journal.ledger.events() if told(e) and e["seed"] == self.search.training_seed]
+
+    def _tell(self, record: Record) -> None:
+        self.proposer.tell(record)
+        self.rungs.recall(record["digest"], curve_of(record, self.measure))
+
+    def _trials(self) -> Iterator[dict[str, Any]]:
+        while (architecture := self.proposer.ask()) is not None:
+            made = trial.plan(self.study, arm_of(architecture, self.study), self.search.training_seed, "search")
+            if architecture.digest not in self.told:
+                self.journal.ledger.append("proposed", **{name: made[name] for name in ("arm", "digest", "decisions", "seed")})
+            if self.journal.has(made["key"]):
+                self._tell(self._adopt(made))
+            else:
+                yield made
+
+    def _adopt(self, made: Mapping[str, Any]) -> Record:
+        """A model that was trained when the space had other decisions for it is recorded again with those of today."""
+        same = {name: made[name] for name in ("arm", "arms", "decisions", "changes")}
+        record = {**self.journal.records[made["key"]], **same, "finished": trial.now()}
+        record.pop("event")
+        self.journal.finished(record)
+        return self.journal.records[made["key"]]
+
+
+def arm_of(architecture: Architecture, study: Study) -> Arm:
+    """An architecture of a search under the one name by which it is told everywhere: the arm that it is, else its digest."""
+    names = {arm.architecture.digest: arm.name for arm in reversed(study.arms())}
+    return Arm(names.get(architecture.digest, candidate(architecture.digest)), architecture, study.reference.diff(architecture))
