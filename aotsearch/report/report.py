@@ -16,10 +16,9 @@ import pandas as pd
 
 from aotsearch.errors import InputError, RunError, suggest
 from aotsearch.evidence.layers import MEAN, Knocked, Profile, knocked, profiles
-from aotsearch.report import figures, paper
+from aotsearch.report import figures, latex, page
 from aotsearch.report.data import Material, read, results
 from aotsearch.report.figures import Figure
-from aotsearch.report.page import page
 
 __all__ = ["FOLDER", "Material", "read", "results", "write"]
 
@@ -89,19 +88,19 @@ def _umask() -> int:
 # ---- formats
 
 
-def html(r: Report) -> dict[str, bytes]:
-    return {"report.html": page(r.material, r.profiles, r.knocked, r.pictures).encode(), **r.images}
+def _html(r: Report) -> dict[str, bytes]:
+    return {"report.html": page.html(r.material, r.profiles, r.knocked, r.pictures).encode(), **r.images}
 
 
-def markdown(r: Report) -> dict[str, bytes]:
-    return {"report.md": paper.markdown(r.material, r.profiles, r.knocked, list(r.pictures)).encode(), **r.images}
+def _markdown(r: Report) -> dict[str, bytes]:
+    return {"report.md": page.markdown(r.material, r.profiles, r.knocked, r.pictures).encode(), **r.images}
 
 
-def latex(r: Report) -> dict[str, bytes]:
-    return {"report.tex": paper.latex(r.material).encode()}
+def _latex(r: Report) -> dict[str, bytes]:
+    return {"report.tex": latex.latex(r.material).encode()}
 
 
-def csv(r: Report) -> dict[str, bytes]:
+def _csv(r: Report) -> dict[str, bytes]:
     files = {"contrasts.csv": _contrasts(r.material), "trials.csv": r.material.table}
     if r.profiles:
         files["diagnostics.csv"] = _diagnostics(r.profiles)
@@ -114,23 +113,11 @@ def _contrasts(m: Material) -> pd.DataFrame:
     """One row per contrast, by (arm, equalise, learning_rate, kind); `trials` holds the keys that it rests on, `mixed` the seeds under
     which these do not share something, such as `torch: 0 3`."""
     names = ["arm", "kind", "decision", "from", "to", "equalise", "learning_rate", "asked", "difference", "low", "high", "seeds", "verdict"]
-    names += [
-        "seeds_needed",
-        "missing",
-        "sd_paired",
-        "sd_unpaired",
-        "p",
-        "test",
-        "test_low",
-        "test_high",
-        "mixed",
-        "remark",
-        "declared",
-        "trials",
-    ]
+    names += ["seeds_needed", "missing", "sd_paired", "sd_unpaired", "p", "test", "test_low", "test_high"]
+    names += ["mixed", "remark", "declared", "trials"]
     rows = []
     for c in m.analysis.contrasts:
-        test = dict(zip(("test", "test_low", "test_high"), c.test or (None, None, None), strict=True))
+        test = {"test": c.test and c.test.difference, "test_low": c.test and c.test.low, "test_high": c.test and c.test.high}
         mixed = "; ".join(f"{name}: {' '.join(map(str, sorted(seeds)))}" for name, seeds in c.mixed.items())
         rows.append({**c.to_dict(), **test, "mixed": mixed, "trials": " ".join(r["key"] for r in m.trials_of(c))})
     # pandas counts a whole number with gaps as a float; written as such it would read 3.0 seeds
@@ -148,4 +135,4 @@ def _diagnostics(found: Sequence[Profile]) -> pd.DataFrame:
     return pd.DataFrame(rows).rename(columns={"below": "difference_low", "above": "difference_high"})
 
 
-FORMATS: Mapping[str, Callable[[Report], dict[str, bytes]]] = {"html": html, "md": markdown, "latex": latex, "csv": csv}
+FORMATS: Mapping[str, Callable[[Report], dict[str, bytes]]] = {"html": _html, "md": _markdown, "latex": _latex, "csv": _csv}
