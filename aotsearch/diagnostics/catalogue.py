@@ -27,6 +27,8 @@ KINDS: dict[str, str] = {
     "gradient": "of every sublayer",
 }
 
+MODULES = ("subspaces", "energy", "stream", "sublayer", "maps", "gradients")  # of `measures`, in reading order
+
 
 @dataclass(frozen=True)
 class Diagnostic:
@@ -82,9 +84,11 @@ def diagnostic(
 @functools.cache
 def catalogue() -> dict[str, Diagnostic]:
     """Every diagnostic by name, in reading order."""
-    source = (Path(__file__).parent / "measures.py").read_text(encoding="utf-8")
-    found = [d for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) for d in _read(node)]
-    return {d.name: d for d in found}
+    found: dict[str, Diagnostic] = {}
+    for module in MODULES:
+        source = (Path(__file__).parent / "measures" / f"{module}.py").read_text(encoding="utf-8")
+        found |= {d.name: d for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) for d in _read(node)}
+    return found
 
 
 def cheap() -> tuple[str, ...]:
