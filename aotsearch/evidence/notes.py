@@ -56,7 +56,7 @@ def _evidence(analysis: Analysis, study: Study, seeds: int) -> list[str]:
         )
     if smallest is not None and smallest > analysis.margin:
         notes.append(
-            f"at this noise an interval reaches {smallest:.3g} {analysis.unit} to each side, more than the margin of {analysis.margin:g}: "
+            f"the minimum detectable effect is {smallest:.3g} {analysis.unit}, more than the margin of {analysis.margin:g}: "
             "a typical contrast can not be found redundant; add seeds, or declare a wider margin before the next run"
         )
     return notes

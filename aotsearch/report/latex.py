@@ -44,6 +44,7 @@ def _effects(m: Material) -> list[str]:
             said = f"{c.verdict} (as first declared: {c.declared})" if c.declared else c.verdict
             rows.append(f"{escape(c.title)} & {mean} & {span} & {c.seeds} & {escape(said)} \\\\")
     value = f"Reference {number(a.value, digits)} {escape(a.unit)}. " if a.value is not None else ""
+    least = f"Minimum detectable effect {number(a.smallest_effect, digits)}. " if a.smallest_effect is not None else ""
     preview = f"Partial: {a.finished} of {a.expected} trials. " if a.partial else ""
     method = a.interval.replace("Student t", "Student $t$")
     rates = "Each arm at its own learning rate, then at the shared one where that is another. " if a.rate == "tuned" else ""
@@ -54,7 +55,7 @@ def _effects(m: Material) -> list[str]:
     caption = (
         f"{anew}{warning}{preview}Difference in {escape(a.unit)} (lower is better), paired by seed, "
         f"with {100 * a.confidence:g}\\,\\% intervals ({method}, simultaneous over {a.family} contrasts by Bonferroni). "
-        f"{rates}{value}Margin {a.margin:g}.{where}"
+        f"{rates}{value}{least}Margin {a.margin:g}.{where}"
     )
     return _table("lrrrl", "Change & Difference & Interval & Seeds & Verdict", rows, caption, _label(m), a.notes)
 

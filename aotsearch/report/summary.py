@@ -194,9 +194,7 @@ def _footer(analysis: Analysis) -> list[str]:
     named = {c.title: c.change for c in analysis.contrasts if len(c.changes) > 1 and c.kind == "change"}
     lines = [f"where {name} is {change}" for name, change in named.items()]
     if analysis.smallest_effect is not None:
-        reach = (
-            f"smallest difference this study can tell from zero: about {number(analysis.smallest_effect, analysis.digits)} {analysis.unit}"
-        )
+        reach = f"minimum detectable effect: about {number(analysis.smallest_effect, analysis.digits)} {analysis.unit}"
         lines.append(reach + (f"; pairing by seed made it {analysis.gain[0]:.1f} times smaller (median)" if analysis.gain else ""))
     for o in analysis.outcomes:
         if o.bad:

@@ -160,7 +160,6 @@ class Attention(nn.Module):
 
         self.qkv, self.value, self.values = qkv, value, values
         self.owns = values != "first" or site.layer == 0
-        self.borrows = values != "own" or present(first)
         wanted = {"tied": ["subspace"], "shared-kv": ["query", "key"], "shared-qk": ["query", "value"]}.get(qkv, ["query", "key", "value"])
         idle = set() if self.attends else {"query"} if qkv == "shared-kv" else {"query", "key"}
         idle |= set() if value == "free" and self.owns else {"value"}
