@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from aotsearch import yamlfile
+from aotsearch.diagnostics import catalogue as diagnostics
 from aotsearch.diagnostics import measures
 from aotsearch.diagnostics.catalogue import catalogue, cheap
-from aotsearch.diagnostics.catalogue import catalogue as diagnostics
 from aotsearch.diagnostics.measures import Call, Map, Subspaces
 from aotsearch.diagnostics.probe import attention_map, coefficients, gradient_norms, knock_out, measure
 from aotsearch.grammar.architecture import Architecture

@@ -415,6 +415,21 @@ def test_notes_are_in_every_form(done: Path) -> None:
     assert sum(note in text for text in forms) == len(forms) - len(document["notes"]) + 1
 
 
+def test_the_minimum_detectable_effect_is_called_so_in_every_form(everything: report.Material, page: Page, written: Path) -> None:
+    a = everything.analysis
+    assert a.smallest_effect is not None
+    size = f"{a.smallest_effect:.{a.digits}f}"
+    assert f"minimum detectable effect: about {size} bits/byte" in everything.summary()
+    assert f"The minimum detectable effect, at the median noise of a paired difference, is about {size} bits/byte" in " ".join(
+        page.text.split()
+    )
+    assert f"Minimum detectable effect: {size} bits/byte" in (written / "report.md").read_text()
+    assert f"Minimum detectable effect {size}." in (written / "report.tex").read_text()
+    document = everything.headline.to_dict()
+    assert wording.effects(document)[0]["minimum_detectable_effect"] == document["smallest_effect"] == a.smallest_effect
+    assert "Minimum detectable effect: about" in wording.note(everything.study, document)
+
+
 def test_an_adaptive_study_is_described_as_it_was_made_in_every_form(tmp_path: Path) -> None:
     made = fabricated.Run(tmp_path / "adaptive", "seeds: {min: 4, max: 9}, margin: 0.05, knock_out: true")
     made.train(broken=False)
