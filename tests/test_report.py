@@ -342,7 +342,7 @@ def test_what_was_asked_for_leads_and_the_shared_rate_stands_beside(everything: 
     assert re.search(r"\(each arm at its own learning rate; at the shared one necessary: qkv free \(against tied\)", said)
     assert re.search(r"redundant[^○●]*qkv free \(against tied\) \(necessary at shared learning rate", page.text)
     assert (written / "report.html").read_text().count('<tr class="changed">') == 1
-    assert "1 of 1 verdicts are another at the shared one" in page.text
+    assert "1 of 1 verdicts differ at the shared one" in page.text
     assert "The best learning rate lies at the end of those tried for qkv=tied" in page.text
     for text in ((written / "report.md").read_text(), (written / "report.tex").read_text(), "\n".join(document["notes"])):
         assert "the best learning rate lies at the end of those tried for qkv=tied" in text.replace("\\", "")

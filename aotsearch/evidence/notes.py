@@ -42,7 +42,9 @@ def _evidence(analysis: Analysis, study: Study, seeds: int) -> list[str]:
     if search and analysis.contrasts:
         notes.append("verdicts speak of the reference: harmful means that the candidate is better, necessary that it is worse")
     if seeds < 2:
-        notes.append(f"the reference has {seeds} finished seed{'s' * (seeds != 1)}: an interval needs two at least, five are a sound start")
+        notes.append(
+            f"the reference has {seeds} finished seed{'s' * (seeds != 1)}: an interval needs at least two, and five are a sound start"
+        )
     elif seeds < (analysis.looks[0] if analysis.looks else 5):
         notes.append(_few(seeds, analysis))
     paired = seeds if analysis.looks is None else min([seeds, *(c.seeds for c in analysis.contrasts if c.low is not None)])

@@ -43,12 +43,7 @@ class Child:
 
 
 class Store:
-    """The store of one run folder.
-
-    Args:
-        folder: The run folder.
-        study: Its study.
-        command: The command line, for the parent run.
+    """The store of one run folder; what it takes is described at `view.Tracker`.
 
     Raises:
         RunError: MLflow can not open a store there.
