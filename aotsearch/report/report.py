@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,21 +67,14 @@ def write(folder: str | Path, formats: Sequence[str] = ("html", "md", "latex", "
 
 def _replace(path: Path, content: bytes) -> Path:
     """Write beside the target, then rename: a reader sees the old file or the new one."""
+    beside = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-            file.write(content)
-        Path(file.name).chmod(0o644 & ~_umask())
-        Path(file.name).replace(path)
+        beside.write_bytes(content)
+        beside.replace(path)
     except OSError as e:
         raise RunError(f"{path}: {e.strerror}; nothing recorded is lost, run `aotsearch report` again") from None
     return path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 # ---- formats
