@@ -28,6 +28,7 @@ from scipy import special
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from aotsearch.evidence import boundary as boundaries
 from aotsearch.evidence import statistics
 
 Array = NDArray[np.float64]
@@ -201,7 +202,7 @@ def proportional(power: float, error: float) -> Array:
     looks, a = np.arange(FIRST, LAST + 1), error / 3
     for _ in range(30):
         critical = -special.stdtrit(looks - 1, a * (looks / LAST) ** power / 2)
-        a *= error / statistics.crossing(critical, FIRST)
+        a *= error / boundaries.crossing(critical, FIRST)
     return np.asarray(critical)
 
 
@@ -216,7 +217,7 @@ def rules(error: float) -> dict[str, Array]:
         found[f"Gaussian-mixture confidence sequence, c2 = {c2:g}"] = np.array([mixture(int(n), error, c2) for n in looks])
     for power in (0, 2, 3):
         found[f"group-sequential, level ~ n^{power}"] = proportional(power, error)
-    found[SEQUENTIAL] = np.array(statistics.boundary(FIRST, LAST, error))
+    found[SEQUENTIAL] = np.array(boundaries.boundary(FIRST, LAST, error))
     found[CUT] = found[SEQUENTIAL]
     return found
 
@@ -286,7 +287,7 @@ def follow(reference: Array, arms: Array, critical: Array, cut: bool, family: in
 
 def adaptive(reps: int) -> Paths:
     found: Paths = {}
-    table, alone = rules((1 - CONFIDENCE) / FAMILY), np.array(statistics.boundary(FIRST, LAST, 1 - CONFIDENCE))
+    table, alone = rules((1 - CONFIDENCE) / FAMILY), np.array(boundaries.boundary(FIRST, LAST, 1 - CONFIDENCE))
     for place, noise in enumerate(NOISES):
         parts = draw(noise, reps, LAST, np.random.default_rng(100 + place))
         for regime in REGIMES:
@@ -401,7 +402,7 @@ def saved(part: float, whole: float) -> str:
 def rules_table(paths: Paths) -> str:
     error, rows = (1 - CONFIDENCE) / FAMILY, []
     for name, critical in rules(error).items():
-        exact = statistics.crossing(critical, FIRST) / error
+        exact = boundaries.crossing(critical, FIRST) / error
         shares = [percent(average(paths, "normal", name, what)) for what in ("ever", "missed", "wrong")]
         decided, seeds, spent, same = (average(paths, "normal", name, what) for what in ("decided", "seeds", "runs", "same"))
         costs = [f"{100 * decided:.1f}", f"{seeds:.2f}", f"{spent:.1f}", saved(spent, FULL), saved(spent, same)]

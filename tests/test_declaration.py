@@ -412,7 +412,8 @@ def test_what_is_declared_anew_before_any_trial_has_ended_is_no_change(folder: F
 
 
 def test_seeds_added_after_a_look_are_a_further_look(folder: Folder) -> None:
-    from aotsearch.evidence.statistics import boundary, quantile
+    from aotsearch.evidence.boundary import boundary
+    from aotsearch.evidence.statistics import quantile
 
     folder.run()
     fixed = folder.document()["contrasts"][0]

@@ -66,3 +66,12 @@ def test_a_python_block_runs(task: str, text: str, monkeypatch: pytest.MonkeyPat
         pytest.importorskip("transformers").logging.set_verbosity_error()
     monkeypatch.chdir(ROOT)
     exec(compile(text, "block", "exec"), {})
+
+
+def test_the_layout_in_the_readme_is_that_of_the_package() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Layout")[2]
+    listed = re.findall(r"^    (\w+(?:/|\.py)) ", text, re.MULTILINE)
+    there = {f"{p.name}/" for p in (ROOT / "aotsearch").iterdir() if (p / "__init__.py").exists()} | {
+        p.name for p in (ROOT / "aotsearch").glob("*.py") if p.name != "__init__.py"
+    }
+    assert set(listed) == there and len(listed) == len(there)

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from aotsearch.evidence import boundary as boundaries
 from aotsearch.evidence import statistics
+from aotsearch.evidence.boundary import boundary, crossing
 from aotsearch.evidence.statistics import (
-    boundary,
-    crossing,
     holm,
     interval,
     noise_floor,
@@ -43,7 +43,7 @@ def test_one_look_is_students_interval() -> None:
 @pytest.fixture
 def fine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight times the usual places, to check the recursion itself: where few looks can cross, the usual ones are coarse."""
-    monkeypatch.setattr(statistics, "RISE", np.sin(np.linspace(0, math.pi / 2, 1025)))
+    monkeypatch.setattr(boundaries, "RISE", np.sin(np.linspace(0, math.pi / 2, 1025)))
 
 
 @pytest.mark.usefixtures("fine")

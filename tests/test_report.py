@@ -21,8 +21,10 @@ import pytest
 from aotsearch.errors import InputError
 from aotsearch.evidence import analysis, layers, tables
 from aotsearch.evidence import statistics as inference
+from aotsearch.evidence.answer import answer
 from aotsearch.evidence.ledger import Ledger
-from aotsearch.report import contents, figures, paper, report
+from aotsearch.report import contents, figures, latex, report
+from aotsearch.report.page import markdown
 from aotsearch.study.loading import load
 from aotsearch.tracking import wording
 
@@ -182,8 +184,8 @@ def test_latex_is_escaped_and_balanced(done: Path) -> None:
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     widths = [len(re.findall(r"(?<!\\)&", row)) for row in rows]
     assert set(widths) == {4, 6} and widths == sorted(widths), "effects, then what each arm was given"
-    assert paper.escape("`run --retry-failed`") == r"\textasciigrave{}run -{}-retry-failed\textasciigrave{}"
-    assert paper.escape("a_b & 50% #1 $x$ {y} ~ ^ \\ < > |") == (
+    assert latex.escape("`run --retry-failed`") == r"\textasciigrave{}run -{}-retry-failed\textasciigrave{}"
+    assert latex.escape("a_b & 50% #1 $x$ {y} ~ ^ \\ < > |") == (
         r"a\_b \& 50\% \#1 \$x\$ \{y\} \textasciitilde{} \textasciicircum{} \textbackslash{} \textless{} \textgreater{} \textbar{}"
     )
 
@@ -335,12 +337,12 @@ def test_what_was_asked_for_leads_and_the_shared_rate_stands_beside(everything: 
     for text in (everything.summary(), (written / "report.md").read_text(), (written / "report.tex").read_text()):
         assert 0 < text.index("own learning rate") < text.index("shared learning rate")
     # tied projections cost 0.09 at the shared rate and 0.009 at their own
-    said = analysis.answer(everything.headline)
+    said = answer(everything.headline)
     assert re.search(r"redundant within 0.05 bits/byte: [^;]*qkv free \(against tied\)", said, re.IGNORECASE)
     assert re.search(r"\(each arm at its own learning rate; at the shared one necessary: qkv free \(against tied\)", said)
     assert re.search(r"redundant[^○●]*qkv free \(against tied\) \(necessary at shared learning rate", page.text)
     assert (written / "report.html").read_text().count('<tr class="changed">') == 1
-    assert "1 of 1 verdicts are another at the shared one" in page.text
+    assert "1 of 1 verdicts differ at the shared one" in page.text
     assert "The best learning rate lies at the end of those tried for qkv=tied" in page.text
     for text in ((written / "report.md").read_text(), (written / "report.tex").read_text(), "\n".join(document["notes"])):
         assert "the best learning rate lies at the end of those tried for qkv=tied" in text.replace("\\", "")
@@ -376,7 +378,7 @@ def test_a_rate_that_seeds_alone_could_have_chosen_is_said_to_be(tmp_path: Path)
     (note,) = [n for n in found.analysis.notes if "seeds alone make of 1 tuning seed" in n]
     assert "reference" in note and "channel=none" in note and found.analysis.to_dict()["learning_rates"]["channel=none"]["by_noise"]
     assert {row.doubt for row in contents.tuned(found)[1]} >= {"within the noise of seeds"}
-    text = paper.markdown(found, [], [], [])
+    text = markdown(found, [], [], [])
     assert "within the noise of seeds" in text and "seeds alone make of 1 tuning seed" in text
     # four times the seeds halve what seeds alone can do to a mean over them
     more = fabricated.Run(tmp_path / "calm", "seeds: 3, margin: 0.05, learning_rate: {tune: [3e-3, 6e-3, 1.2e-2], seeds: 4}")
@@ -411,6 +413,21 @@ def test_notes_are_in_every_form(done: Path) -> None:
     forms = [m.summary().replace("\n  ", " "), Page((done / "report.html").read_text()).text.replace("Only", "only"), *document["notes"]]
     forms += [(done / "report.md").read_text(), (done / "report.tex").read_text(), wording.note(m.study, document)]
     assert sum(note in text for text in forms) == len(forms) - len(document["notes"]) + 1
+
+
+def test_the_minimum_detectable_effect_is_called_so_in_every_form(everything: report.Material, page: Page, written: Path) -> None:
+    a = everything.analysis
+    assert a.smallest_effect is not None
+    size = f"{a.smallest_effect:.{a.digits}f}"
+    assert f"minimum detectable effect: about {size} bits/byte" in everything.summary()
+    assert f"The minimum detectable effect, at the median noise of a paired difference, is about {size} bits/byte" in " ".join(
+        page.text.split()
+    )
+    assert f"Minimum detectable effect: {size} bits/byte" in (written / "report.md").read_text()
+    assert f"Minimum detectable effect {size}." in (written / "report.tex").read_text()
+    document = everything.headline.to_dict()
+    assert wording.effects(document)[0]["minimum_detectable_effect"] == document["smallest_effect"] == a.smallest_effect
+    assert "Minimum detectable effect: about" in wording.note(everything.study, document)
 
 
 def test_an_adaptive_study_is_described_as_it_was_made_in_every_form(tmp_path: Path) -> None:
@@ -521,21 +538,23 @@ def test_equal_arms_show_how_they_were_resized_and_by_how_much_they_miss(everyth
 
 def test_outcomes_are_counted_with_rates_and_never_dropped(everything: report.Material, page: Page) -> None:
     assert contents.bad(everything.analysis.outcomes) == ["diverged", "failed", "out-of-memory"]
-    ends = {e.arm: e for e in contents.endings(everything)}
-    diverged = ends["norm=none"].rates["diverged"]
+    ends = {o.arm: (o, shares) for o, shares in contents.endings(everything)}
+    diverged = ends["norm=none"][1]["diverged"]
     assert diverged is not None and (diverged.count, diverged.rate) == (1, 0.25) and diverged.low < 0.25 < diverged.high
-    memory = ends["heads=1"].rates["out-of-memory"]
+    memory = ends["heads=1"][1]["out-of-memory"]
     assert memory is not None and memory.count == 1
-    told = ends["heads=1"].rates["diverged"]
-    assert told is not None and told.low == 0 and ends["heads=1"].done == 3
+    told = ends["heads=1"][1]["diverged"]
+    assert told is not None and told.low == 0 and ends["heads=1"][0].done == 3
     assert "out-of-memory </td><script>" in page.text
 
 
 def test_the_test_split_stands_beside_validation(everything: report.Material) -> None:
     found = contents.sealed(everything)
     assert len(found) == len(everything.distinct)
-    assert all(s.difference == pytest.approx(s.contrast.difference) for s in found)  # each trial's test loss is 0.03 above validation
-    assert contents.reference_test(everything) == pytest.approx(everything.analysis.value + 0.03)  # type: ignore[operator]
+    for _, c in found:  # each trial's test loss is 0.03 above validation
+        assert c.test is not None and c.test.difference == pytest.approx(c.difference) and c.test.verdict == c.verdict
+    values = contents.of_reference(everything, "test")
+    assert sum(values) / len(values) == pytest.approx(everything.analysis.value + 0.03)  # type: ignore[operator]
 
 
 def test_every_number_can_be_followed_to_the_ledger(everything: report.Material, written: Path) -> None:
@@ -609,7 +628,7 @@ def test_a_change_that_interacts_is_told_at_each_value_of_the_other(tmp_path: Pa
     report.write(many.folder, ["html"])
     text = (many.folder / "report" / "report.html").read_text()
     assert "and have none" in text and "so few seeds could not" not in text
-    assert "channel mlp (against none, at norm=none)" in analysis.answer(found)
+    assert "channel mlp (against none, at norm=none)" in answer(found)
 
 
 def test_a_fraction_names_its_aliases_and_resolution(tmp_path: Path) -> None:

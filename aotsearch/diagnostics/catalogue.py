@@ -27,6 +27,8 @@ KINDS: dict[str, str] = {
     "gradient": "of every sublayer",
 }
 
+MODULES = ("subspaces", "energy", "stream", "sublayer", "maps", "gradients")  # of `measures`, in reading order
+
 
 @dataclass(frozen=True)
 class Diagnostic:
@@ -82,9 +84,11 @@ def diagnostic(
 @functools.cache
 def catalogue() -> dict[str, Diagnostic]:
     """Every diagnostic by name, in reading order."""
-    source = (Path(__file__).parent / "measures.py").read_text(encoding="utf-8")
-    found = [d for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) for d in _read(node)]
-    return {d.name: d for d in found}
+    found: dict[str, Diagnostic] = {}
+    for module in MODULES:
+        source = (Path(__file__).parent / "measures" / f"{module}.py").read_text(encoding="utf-8")
+        found |= {d.name: d for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) for d in _read(node)}
+    return found
 
 
 def cheap() -> tuple[str, ...]:
@@ -127,12 +131,13 @@ What can be measured inside a trained model, sublayer by sublayer. Those in bold
 Every number is a mean over windows (sequences or images), computed window by window from one forward pass, without gradient and without
 reduced precision. There is one per sublayer, in the order of the forward pass, where a sublayer whose weights are tied counts each time it
 acts; a quantity of the stream has one more, before the first sublayer. Where a sublayer has no such quantity (an MLP has no attention
-map) it is absent, and so is a number that is not finite. Class attention, which pools, is no sublayer.
+map) it is absent, and so is a number that is not finite. Class attention, which pools, is not a sublayer.
 
 Letters: N tokens of a window, D width, H heads, P = D / H, X (N, D) the stream, Z (N, D) the tokens *as the sublayer reads them*: after its
 norm, where the norm stands before the operation. Where a quantity compares after with before, after is what the same norm would make of the
 stream that the sublayer left. A is the attention map of a head, without the other terms of the mixing matrix. U_h (D, P) is an orthonormal
-basis of what head h projects tokens on: the tied projection where there is one, else the projection of the values. Logarithms are natural.
+basis of what head h projects tokens onto: the tied projection where there is one, else the projection of the values. Logarithms are
+natural.
 """
 
 HEADING = ("| name | what it says | formula | source | beside a forward pass |", "|---|---|---|---|---|")

@@ -17,10 +17,12 @@ from torch.nn import functional as F
 
 from aotsearch.diagnostics import measures
 from aotsearch.diagnostics.catalogue import Diagnostic, catalogue, cheap
-from aotsearch.diagnostics.measures import Call, Map, Subspaces
+from aotsearch.diagnostics.measures.gradients import gradient_norm
+from aotsearch.diagnostics.measures.seen import Call, Map, Subspaces
 from aotsearch.models.model import Model
-from aotsearch.models.parts.attention import TERMS, Attention, TokenStatistics, present, value_of
+from aotsearch.models.parts.attention import TERMS, Attention, present, value_of
 from aotsearch.models.parts.site import Flow
+from aotsearch.models.parts.tssa import TokenStatistics
 
 ENTRIES = 1 << 23  # of the largest tensor that a pass makes for the diagnostics: 32 MiB in float32
 WAYS = ("zero", "mean", "identity")
@@ -223,7 +225,7 @@ def gradient_norms(model: Model, loss: Callable[[Model], torch.Tensor]) -> Numbe
     parameters = [p for p in model.parameters() if p.requires_grad]
     with _still(model), torch.enable_grad(), torch.autocast(next(model.parameters()).device.type, enabled=False):
         gradients = dict(zip(parameters, torch.autograd.grad(loss(model), parameters, allow_unused=True), strict=True))
-    norms = {name: measures.gradient_norm([gradients.get(p) for p in step.parameters()]).item() for name, step in model.steps.items()}
+    norms = {name: gradient_norm([gradients.get(p) for p in step.parameters()]).item() for name, step in model.steps.items()}
     return {"gradient-norm": [norms[name] for name in model.order]}
 
 

@@ -22,7 +22,8 @@ from aotsearch.errors import one_line
 from aotsearch.grammar import library
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.grammar.glossary import plain
-from aotsearch.models.model import UNSCALED, Step
+from aotsearch.models.initial import UNSCALED
+from aotsearch.models.model import Step
 from aotsearch.models.parts.site import Flow
 
 NOUNS = {

@@ -29,7 +29,8 @@ from aotsearch.eject.program import Program
 from aotsearch.eject.source import INDENT, bindings, clone, definition, docstring, expression, text, wrapped
 from aotsearch.errors import InputError, RunError, one_line
 from aotsearch.grammar.architecture import Architecture
-from aotsearch.models.model import INITIAL_STD, Model, Step, as_torch, join_of, may_rest
+from aotsearch.models.initial import INITIAL_STD, as_torch
+from aotsearch.models.model import Model, Step, join_of, may_rest
 
 STREAM, BESIDE, FLOW = "x_BLD", "z_BLD", "flow"  # as Model.forward calls them
 TOKENS = 24  # of the inputs that a text is proved on

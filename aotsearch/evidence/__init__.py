@@ -1,6 +1,6 @@
 """Records -> verdicts: from the ledger alone, without torch.
 
 In: the ledger of a run folder: what was declared, and a record per trial. Out: an `Analysis`: contrasts with intervals and verdicts.
-The way: ledger -> declaration (which record belongs to which arm) -> tables -> statistics -> contrast -> analysis.
-Open `analysis.py` first, then `statistics.py`.
+The way: ledger -> declaration (which record belongs to which arm) -> tables -> pairs -> statistics -> verdicts -> analysis -> answer.
+Open `analysis.py` first, then `verdicts.py` and `statistics.py`.
 """

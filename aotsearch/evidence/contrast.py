@@ -1,36 +1,26 @@
-"""One declared comparison, judged: differences within a seed -> interval, verdict, seeds still needed.
+"""What one declared comparison says.
 
-    contrast(comparison, view, study, family, seeds) -> Contrast
-
-Symbols: y measure (lower is better), s seed, d_s = y(arm, s) - y(reference, s), n paired seeds, m margin, K contrasts of the study.
+Symbols: y measure (lower is better), s seed, d_s = y(arm, s) - y(reference, s).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aotsearch.evidence.statistics import (
-    MOST_SEEDS,
-    Looks,
-    deviation,
-    holm,
-    seeds_needed,
-    sequential_seeds_needed,
-    sign_flip,
-    smallest_p,
-    span,
-    verdict,
-)
-from aotsearch.evidence.tables import measured
-from aotsearch.study.design import REFERENCE, STRIPPED, Changes, Comparison, plain_name, spell
-from aotsearch.study.study import Study
+from aotsearch.study.design import STRIPPED, Changes, plain_name, spell
 
-Record = Mapping[str, Any]
+
+@dataclass(frozen=True)
+class Sealed:
+    """The mean of d on the test split, read once after training, its interval, and the verdict that it alone would give."""
+
+    difference: float
+    low: float
+    high: float
+    verdict: str
 
 
 @dataclass(frozen=True)
@@ -57,7 +47,7 @@ class Contrast:
         asked: Whether `rate` is what the study asks for: each arm's own where it tunes; then what the shared one says stands beside.
         p: Of the exact sign-flip test of no difference, adjusted by Holm's rule over all contrasts; described, not judged by. None where
             so few seeds could not have made it small.
-        test: Mean of d on the test split, with its interval, where it was read.
+        test: The same on the test split, where it was read.
         declared: The verdict by the first declaration, where this was changed after trials had ended.
         mixed: What the trials of a pair do not share (`torch`, `threads`, ..) -> seed -> what they have of it.
     """
@@ -79,7 +69,7 @@ class Contrast:
     rate: str = "shared"
     asked: bool = True
     p: float | None = None
-    test: tuple[float, float, float] | None = None
+    test: Sealed | None = None
     declared: str = ""
     mixed: Mapping[str, Mapping[int, tuple[str, ...]]] = dataclasses.field(default_factory=dict)
 
@@ -123,7 +113,7 @@ class Contrast:
             ends = [", ".join(spell(change[i]) for change in self.changes) for i in (1, 2)]
         names: tuple[str, ...] = ("kind", "difference", "low", "high", "seeds", "verdict", "seeds_needed", "missing")
         names += ("sd_paired", "sd_unpaired", "p", "remark", "declared")
-        test = dict(zip(("difference", "low", "high"), self.test, strict=True)) if self.test else None
+        test = {name: getattr(self.test, name) for name in ("difference", "low", "high")} if self.test else None
         return {
             "arm": self.arm,
             "decision": ", ".join(address for address, _, _ in self.changes),
@@ -136,209 +126,3 @@ class Contrast:
             **{name: getattr(self, name) for name in names},
             "mixed": {name: sorted(seeds) for name, seeds in self.mixed.items()},
         }
-
-
-@dataclass(frozen=True)
-class View:
-    """The trials that one verdict rests on: of every arm those at the shared learning rate, or those at its own."""
-
-    mode: str
-    cells: Mapping[str, Mapping[int, Record]]  # arm -> seed -> record
-
-    @property
-    def records(self) -> list[Record]:
-        return [r for cell in self.cells.values() for r in cell.values()]
-
-
-def looks(study: Study) -> Looks | None:
-    """Between which numbers of seeds a study looks at its results to choose how many it takes; None where they were fixed."""
-    return None if study.looks is None else (study.looks.min, study.looks.max)
-
-
-def pairs(comparison: Comparison, view: View, study: Study, split: str = "measures") -> dict[int, list[Record]]:
-    """Seed -> the trials of all arms of a comparison, in the order of its weights, for every seed in which each has a value."""
-    cells = [view.cells.get(arm, {}) for arm in comparison.weights]
-    found = {}
-    for seed in sorted(set.intersection(*(set(cell) for cell in cells))):
-        trials = [cell[seed] for cell in cells]
-        if all(measured(r, study, split) is not None for r in trials):
-            found[seed] = trials
-    return found
-
-
-def _differences(comparison: Comparison, view: View, study: Study, split: str = "measures") -> dict[int, float]:
-    """d_s for every seed in which all arms of a comparison have a value."""
-    weights = list(comparison.weights.values())
-    return {
-        seed: sum(w * v for w, r in zip(weights, trials, strict=True) if (v := measured(r, study, split)) is not None)
-        for seed, trials in pairs(comparison, view, study, split).items()
-    }
-
-
-def mixture(trials: Sequence[Record]) -> dict[str, tuple[str, ...]]:
-    """What trials do not share of what may move a loss in its last digits, and after hundreds of steps in the second: name -> values."""
-    made = [r.get("environment") or {} for r in trials]
-    found = {name: tuple(sorted({str(e.get(name, "unknown")) for e in made})) for name in dict.fromkeys(k for e in made for k in e)}
-    return {name: values for name, values in found.items() if len(values) > 1}
-
-
-def contrast(comparison: Comparison, view: View, study: Study, family: int, seeds: Sequence[int]) -> Contrast:
-    settings = study.settings
-    margin, confidence = settings.margin, settings.confidence
-    by_seed = _differences(comparison, view, study)
-    d, n = list(by_seed.values()), len(by_seed)
-    mean, low, high, sd, apart = (d[0] if d else None), None, None, None, None
-    said, needed = "undecided", None
-    if n > 1:
-        mean, low, high = span(d, confidence, family, looks(study))
-        sd, apart = deviation(d), _unpaired(comparison, view, by_seed, study)
-        said = "undecided" if low is None or high is None else verdict(low, high, margin)
-        if said == "undecided":
-            needed = _needed(mean, sd, n, study, family)
-    said, based, remark = _diverged(comparison, view, said, n)
-    if remark:
-        needed = None  # more seeds of the same kind do not answer why it diverges
-    elif said == "undecided":
-        remark = _remark(n, needed, looks(study))
-    wanted = len(seeds) if settings.adaptive is None else n
-    if 1 < n < wanted and not based:
-        remark = "; ".join(filter(None, [remark, f"{n} of {wanted} pairs"]))
-    if comparison.kind == "interaction":
-        said = {"redundant": "absent", "undecided": "undecided"}.get(said, "present")
-    mixed: dict[str, dict[int, tuple[str, ...]]] = {}
-    for seed, trials in pairs(comparison, view, study).items():
-        for name, values in mixture(trials).items():
-            mixed.setdefault(name, {})[seed] = values
-    remark = "; ".join(filter(None, [remark, *(f"{len(s)} of {n} pairs mix {said_of(name)}" for name, s in mixed.items())]))
-    return Contrast(
-        comparison.name,
-        comparison.changes,
-        comparison.equalise,
-        mean,
-        low,
-        high,
-        based or n,
-        max(0, wanted - (based or n)),
-        said,
-        needed,
-        sd,
-        apart,
-        remark,
-        comparison.kind,
-        view.mode,
-        asked=(view.mode == "tuned") == (settings.tuning is not None),
-        test=_sealed(comparison, view, study, family),
-        mixed=mixed,
-    )
-
-
-def said_of(name: str) -> str:
-    """A key of `mixture` in words."""
-    return name.replace("_", " ")
-
-
-def _sealed(comparison: Comparison, view: View, study: Study, family: int) -> tuple[float, float, float] | None:
-    """Mean of d on the test split with its interval, by the same rule: how many seeds there are was chosen by the validation split of the
-    same trials, so the looks count here too."""
-    d = list(_differences(comparison, view, study, "test").values())
-    mean, low, high = span(d, study.settings.confidence, family, looks(study)) if len(d) > 1 else (0.0, None, None)
-    return None if low is None or high is None else (mean, low, high)
-
-
-def simple_effects(
-    contrasts: Sequence[Contrast], declared: Sequence[Comparison], views: Sequence[View], study: Study, seeds: Sequence[int]
-) -> tuple[Contrast, ...]:
-    """The effects at one value of another factor, for the changes that interact with it; at once over all that the design has.
-
-    A main effect is their mean, and says of none of them what it is where the two interact.
-    """
-    acting = set()
-    for c in contrasts:
-        if c.kind == "interaction" and c.verdict == "present":
-            for (a, _, v), (b, *values) in itertools.permutations(c.changes):
-                acting |= {(c.rate, c.equalise, a, spell(v), b, spell(x)) for x in values}
-    found = []
-    for view, comparison in itertools.product(views, declared):
-        assert comparison.held is not None, comparison
-        ((address, _, to),), (other, value) = comparison.changes, comparison.held
-        if (view.mode, comparison.equalise, address, spell(to), other, spell(value)) in acting:
-            found.append(contrast(comparison, view, study, len(declared) * len(views), seeds))
-    return tuple(found)
-
-
-def _needed(mean: float, sd: float, n: int, study: Study, family: int) -> int | None:
-    s, at = study.settings, looks(study)
-    if at is None:
-        return seeds_needed(mean, sd, n, s.margin, s.confidence, family)
-    if study.looked and n >= at[1]:  # the seeds that are declared now are all there
-        return seeds_needed(mean, sd, n, s.margin, s.confidence, family, at[0])
-    return sequential_seeds_needed(mean, sd, min(n, at[1]), s.margin, s.confidence, family, *at)
-
-
-def _unpaired(comparison: Comparison, view: View, by_seed: Mapping[int, float], study: Study) -> float:
-    variance = 0.0
-    for arm, weight in comparison.weights.items():
-        values = [measured(view.cells[arm][seed], study) for seed in by_seed]
-        variance += (weight * deviation([v for v in values if v is not None])) ** 2
-    return math.sqrt(variance)
-
-
-def with_p(
-    contrasts: Sequence[Contrast], views: Sequence[View], declared: Sequence[Comparison], study: Study, family: int
-) -> tuple[Contrast, ...]:
-    """The contrasts with the p-values of a test that assumes nothing of the noise but symmetry, where such a value could have been small:
-    if every contrast had the smallest that its seeds can give, Holm's rule would still leave some above 1 - confidence."""
-    samples = [list(_differences(c, view, study).values()) for view in views for c in declared]
-    if looks(study):  # it tests one number of seeds, not one that the differences themselves have chosen
-        return tuple(contrasts)
-    ps = {i: p for i, d in enumerate(samples) if len(d) > 1 and (p := sign_flip(d)) is not None}
-    least = holm([smallest_p(len(samples[i])) for i in ps], family)
-    level = (1 - study.settings.confidence) * (1 + 1e-9)
-    adjusted = {i: p for i, p, best in zip(ps, holm(list(ps.values()), family), least, strict=True) if best <= level}
-    return tuple(dataclasses.replace(c, p=adjusted.get(i)) for i, c in enumerate(contrasts))
-
-
-def _diverged(comparison: Comparison, view: View, said: str, n: int) -> tuple[str, int, str]:
-    """`_divergence` for two arms; a sum of more arms in which any diverged is undecided."""
-    plus = [arm for arm, w in comparison.weights.items() if w > 0]
-    minus = [arm for arm, w in comparison.weights.items() if w < 0]
-    if len(plus) == len(minus) == 1:
-        other = "the reference" if minus[0] == REFERENCE else minus[0]
-        return _divergence(view.cells.get(plus[0], {}), view.cells.get(minus[0], {}), said, n, other)
-    lost = {arm: sum(r["outcome"] == "diverged" for r in view.cells.get(arm, {}).values()) for arm in comparison.weights}
-    remark = "; ".join(f"{arm} diverged in {k} seeds" for arm, k in lost.items() if k)
-    return ("undecided" if remark else said), 0, remark
-
-
-def _divergence(here: Mapping[int, Record], there: Mapping[int, Record], said: str, n: int, other: str) -> tuple[str, int, str]:
-    """The verdict once divergence is counted, the seeds it rests on if these are not the pairs, and a remark.
-
-    A diverged trial has no loss, so its pair is missing, and missing for a reason that bears on the answer. Therefore:
-    an arm that diverges in every seed (two at least) where the reference never does shows that the part is `necessary`, without a
-    difference; the mirror image is `harmful`. If it diverges in some, the surviving pairs flatter it: only a verdict against it
-    stands, any other becomes `undecided`.
-    """
-    judged = [s for s in here.keys() & there.keys() if {here[s]["outcome"], there[s]["outcome"]} <= {"done", "diverged"}]
-    arm = sum(here[s]["outcome"] == "diverged" for s in judged)
-    reference = sum(there[s]["outcome"] == "diverged" for s in judged)
-    count = len(judged)
-    if arm == count > 1 and not reference:
-        return "necessary", count, f"diverged in every seed ({count})"
-    if reference == count > 1 and not arm:
-        return "harmful", count, f"{other} diverged in every seed ({count})"
-    remarks = [f"{name} diverged in {k} of {count} seeds" for name, k in (("it", arm), (other, reference)) if k]
-    if arm > reference and said in ("redundant", "harmful"):
-        said = "undecided"
-    if reference > arm and said in ("redundant", "necessary"):
-        said = "undecided"
-    return said, 0, "; ".join(remarks)
-
-
-def _remark(n: int, needed: int | None, looks: Looks | None) -> str:
-    if n < 2:
-        return "no pair of seeds yet" if not n else "one seed gives no interval"
-    if needed is not None:
-        return f"about {needed} more seed{'s' * (needed > 1)}"
-    if looks is None:
-        return f"more than {MOST_SEEDS} seeds"
-    return f"not within the at most {looks[1]} seeds" if n < looks[1] else f"open after the at most {looks[1]} seeds"

@@ -1,8 +1,8 @@
 """Architecture -> torch.nn.Module; the only file that turns words into modules.
 
 Parameters are named by what they belong to and their number of occurrence (`attention_0.operation.projections.query.weight`), a
-function of the architecture alone. Initial values are drawn by that name and the seed, never in passing: a parameter that
-two architectures share starts at the same value in both, whatever else they hold.
+function of the architecture alone. Initial values are drawn by that name and the seed (`initial`): a parameter that two architectures
+share starts at the same value in both, whatever else they hold.
 
 Shape letters: B batch, L tokens, D width, V vocabulary or classes or outputs.
 """
@@ -12,8 +12,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import hashlib
-import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -26,11 +24,9 @@ from aotsearch.errors import AotsearchError
 from aotsearch.grammar import library
 from aotsearch.grammar.architecture import NONE, Architecture, Part, Sublayer, settings
 from aotsearch.grammar.laws import TRAITS, Around
+from aotsearch.models.initial import initialise
 from aotsearch.models.parts.coefficient import Learned
 from aotsearch.models.parts.site import Flow, Positions, Site
-
-INITIAL_STD = 0.02  # Radford et al. 2019 (GPT-2), as in nanoGPT
-UNSCALED = ("normal", "simplified")  # the schemes that do not divide what writes to the stream by sqrt(2 N)
 
 
 class Replace(nn.Module):
@@ -146,96 +142,26 @@ class Model(nn.Module):
             x_BLD = F.linear(x_BLD, self.embedding.weight)
         return x_BLD
 
+    def rests(self, name: str) -> bool:
+        """Whether a parameter belongs to a sublayer that may put out 0 at the start."""
+        found = re.match(r"steps\.(\w+)\.", name)
+        return found is not None and may_rest(self.steps[found[1]].get_submodule("join"), self.site.width)
+
 
 def build(architecture: Architecture, seed: int = 0) -> Model:
     """The module of an architecture, its initial values drawn from `seed` by parameter name."""
     with torch.random.fork_rng(devices=[]):  # torch's own initialisation draws in passing; ours replaces it
         model = Model(architecture)
-    initialise(model, seed, architecture.initialisation)
-    return model
-
-
-@torch.no_grad()
-def initialise(model: Model, seed: int, scheme: str = "gpt2") -> None:
-    r"""Draw the initial values of matrices; vectors and scalars keep the part's own start, and so does what a part draws itself.
-
-    gpt2: N(0, 0.02^2), those that write to the residual stream (`output.weight`) divided by sqrt(2 N); their biases 0
-    torch: U(-1, 1) / sqrt(inputs) for matrices and their biases, N(0, 1) for token embeddings
-    zero-output: gpt2, but `output.weight` is 0, so that every sublayer starts as the identity; not where its join keeps nothing of the
-        stream or starts at 0 itself
-    shaped: gpt2, but `query.weight` is 0, so that attention starts uniform
-    identity: square matrices of the sublayers are the identity, so that the subspaces of attention are blocks of coordinates; the rest gpt2
-    normal: N(0, 0.02^2) throughout, biases 0; maps of patches, places and vectors to the width as torch
-    torch-ends: gpt2, but what reads the input and the head as torch
-    simplified: normal, but `query.weight` is 0 and `value.weight` the identity
-
-    Source: gpt2: Radford et al. 2019, nanoGPT; torch: torch.nn.Linear; shaped, simplified: He and Hofmann 2023, arXiv:2311.01906, and its
-    code; normal: timm's vision transformer and XCiT, Llama of Hugging Face; torch-ends: Garg et al. 2022, arXiv:2208.01066.
-    Differs: N is the larger of the numbers of mixers and of channel operations, not of all of them by two, so that a model without
-    its MLPs starts at the same attention weights as the model with them.
-    """
     mixers = sum(bool(model.steps[name].mixes) for name in model.order)
     layers = max(mixers, len(model.order) - mixers, 1)
-    parameters = dict(model.named_parameters())
-    for name, parameter in parameters.items():
-        own = getattr(parameter, "initial_std", None)
-        weight = _weight_of(name, parameters)
-        uniform = as_torch(scheme, name)
-        if own is None and parameter.ndim < 2 and (weight is None or not uniform):
-            if weight is not None:  # torch.nn.Linear has drawn it in passing
-                parameter.zero_()
-            continue
-        generator = _generator(seed, name)
-        if own is not None:
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * own)
-        elif _starts_as_identity(scheme, name) and parameter.shape == (len(parameter),) * 2:
-            parameter.copy_(torch.eye(len(parameter)))
-        elif uniform and name == "embedding.weight":
-            parameter.copy_(torch.randn(parameter.shape, generator=generator))
-        elif uniform:
-            inputs = (parameter if weight is None else weight)[0].numel()
-            parameter.copy_((2 * torch.rand(parameter.shape, generator=generator) - 1) / math.sqrt(inputs))
-        else:
-            writes, asks = name.endswith("output.weight"), name.endswith("query.weight")
-            std = INITIAL_STD / math.sqrt(2 * layers) if writes and scheme not in UNSCALED else INITIAL_STD
-            silent = (scheme == "zero-output" and writes and _open(model, name)) or (scheme in ("shaped", "simplified") and asks)
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * (0.0 if silent else std))
-
-
-def as_torch(scheme: str, name: str) -> bool:
-    """Whether a scheme leaves a matrix and its bias as torch's own modules start them."""
-    reads = name.startswith(("embedding.", "positions."))
-    if scheme in UNSCALED:
-        return reads and name != "embedding.weight"
-    return scheme == "torch" or (scheme == "torch-ends" and (reads or name.startswith("head.")))
-
-
-def _starts_as_identity(scheme: str, name: str) -> bool:
-    """Whether a scheme starts a matrix, where it is square, as the identity."""
-    return (scheme == "identity" and name.startswith("steps.")) or (scheme == "simplified" and name.endswith("value.weight"))
-
-
-def _open(model: Model, name: str) -> bool:
-    """Whether a parameter belongs to a sublayer that may put out 0 at the start."""
-    found = re.match(r"steps\.(\w+)\.", name)
-    return found is not None and may_rest(model.steps[found[1]].get_submodule("join"), model.site.width)
+    initialise(dict(model.named_parameters()), seed, architecture.initialisation, layers, model.rests)
+    return model
 
 
 def may_rest(join: nn.Module, width: int) -> bool:
     """Whether a sublayer with this join may put out 0 at the start: the join keeps the stream, and a gradient passes to the output."""
     nothing, something = torch.zeros(1, 1, width), torch.ones(1, 1, width)
     return bool(join(something, nothing).any() and join(nothing, something).any())
-
-
-def _weight_of(name: str, parameters: dict[str, nn.Parameter]) -> nn.Parameter | None:
-    """The matrix that a bias belongs to; a norm's bias has none."""
-    weight = parameters.get(name.removesuffix("bias") + "weight") if name.endswith(".bias") else None
-    return weight if weight is not None and weight.ndim > 1 else None
-
-
-def _generator(seed: int, name: str) -> torch.Generator:
-    number = int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:7], "big")
-    return torch.Generator().manual_seed(number)
 
 
 def _ends(architecture: Architecture, sizes: dict[str, int]) -> tuple[Any, Any, Site]:

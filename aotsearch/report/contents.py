@@ -9,16 +9,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aotsearch.evidence import analysis
-from aotsearch.evidence.analysis import Outcome
+import pandas as pd
+
+from aotsearch.evidence import answer
 from aotsearch.evidence.contrast import Contrast
-from aotsearch.evidence.statistics import NoiseFloor, noise_floor, verdict, wilson
-from aotsearch.evidence.tables import Record, arms_of, measured
+from aotsearch.evidence.layers import Knocked
+from aotsearch.evidence.outcome import Outcome, Share
+from aotsearch.evidence.tables import Record, arms_of, measured, search_table
 from aotsearch.report.data import Material
-from aotsearch.report.summary import view
-from aotsearch.study.design import equal_terms
+from aotsearch.report.summary import Component, view
+from aotsearch.study.design import equal_terms, spell
 from aotsearch.study.rates import TUNE_SEED
 from aotsearch.study.study import VERSIONS
+
+TALLY = ("necessary", "redundant", "harmful", "depends", "present", "undecided", "absent")
 
 
 @dataclass(frozen=True)
@@ -121,21 +125,16 @@ def tuned(m: Material) -> tuple[list[float], list[Tuned]]:
     tried = sorted({rate for found in rates.values() for rate in found.tried})
     order = [arm for arm in m.trained if arm in rates] + [arm for arm in rates if arm not in m.arms]
     return tried, [
-        Tuned(arm, found.value, _doubt(m, arm), {rate: v if math.isfinite(v) else None for rate, v in found.tried.items()})
+        Tuned(arm, found.value, m.analysis.doubt(arm), {rate: v if math.isfinite(v) else None for rate, v in found.tried.items()})
         for arm in order
         for found in [rates[arm]]
         if found.tried
     ]
 
 
-def _doubt(m: Material, arm: str) -> str:
-    edge = ["at the end of the list"] * m.analysis.rates[arm].edge
-    return ", ".join([*edge, *["within the noise of seeds"] * m.analysis.by_noise(arm)])
-
-
 def beside(m: Material) -> list[tuple[str, Contrast, Contrast]]:
     """Each comparison at each arm's own learning rate and at the shared one, where that is another: name, the two contrasts."""
-    return [(_named(one), one, two) for one, two in analysis.beside(m.analysis.contrasts) if two in m.distinct]
+    return [(_named(one), one, two) for one, two in answer.beside(m.analysis.contrasts) if two in m.distinct]
 
 
 def _named(c: Contrast) -> str:
@@ -143,96 +142,61 @@ def _named(c: Contrast) -> str:
     return c.title + (f" ({', '.join(equal)})" if equal else "")
 
 
-# ---- the test split, noise, failures
+# ---- verdicts, searches, knock-outs
 
 
-@dataclass(frozen=True)
-class Sealed:
-    """One contrast on the test split, read once after training, beside the validation split that verdicts rest on."""
-
-    contrast: Contrast
-    difference: float
-    low: float
-    high: float
-    verdict: str
-
-    @property
-    def name(self) -> str:
-        said = view(self.contrast)
-        return self.contrast.title + (f" ({said})" if said else "")
-
-    @property
-    def agrees(self) -> bool:
-        return self.verdict == self.contrast.verdict
+def tally(found: Sequence[Component]) -> dict[str, list[Component]]:
+    """Verdict -> the components that it holds for."""
+    return {word: [k for k in found if k.verdict == word] for word in TALLY}
 
 
-def sealed(m: Material) -> list[Sealed]:
-    return [Sealed(c, *c.test, _said(c, c.test[1], c.test[2], m.analysis.margin)) for c in m.distinct if c.test is not None]
+def removed(knocked: Sequence[Knocked], contrasts: Sequence[Contrast]) -> list[tuple[str, dict[str, Knocked], Contrast | None]]:
+    """Each part that was switched off: by way, and the contrast of the arm that was trained without it."""
+    arms = {c.arm: c for c in contrasts if c.asked and c.kind == "change"}
+    parts: dict[str, dict[str, Knocked]] = {}
+    for k in knocked:
+        parts.setdefault(k.part, {})[k.way] = k
+    return [(part, ways, arms.get(next(iter(ways.values())).retrained)) for part, ways in parts.items()]
 
 
-def _said(c: Contrast, low: float, high: float, margin: float) -> str:
-    said = verdict(low, high, margin)
-    return said if c.kind != "interaction" else {"redundant": "absent", "undecided": "undecided"}.get(said, "present")
+def searched(m: Material, top: int = 20) -> list[dict[str, Any]]:
+    """The best architectures of a search, each with the decisions in which it differs from the reference."""
+    if not m.search:
+        return []
+    table, reference = search_table(m.records, m.study).head(top), m.study.reference.decisions
+    rows = []
+    for _, series in table.iterrows():
+        row = {str(k): v for k, v in series.items()}
+        decisions = {k: row[k] for k in reference if k in row and not pd.isna(row[k]) and row[k] != reference[k]}
+        value = row[m.analysis.measure]
+        rows.append(
+            {**row, "value": None if pd.isna(value) else value, "changes": ", ".join(f"{k}={spell(v)}" for k, v in decisions.items())}
+        )
+    return rows
 
 
-def reference_test(m: Material) -> float | None:
-    """Mean of the reference on the test split."""
-    values = [v for r in m.cells().get(m.analysis.reference, {}).values() if (v := measured(r, m.study, "test")) is not None]
-    return statistics.fmean(values) if values else None
+# ---- the test split, failures
 
 
-def noise(m: Material) -> NoiseFloor | None:
-    """The reference against itself under other seeds."""
-    values = [v for r in m.cells().get(m.analysis.reference, {}).values() if (v := measured(r, m.study)) is not None]
-    return noise_floor(values, m.analysis.confidence)
+def sealed(m: Material) -> list[tuple[str, Contrast]]:
+    """Each contrast that was read on the test split, once after training, beside the validation split that verdicts rest on."""
+    return [(c.title + (f" ({said})" if (said := view(c)) else ""), c) for c in m.distinct if c.test is not None]
 
 
-def gain(contrasts: Iterable[Contrast]) -> tuple[float, float, float] | None:
-    """How many times smaller pairing makes the standard deviation: median, least and most over the contrasts."""
-    gains = [c.gain for c in contrasts if c.gain is not None]
-    return (statistics.median(gains), min(gains), max(gains)) if gains else None
-
-
-@dataclass(frozen=True)
-class Share:
-    """How many trials of an arm ended in one way, and the rate with its Wilson interval."""
-
-    count: int
-    rate: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How the trials of one arm ended: outcome -> its share; None where no trial could tell."""
-
-    arm: str
-    trials: int
-    done: int
-    rates: Mapping[str, Share | None]
+def of_reference(m: Material, split: str) -> list[float]:
+    """The values of the reference on a split, as `measured` calls it, where it was read."""
+    return [v for r in m.cells().get(m.analysis.reference, {}).values() if (v := measured(r, m.study, split)) is not None]
 
 
 def bad(outcomes: Iterable[Outcome]) -> list[str]:
     """The outcomes worth a column: diverged, and whatever else went wrong anywhere."""
-    met = {kind for o in outcomes for kind in o.counts} - {"done", "stopped", "diverged"}
-    return ["diverged", *sorted(met)]
+    return ["diverged", *sorted({kind for o in outcomes for kind in o.bad} - {"diverged"})]
 
 
-def endings(m: Material) -> list[Ending]:
-    """One row for each arm with trials of its own, and for the search."""
-    rows = []
-    for o in m.analysis.outcomes:
-        if o.arm in m.arms and o.arm not in m.trained:
-            continue
-        ended = o.counts.get("done", 0) + o.counts.get("stopped", 0)
-        rates: dict[str, Share | None] = {}
-        for kind in bad(m.analysis.outcomes):
-            count = o.counts.get(kind, 0)
-            total = ended + count if kind == "diverged" else o.trials  # what ran out of memory could not diverge
-            rates[kind] = Share(count, count / total, *wilson(count, total, m.analysis.confidence)) if total else None
-        rows.append(Ending(o.arm, o.trials, ended, rates))
-    return rows
+def endings(m: Material) -> list[tuple[Outcome, dict[str, Share | None]]]:
+    """How trials ended, for each arm with trials of its own, and for the search: with the share of each of `bad`."""
+    own = [o for o in m.analysis.outcomes if o.arm in m.trained or o.arm not in m.arms]
+    return [(o, {kind: o.share(kind) for kind in bad(m.analysis.outcomes)}) for o in own]
 
 
 def failures(m: Material) -> list[Record]:
@@ -253,8 +217,7 @@ def sizes(data: Mapping[str, Any]) -> str:
 
 def _whole_validation(m: Material) -> str:
     """The reference on validation and test together, where the source of the data has them as one."""
-    cells = m.cells().get(m.analysis.reference, {}).values()
-    values = [v for r in cells if (v := measured(r, m.study, "whole_validation")) is not None]
+    values = of_reference(m, "whole_validation")
     said = "the reference on validation and test together, which the data's source has as one validation split"
     return f"{statistics.fmean(values):.4f} {m.study.task.unit}: {said}; mean of {len(values)} seeds" if values else ""
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from aotsearch.evidence.analysis import Analysis, judge
+from aotsearch.evidence.analysis import judge
+from aotsearch.evidence.answer import Analysis
 from aotsearch.evidence.contrast import Contrast
 from aotsearch.evidence.declaration import history
 from aotsearch.evidence.ledger import Ledger

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,9 @@ import pandas as pd
 
 from aotsearch.errors import InputError, RunError, suggest
 from aotsearch.evidence.layers import MEAN, Knocked, Profile, knocked, profiles
-from aotsearch.report import figures, paper
+from aotsearch.report import figures, latex, page
 from aotsearch.report.data import Material, read, results
 from aotsearch.report.figures import Figure
-from aotsearch.report.page import page
 
 __all__ = ["FOLDER", "Material", "read", "results", "write"]
 
@@ -69,39 +67,32 @@ def write(folder: str | Path, formats: Sequence[str] = ("html", "md", "latex", "
 
 def _replace(path: Path, content: bytes) -> Path:
     """Write beside the target, then rename: a reader sees the old file or the new one."""
+    beside = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-            file.write(content)
-        Path(file.name).chmod(0o644 & ~_umask())
-        Path(file.name).replace(path)
+        beside.write_bytes(content)
+        beside.replace(path)
     except OSError as e:
         raise RunError(f"{path}: {e.strerror}; nothing recorded is lost, run `aotsearch report` again") from None
     return path
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 # ---- formats
 
 
-def html(r: Report) -> dict[str, bytes]:
-    return {"report.html": page(r.material, r.profiles, r.knocked, r.pictures).encode(), **r.images}
+def _html(r: Report) -> dict[str, bytes]:
+    return {"report.html": page.html(r.material, r.profiles, r.knocked, r.pictures).encode(), **r.images}
 
 
-def markdown(r: Report) -> dict[str, bytes]:
-    return {"report.md": paper.markdown(r.material, r.profiles, r.knocked, list(r.pictures)).encode(), **r.images}
+def _markdown(r: Report) -> dict[str, bytes]:
+    return {"report.md": page.markdown(r.material, r.profiles, r.knocked, r.pictures).encode(), **r.images}
 
 
-def latex(r: Report) -> dict[str, bytes]:
-    return {"report.tex": paper.latex(r.material).encode()}
+def _latex(r: Report) -> dict[str, bytes]:
+    return {"report.tex": latex.latex(r.material).encode()}
 
 
-def csv(r: Report) -> dict[str, bytes]:
+def _csv(r: Report) -> dict[str, bytes]:
     files = {"contrasts.csv": _contrasts(r.material), "trials.csv": r.material.table}
     if r.profiles:
         files["diagnostics.csv"] = _diagnostics(r.profiles)
@@ -114,23 +105,11 @@ def _contrasts(m: Material) -> pd.DataFrame:
     """One row per contrast, by (arm, equalise, learning_rate, kind); `trials` holds the keys that it rests on, `mixed` the seeds under
     which these do not share something, such as `torch: 0 3`."""
     names = ["arm", "kind", "decision", "from", "to", "equalise", "learning_rate", "asked", "difference", "low", "high", "seeds", "verdict"]
-    names += [
-        "seeds_needed",
-        "missing",
-        "sd_paired",
-        "sd_unpaired",
-        "p",
-        "test",
-        "test_low",
-        "test_high",
-        "mixed",
-        "remark",
-        "declared",
-        "trials",
-    ]
+    names += ["seeds_needed", "missing", "sd_paired", "sd_unpaired", "p", "test", "test_low", "test_high"]
+    names += ["mixed", "remark", "declared", "trials"]
     rows = []
     for c in m.analysis.contrasts:
-        test = dict(zip(("test", "test_low", "test_high"), c.test or (None, None, None), strict=True))
+        test = {"test": c.test and c.test.difference, "test_low": c.test and c.test.low, "test_high": c.test and c.test.high}
         mixed = "; ".join(f"{name}: {' '.join(map(str, sorted(seeds)))}" for name, seeds in c.mixed.items())
         rows.append({**c.to_dict(), **test, "mixed": mixed, "trials": " ".join(r["key"] for r in m.trials_of(c))})
     # pandas counts a whole number with gaps as a float; written as such it would read 3.0 seeds
@@ -148,4 +127,4 @@ def _diagnostics(found: Sequence[Profile]) -> pd.DataFrame:
     return pd.DataFrame(rows).rename(columns={"below": "difference_low", "above": "difference_high"})
 
 
-FORMATS: Mapping[str, Callable[[Report], dict[str, bytes]]] = {"html": html, "md": markdown, "latex": latex, "csv": csv}
+FORMATS: Mapping[str, Callable[[Report], dict[str, bytes]]] = {"html": _html, "md": _markdown, "latex": _latex, "csv": _csv}

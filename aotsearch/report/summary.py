@@ -8,10 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from aotsearch.evidence.analysis import Analysis
+from aotsearch.evidence.answer import Analysis
 from aotsearch.evidence.contrast import Contrast
 from aotsearch.study.design import equal_terms, rate_terms, spell
 
@@ -31,6 +30,11 @@ def bounds(low: float | None, high: float | None, digits: int, sign: bool = True
 def view(c: Contrast) -> str:
     """Under which terms an arm was compared, in words; empty for arms as they are where no learning rates are tuned."""
     return ", ".join(equal_terms(c.equalise) + rate_terms(c.rate, c.asked))
+
+
+def named(c: Contrast) -> str:
+    """A contrast's title, with its changes where the title does not say them."""
+    return f"{c.title} ({c.change})" if len(c.changes) > 1 and c.kind == "change" else c.title
 
 
 KINDS = {"change": "", "main": "main effects", "interaction": "interactions", "simple": "simple effects"}
@@ -189,16 +193,12 @@ def _search_lines(searched: pd.DataFrame, analysis: Analysis, top: int = 5) -> l
 def _footer(analysis: Analysis) -> list[str]:
     named = {c.title: c.change for c in analysis.contrasts if len(c.changes) > 1 and c.kind == "change"}
     lines = [f"where {name} is {change}" for name, change in named.items()]
-    gains = [c.gain for c in analysis.contrasts if c.gain is not None]
     if analysis.smallest_effect is not None:
-        reach = (
-            f"smallest difference this study can tell from zero: about {number(analysis.smallest_effect, analysis.digits)} {analysis.unit}"
-        )
-        lines.append(reach + (f"; pairing by seed made it {np.median(gains):.1f} times smaller (median)" if gains else ""))
+        reach = f"minimum detectable effect: about {number(analysis.smallest_effect, analysis.digits)} {analysis.unit}"
+        lines.append(reach + (f"; pairing by seed made it {analysis.gain[0]:.1f} times smaller (median)" if analysis.gain else ""))
     for o in analysis.outcomes:
-        bad = {k: n for k, n in o.counts.items() if k not in ("done", "stopped")}
-        if bad:
-            lines.append(f"outcome: {o.arm}: {', '.join(f'{n} {k}' for k, n in bad.items())} of {o.trials} trials")
+        if o.bad:
+            lines.append(f"outcome: {o.arm}: {', '.join(f'{n} {k}' for k, n in o.bad.items())} of {o.trials} trials")
     lines += [f"note: {note}" for note in analysis.notes]
     kind = f"intervals ({analysis.interval}) simultaneous over all contrasts"
     return [*lines, f"method: paired by seed, {kind}; redundant = interval inside the margin"]

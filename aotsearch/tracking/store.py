@@ -1,17 +1,13 @@
-"""One MLflow store, `DIR/mlflow.db` with `DIR/artifacts`: experiment, parent run, a child run per trial; the only file that imports mlflow.
+"""One MLflow store, `DIR/mlflow.db` with `DIR/artifacts`: experiment, parent run, a child run per trial.
 
-What a page says is decided in `description`; when it is written, in `tracking`. Methods here raise what MLflow raises.
+What a page says is decided in `wording`; when it is written, in `view`; `client` speaks to mlflow. Methods here raise what MLflow raises.
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime
-import logging
-import os
 import sqlite3
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +18,9 @@ from aotsearch.evidence.ledger import Ledger
 from aotsearch.evidence.tables import arms_of
 from aotsearch.study.design import REFERENCE
 from aotsearch.study.study import Study
-from aotsearch.tracking import wording
-from aotsearch.tracking.wording import BASE, COST, LONGEST, finite, key_of, keys, plain
+from aotsearch.tracking import client, wording
+from aotsearch.tracking.client import Values
+from aotsearch.tracking.wording import BASE, COST, LONGEST, finite, keys, plain
 
 FILE = "mlflow.db"
 ARTIFACTS = "artifacts"
@@ -32,10 +29,6 @@ STATUS = {"done": "FINISHED", "stopped": "KILLED"}  # every other outcome is FAI
 NOTE, NAME, PARENT = "mlflow.note.content", "mlflow.runName", "mlflow.parentRunId"
 SOURCE = {"mlflow.source.name": "aotsearch", "mlflow.source.type": "LOCAL"}
 CLASSIC = {"mlflow.experimentKind": "custom_model_development"}  # else the UI asks which kind it is, and may guess agents
-# Set before mlflow is imported, and for its server: nothing is sent anywhere, no job workers are started for a local UI.
-ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-
-Values = Mapping[str, Any]
 
 
 @dataclass
@@ -50,12 +43,7 @@ class Child:
 
 
 class Store:
-    """The store of one run folder.
-
-    Args:
-        folder: The run folder.
-        study: Its study.
-        command: The command line, for the parent run.
+    """The store of one run folder; what it takes is described at `view.Tracker`.
 
     Raises:
         RunError: MLflow can not open a store there.
@@ -76,7 +64,7 @@ class Store:
             # database, which mlflow would try to open for 100 s.
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA schema_version")
-        self._client = _client(path)
+        self._client = client.client(path)
         self._experiment = self._find_experiment()
         self._parent = self._find_parent(command)
 
@@ -88,7 +76,7 @@ class Store:
         if found is not None and found.artifact_location == place:
             return str(found.experiment_id)
         if found is not None:  # the folder was moved or copied: artifacts of that experiment are elsewhere, so the view is made anew
-            self._client.rename_experiment(found.experiment_id, f"{self.study.name} before {_now()}")
+            self._client.rename_experiment(found.experiment_id, f"{self.study.name} before {client.now()}")
             self._client.delete_experiment(found.experiment_id)
         tags = {**CLASSIC, NOTE: wording.head(self.study)}
         return str(self._client.create_experiment(self.study.name, artifact_location=place, tags=tags))
@@ -99,15 +87,15 @@ class Store:
         if found:
             run = str(found[0].info.run_id)
             self._client.update_run(run, status="RUNNING")
-            self._write(run, tags=_tags(tags))
+            self._write(run, tags=client.tags(tags))
             return run
         first = next((e for e in Ledger(self.folder).events() if e["event"] == "run"), None)
-        start = milliseconds(first["started"]) if first else _now()
+        start = client.milliseconds(first["started"]) if first else client.now()
         tags |= {"aot.role": "study", NOTE: wording.head(self.study), **SOURCE}
         run = str(self._client.create_run(self._experiment, start, tags, self.study.name).info.run_id)
         s = self.study.settings
         facts = {"design": s.design, "equalise": s.equalise, "margin": s.margin, "confidence": s.confidence, "steps": s.budget.steps}
-        self._write(run, params=_params(facts))
+        self._write(run, params=client.params(facts))
         return run
 
     def _write(self, run: str, metrics: Sequence[Any] = (), params: Sequence[Any] = (), tags: Sequence[Any] = ()) -> None:
@@ -146,7 +134,7 @@ class Store:
         name = wording.run_name(trial, self.study.settings.tuning is not None)
         run = self._client.create_run(self._experiment, start, tags, name)
         child = self.children[trial["key"]] = Child(run.info.run_id)
-        self._write(child.run, params=_params(self._facts(trial, child)))
+        self._write(child.run, params=client.params(self._facts(trial, child)))
         return child
 
     def _facts(self, trial: Values, child: Child) -> dict[str, Any]:
@@ -163,17 +151,17 @@ class Store:
 
     def point(self, key: str, point: Values) -> None:
         """A trial measured a point of its curve; it is written by the next `flush`."""
-        self._points.setdefault(key, []).append({**point, "time": _now()})
+        self._points.setdefault(key, []).append({**point, "time": client.now()})
 
     def flush(self) -> None:
         for key in list(self._points):
             points, child = self._points.pop(key), self.children.get(key)
             if child is not None and not child.record:
-                self._write(child.run, list(_curve(child, points)))
+                self._write(child.run, list(client.curve(points, child.points)))
 
     def finish(self, record: Values) -> None:
         """A trial ended: all that is known of it in one batch. What it scored on the test split is the parent's alone."""
-        end = milliseconds(record["finished"])
+        end = client.milliseconds(record["finished"])
         start = end - round(1000 * record.get("seconds", 0))
         child = self.children.get(record["key"])
         if child is not None and child.record == record["finished"]:
@@ -185,14 +173,14 @@ class Store:
         points += self._points.pop(record["key"], [])
         finals = {f"final/{name}": value for name, value in record["measures"].items()}
         finals |= {name: record[name] for name in COST if name in record}
-        metrics = [*_curve(child, points), *_metrics(finals, end), *_layers(record, end)]
+        metrics = [*client.curve(points, child.points), *client.metrics(finals, end), *client.layers(record, end)]
         tags = {"aot.outcome": record["outcome"], "aot.finished": record["finished"]}
         if record.get("message"):
             tags |= {"aot.message": record["message"], NOTE: wording.failure(record)}
         if record.get("unmeasured"):
             tags |= {"aot.unmeasured": "; ".join(f"{part}: {reason}" for part, reason in record["unmeasured"].items())}
-        params = _params(self._facts(record, child))
-        self._write(child.run, metrics, params, _tags(tags))
+        params = client.params(self._facts(record, child))
+        self._write(child.run, metrics, params, client.tags(tags))
         self._client.set_terminated(child.run, STATUS.get(record["outcome"], "FAILED"), end)
         child.record = record["finished"]
 
@@ -207,7 +195,7 @@ class Store:
         """Effects, verdicts and description on the parent, the report as its artifacts, verdicts on the children."""
         numbers, tags = wording.effects(analysis)
         text = wording.note(self.study, analysis)
-        self._write(self._parent, _metrics(numbers, _now()), (), _tags({**tags, NOTE: text}))
+        self._write(self._parent, client.metrics(numbers, client.now()), (), client.tags({**tags, NOTE: text}))
         self._client.set_experiment_tag(self._experiment, NOTE, text)
         self._mark_children(analysis)
         for path in files:
@@ -239,8 +227,8 @@ class Store:
             fresh = {name: value for name, value in said.items() if value is not None and child.published.get(name) != value}
             if fresh:
                 tags = {name: value for name, value in fresh.items() if isinstance(value, str)}
-                metrics = _metrics({n: v for n, v in fresh.items() if n not in tags}, _now())
-                self._write(child.run, metrics, (), _tags(tags))
+                metrics = client.metrics({n: v for n, v in fresh.items() if n not in tags}, client.now())
+                self._write(child.run, metrics, (), client.tags(tags))
                 child.published |= fresh
 
     def end(self, status: str, end: int | None) -> None:
@@ -255,63 +243,3 @@ class Store:
 def _shows(child: Child, record: Values | None) -> bool:
     """Whether a child is what the study now says of its trial; None where it has no arm that is this model."""
     return record is not None and child.record == record["finished"] and child.published.get("aot.arm") == record["arm"]
-
-
-# ---- mlflow
-
-
-def _client(path: Path) -> Any:
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    from mlflow.tracking import MlflowClient
-
-    for name in ("mlflow", "alembic"):  # after the import, which sets them; what matters reaches the user as our one line
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    return MlflowClient(f"sqlite:///{path}")
-
-
-def _tags(tags: Values) -> list[Any]:
-    from mlflow.entities import RunTag
-
-    return [RunTag(name, str(value)[: LONGEST["tag"]]) for name, value in tags.items()]
-
-
-def _params(params: Values) -> list[Any]:
-    from mlflow.entities import Param
-
-    return [Param(name, plain(value)[: LONGEST["param"]]) for name, value in params.items()]
-
-
-def _metrics(numbers: Values, when: int) -> list[Any]:
-    from mlflow.entities import Metric
-
-    return [Metric(name, float(value), when, 0) for name, value in numbers.items() if finite(value)]
-
-
-def _layers(record: Values, when: int) -> list[Any]:
-    """Diagnostics as one metric each, the layer as the step."""
-    from mlflow.entities import Metric
-
-    return [Metric(name, value, when, place) for name, value, place in wording.layers(record)]
-
-
-def _curve(child: Child, points: Iterable[Values]) -> Iterator[Any]:
-    """The metrics of points that are not logged yet: `train_loss` -> `train/loss`, the rest is `validation/...`."""
-    from mlflow.entities import Metric
-
-    for point in points:
-        step = int(point["step"])
-        for name, value in point.items():
-            metric = f"train/{key_of(name[6:])}" if name.startswith("train_") else f"validation/{key_of(name)}"
-            if name in ("step", "time") or not finite(value) or (metric, step) in child.points:
-                continue
-            child.points.add((metric, step))
-            yield Metric(metric, float(value), point["time"], step)
-
-
-def _now() -> int:
-    return round(1000 * time.time())
-
-
-def milliseconds(iso: str) -> int:
-    return round(1000 * datetime.datetime.fromisoformat(iso).timestamp())

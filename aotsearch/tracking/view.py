@@ -16,7 +16,7 @@ import sqlite3
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from aotsearch.errors import InputError, RunError
 from aotsearch.evidence.declaration import STUDY_FILE, history
 from aotsearch.evidence.ledger import Ledger
 from aotsearch.study.study import Study
-from aotsearch.tracking.store import ARTIFACTS, ENVIRONMENT, FILE, Store, milliseconds
+from aotsearch.tracking.client import ENVIRONMENT, Values, milliseconds
+from aotsearch.tracking.store import ARTIFACTS, FILE, Store
 
 __all__ = ["ENVIRONMENT", "Tracker", "rebuild", "ui_address", "ui_command"]
 
@@ -33,7 +34,6 @@ PATIENCE = 60.0  # seconds that close() waits for the last writes
 TRIES = 3  # failures in a row after which the view is left for a later rebuild
 
 log = logging.getLogger("aotsearch")
-Values = Mapping[str, Any]
 
 
 class Tracker:

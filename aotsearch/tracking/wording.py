@@ -70,7 +70,7 @@ def effects(analysis: Values) -> tuple[dict[str, Any], dict[str, str]]:
     contrasts = analysis["contrasts"]
     names = keys(comparison(c) for c in contrasts)
     measure, reference = key_of(analysis["measure"]), analysis.get("reference_value", {})
-    numbers: dict[str, Any] = {"noise_floor": analysis.get("noise_floor"), "smallest_effect": analysis.get("smallest_effect")}
+    numbers: dict[str, Any] = {"noise_floor": analysis.get("noise_floor"), "minimum_detectable_effect": analysis.get("smallest_effect")}
     numbers |= {f"reference/{measure}": reference.get("mean")}
     numbers |= {f"reference_{end}/{measure}": reference.get(end) for end in ("low", "high")}
     tags = {"aot.answer": str(analysis.get("answer", ""))}
@@ -135,6 +135,8 @@ def note(study: Study, analysis: Values) -> str:
     when = "as it is declared now" if any(c.get("declared") for c in analysis["contrasts"]) else "declared before the run"
     margin, measure = f"{study.settings.margin:g}", key_of(analysis["measure"])
     tail = "\n" + READING.format(when=when, unit=unit, measure=measure, margin=margin, name=study.name, loss_unit=loss_unit(study))
+    least = analysis.get("smallest_effect")
+    tail += f"\nMinimum detectable effect: about {least:.4f} {unit}.\n" if least is not None else ""
     tail += INTERACTING if any(c.get("kind") == "interaction" for c in analysis["contrasts"]) else ""
     tail += TUNED if study.settings.tuning else ""
     rows = [_row(c) for c in sorted(analysis["contrasts"], key=_rank)]

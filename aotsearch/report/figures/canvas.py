@@ -62,6 +62,24 @@ def blank(name: str, width: float, height: float) -> Figure:
     return figure
 
 
+def panels(
+    name: str, count: int, columns: int, height: float, room: float, sharex: bool = False, sharey: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """A figure over the whole column with so many panels, each of this height, and room beside them for labels."""
+    rows = -(-count // columns)
+    figure = blank(name, WIDTH, room + height * rows)
+    grid = list(figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey).ravel())
+    for axes in grid[count:]:
+        axes.set_visible(False)
+    return figure, grid[:count]
+
+
+def label(axes: Axes, text: str, point: tuple[float, float], x: float, y: float, **style: Any) -> None:
+    """A name beside the axes, at a place in fractions of them, with a line to its point."""
+    line = {"arrowstyle": "-", "color": "#C9C9C9", "lw": 0.7, "shrinkA": 2, "shrinkB": 4, "relpos": (0, 0.5)}
+    axes.annotate(text, xy=point, xytext=(x, y), textcoords="axes fraction", va="center", arrowprops=line, **style)
+
+
 def empty(name: str, message: str) -> Figure:
     """A figure that says why it shows nothing."""
     figure = blank(name, 8, 1.2)

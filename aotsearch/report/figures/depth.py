@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from aotsearch.evidence.layers import Point, Profile
-from aotsearch.report.figures.canvas import FAINT, INK, LINES, WIDTH, blank, shorten, spread, style
+from aotsearch.report.figures.canvas import FAINT, INK, LINES, label, panels, shorten, spread, style
 from aotsearch.study.design import REFERENCE
 
 NAMED = len(LINES)  # arms in colour
@@ -26,13 +26,9 @@ def depths(profiles: Sequence[Profile]) -> Figure | None:
     if not shown:
         return None
     with style():
-        rows = -(-len(shown) // 2)
-        figure = blank("depth", WIDTH, 0.3 + 2.25 * rows)
-        grid = figure.subplots(rows, 2, squeeze=False).ravel()
-        for axes, profile in zip(grid, shown, strict=False):
+        figure, grid = panels("depth", len(shown), 2, 2.25, 0.3)
+        for axes, profile in zip(grid, shown, strict=True):
             _panel(axes, profile)
-        for axes in grid[len(shown) :]:
-            axes.set_visible(False)
         return figure
 
 
@@ -106,14 +102,6 @@ def _ends(axes: Axes, profile: Profile, arms: Sequence[str]) -> None:
     to_axes = axes.transData + axes.transAxes.inverted()
     wanted = np.array([to_axes.transform((1, y))[1] for y, _ in last])
     for place, (y, arm) in zip(spread(wanted, 0.12), last, strict=True):
-        axes.annotate(
-            shorten(arm, 24),
-            xy=(_along(profile, arm)[0][-1], y),
-            xytext=(1.06, place),
-            textcoords="axes fraction",
-            va="center",
-            fontsize=8,
-            color=colours[arm],
-            fontweight="bold" if arm == REFERENCE else "normal",
-            arrowprops={"arrowstyle": "-", "color": "#C9C9C9", "lw": 0.7, "shrinkA": 1, "shrinkB": 3, "relpos": (0, 0.5)},
-        )
+        point = _along(profile, arm)[0][-1], y
+        weight = "bold" if arm == REFERENCE else "normal"
+        label(axes, shorten(arm, 24), point, 1.06, place, fontsize=8, color=colours[arm], fontweight=weight)

@@ -8,12 +8,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from aotsearch.evidence.analysis import Analysis
+from aotsearch.evidence.answer import Analysis
 from aotsearch.evidence.contrast import Contrast
 from aotsearch.evidence.layers import Knocked
 from aotsearch.evidence.tables import measured
 from aotsearch.report.data import Material
-from aotsearch.report.figures.canvas import COLOURS, INK, QUIET, WIDTH, bend, blank, empty, margin_band, mark, shorten, style
+from aotsearch.report.figures.canvas import COLOURS, INK, QUIET, WIDTH, bend, blank, empty, margin_band, mark, panels, shorten, style
 from aotsearch.report.summary import bounds, groups, number
 from aotsearch.study.design import spell
 
@@ -94,13 +94,9 @@ def interactions(m: Material) -> Figure | None:
     if not squares:
         return None
     with style():
-        rows = -(-len(squares) // 3)
-        figure = blank("interactions", WIDTH, 0.4 + 2.3 * rows)
-        grid = figure.subplots(rows, 3, sharey=True, squeeze=False).ravel()
-        for axes, (c, square) in zip(grid, squares, strict=False):
+        figure, grid = panels("interactions", len(squares), 3, 2.3, 0.4, sharey=True)
+        for axes, (c, square) in zip(grid, squares, strict=True):
             _lines(axes, c, square, m.analysis)
-        for axes in grid[len(squares) :]:
-            axes.set_visible(False)
         figure.supylabel(m.analysis.unit, fontsize=9)
         return figure
 

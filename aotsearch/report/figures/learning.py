@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from aotsearch.evidence.tables import Record
 from aotsearch.report.data import Material
-from aotsearch.report.figures.canvas import COLOURS, INK, WIDTH, blank, empty, shorten, style
+from aotsearch.report.figures.canvas import COLOURS, INK, empty, panels, shorten, style
 from aotsearch.study.design import REFERENCE
 from aotsearch.study.study import Study, loss_unit
 
@@ -34,10 +34,8 @@ def curves(m: Material) -> Figure:
         if not bands:
             return empty("curves", "no learning curve yet")
         columns = 4 if len(others) > 2 else 2
-        rows = -(-len(others) // columns)
-        figure = blank("curves", WIDTH, 0.5 + 1.75 * rows)
-        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-        for axes, arm in zip(grid, others, strict=False):
+        figure, grid = panels("curves", len(others), columns, 1.75, 0.5, sharex=True, sharey=True)
+        for axes, arm in zip(grid, others, strict=True):
             axes.tick_params(labelsize=8, labelbottom=arm in others[-columns:])
             if REFERENCE in bands:
                 _draw_band(axes, bands[REFERENCE], INK, 1.2)
@@ -47,8 +45,6 @@ def curves(m: Material) -> Figure:
             if before is not None and shared[arm] != own[arm]:
                 axes.plot(before[0], before[2], color=COLOURS["necessary"], lw=0.9, ls=(0, (3, 2)))
             axes.set_title("\n@".join(shorten(piece, 27) for piece in arm.split("@")), fontsize=9, loc="left", pad=3)
-        for axes in grid[len(others) :]:
-            axes.set_visible(False)
         figure.axes[0].set_ylim(*_sight(bands.values()))
         figure.supxlabel("step", fontsize=9)
         figure.supylabel(label, fontsize=9)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from aotsearch.evidence.tables import measured
 from aotsearch.report.data import Material
-from aotsearch.report.figures.canvas import FAINT, INK, QUIET, WIDTH, blank, empty, mark, shorten, spread, style
+from aotsearch.report.figures.canvas import FAINT, INK, QUIET, WIDTH, blank, empty, label, mark, shorten, spread, style
 from aotsearch.study.design import REFERENCE
 
 COSTS = {"parameters": "parameters", "flops_per_token": "FLOPs per token, forward"}
@@ -73,17 +73,8 @@ def _labels(axes: Axes, arms: pd.DataFrame) -> None:
     ordered = arms.sort_values("y")
     wanted = (ordered["y"].to_numpy() - low) / (high - low)
     for place, (arm, x, y, *_) in zip(spread(wanted, 1 / max(12, len(arms))), ordered.itertuples(), strict=True):
-        axes.annotate(
-            shorten(str(arm), 40),
-            xy=(x, y),
-            xytext=(1.03, place),
-            textcoords="axes fraction",
-            va="center",
-            fontsize=9,
-            fontweight="bold" if arm == REFERENCE else "normal",
-            arrowprops={"arrowstyle": "-", "color": "#C9C9C9", "lw": 0.7, "shrinkA": 2, "shrinkB": 4, "relpos": (0, 0.5)},
-            zorder=1,
-        )
+        weight = "bold" if arm == REFERENCE else "normal"
+        label(axes, shorten(str(arm), 40), (x, y), 1.03, place, fontsize=9, fontweight=weight, zorder=1)
 
 
 def _short(value: float) -> str:

@@ -1,0 +1,76 @@
+"""What is said to mlflow: its client, and its entities from plain values; the only file that imports it."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from aotsearch.tracking import wording
+from aotsearch.tracking.wording import LONGEST, finite, key_of, plain
+
+# Set before mlflow is imported, and for its server: nothing is sent anywhere, no job workers are started for a local UI.
+ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+Values = Mapping[str, Any]
+
+
+def client(path: Path) -> Any:
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow.tracking import MlflowClient
+
+    for name in ("mlflow", "alembic"):  # after the import, which sets them; what matters reaches the user as our one line
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return MlflowClient(f"sqlite:///{path}")
+
+
+def tags(tags: Values) -> list[Any]:
+    from mlflow.entities import RunTag
+
+    return [RunTag(name, str(value)[: LONGEST["tag"]]) for name, value in tags.items()]
+
+
+def params(params: Values) -> list[Any]:
+    from mlflow.entities import Param
+
+    return [Param(name, plain(value)[: LONGEST["param"]]) for name, value in params.items()]
+
+
+def metrics(numbers: Values, when: int) -> list[Any]:
+    from mlflow.entities import Metric
+
+    return [Metric(name, float(value), when, 0) for name, value in numbers.items() if finite(value)]
+
+
+def layers(record: Values, when: int) -> list[Any]:
+    """Diagnostics as one metric each, the layer as the step."""
+    from mlflow.entities import Metric
+
+    return [Metric(name, value, when, place) for name, value, place in wording.layers(record)]
+
+
+def curve(points: Iterable[Values], logged: set[tuple[str, int]]) -> Iterator[Any]:
+    """The metrics of points that are not `logged` yet, which they then are: `train_loss` -> `train/loss`, the rest is `validation/...`."""
+    from mlflow.entities import Metric
+
+    for point in points:
+        step = int(point["step"])
+        for name, value in point.items():
+            metric = f"train/{key_of(name[6:])}" if name.startswith("train_") else f"validation/{key_of(name)}"
+            if name in ("step", "time") or not finite(value) or (metric, step) in logged:
+                continue
+            logged.add((metric, step))
+            yield Metric(metric, float(value), point["time"], step)
+
+
+def now() -> int:
+    return round(1000 * time.time())
+
+
+def milliseconds(iso: str) -> int:
+    return round(1000 * datetime.datetime.fromisoformat(iso).timestamp())
