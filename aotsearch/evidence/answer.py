@@ -36,7 +36,7 @@ class Analysis:
         declaration: What decides verdicts and was changed after trials had ended, in words.
         rate_noise: What seeds alone do to the measure by which a rate is chosen; None where nothing is tuned, or not known.
         looks: Between which numbers of seeds they were chosen by looking; None where their number was fixed.
-        aliases: Effect of a fraction -> the effects that it can not be told from.
+        aliases: Effect of a fraction -> the effects that it cannot be told from.
     """
 
     name: str

@@ -70,7 +70,7 @@ class History:
         declared: In order; the first is the last that was made before any trial had ended.
         manifest: Of the data.
         edited: How the `study.yaml` of the folder differs from the last declaration, in words; empty where it does not.
-        lost: That the first declaration can not be read any more, in words; empty where it can.
+        lost: That the first declaration cannot be read any more, in words; empty where it can.
     """
 
     declared: tuple[Declared, ...]
@@ -116,7 +116,7 @@ def history(ledger: Ledger) -> History:
     """The declarations of a run folder.
 
     Raises:
-        InputError: a declaration can not be read, for want of a package or because the ledger is older than declarations and `study.yaml`
+        InputError: a declaration cannot be read, for want of a package or because the ledger is older than declarations and `study.yaml`
             is missing.
     """
     path = ledger.folder / STUDY_FILE
@@ -259,7 +259,7 @@ def _edited(event: Record, path: Path) -> str:
     try:
         found = yamlfile.read(path).plain()
     except InputError as e:
-        return f"{STUDY_FILE} can not be read ({e.problems[0].message}); the declaration in the ledger stands"
+        return f"{STUDY_FILE} cannot be read ({e.problems[0].message}); the declaration in the ledger stands"
     if found == declared:
         return ""
     return f"{STUDY_FILE} was edited, which declares nothing ({differences(declared, found)}); the declaration in the ledger stands"

@@ -59,7 +59,7 @@ def _evidence(analysis: Analysis, study: Study, seeds: int) -> list[str]:
     if smallest is not None and smallest > analysis.margin:
         notes.append(
             f"the minimum detectable effect is {smallest:.3g} {analysis.unit}, more than the margin of {analysis.margin:g}: "
-            "a typical contrast can not be found redundant; add seeds, or declare a wider margin before the next run"
+            "a typical contrast cannot be found redundant; add seeds, or declare a wider margin before the next run"
         )
     return notes
 
@@ -189,5 +189,5 @@ def method(study: Study, family: int, simple: int, changed: bool) -> str:
         f"{s.margin:g} {study.task.unit}, {when}, a part is redundant where the interval lies within the margin to both "
         "sides (equivalence, two one-sided tests), else necessary where it lies above zero, else harmful where it lies below zero, else "
         "undecided. A trial that diverged is counted, never dropped: if an arm diverges where the reference does not, its surviving seeds "
-        "can not show that the part is not needed."
+        "cannot show that the part is not needed."
     )

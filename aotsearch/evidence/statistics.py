@@ -175,7 +175,7 @@ def smallest_p(n: int) -> float:
 
 
 def too_few(n: int, confidence: float, family: int) -> str:
-    """In words, why n seeds can not show any difference without trusting the normal distribution; empty if they can.
+    """In words, why n seeds cannot show any difference without trusting the normal distribution; empty if they can.
 
     The first step of `holm` asks for p <= alpha / K, so n >= 1 + log2(K / alpha).
     """

@@ -115,7 +115,7 @@ class Model(nn.Module):
             word = library.find("positions", self.architecture.positions.word)
             law = f"`{name} = {getattr(site, name)}` stands in its own body, where laws read it, not in another class or as anything else"
             assert word.package, law
-            raise word.blamed(TypeError(law), "can not be used")
+            raise word.blamed(TypeError(law), "cannot be used")
 
     def _share_norm(self, step: Step, sublayer: Sublayer, architecture: Architecture) -> None:
         """Sublayers that read the same input norm it once, where their norms are alike and both act on it."""
@@ -188,7 +188,7 @@ def blaming(model: nn.Module) -> Iterator[None]:
         words = [w for w in library.library().values() if w.package and (w.module, w.qualname) in classes]
         if not words:
             raise
-        raise words[0].blamed(e, "a model with it can not be computed") from e
+        raise words[0].blamed(e, "a model with it cannot be computed") from e
 
 
 def module_of(slot: str, part: Part, site: Site) -> Any:

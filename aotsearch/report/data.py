@@ -136,7 +136,7 @@ def read(folder: str | Path) -> Material:
     """A run folder's study, records and analysis.
 
     Raises:
-        InputError: the folder holds no run, or trials that can not be compared.
+        InputError: the folder holds no run, or trials that cannot be compared.
     """
     ledger = Ledger.open(folder)
     declared = history(ledger)

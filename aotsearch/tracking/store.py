@@ -46,7 +46,7 @@ class Store:
     """The store of one run folder; what it takes is described at `view.Tracker`.
 
     Raises:
-        RunError: MLflow can not open a store there.
+        RunError: MLflow cannot open a store there.
     """
 
     def __init__(self, folder: Path, study: Study, command: str):
@@ -57,7 +57,7 @@ class Store:
         self._factors = keys(study.space.decisions(), taken=(*BASE, *COST))
         path = folder / FILE
         if set("%?") & set(str(path)):
-            raise RunError(f"{path}: MLflow can not open a store below a folder with '%' or '?' in its name")
+            raise RunError(f"{path}: MLflow cannot open a store below a folder with '%' or '?' in its name")
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.closing(sqlite3.connect(path, timeout=20)) as connection:
             # Readers (the UI) and the writer do not wait for each other, and commits are cheaper. It also finds a file that is no
@@ -127,7 +127,7 @@ class Store:
         """A trial began (again)."""
         self._points.pop(trial["key"], None)
         earlier = self.children.pop(trial["key"], None)
-        if earlier is not None:  # another try of the same trial: params can not be changed, and curves would mix
+        if earlier is not None:  # another try of the same trial: params cannot be changed, and curves would mix
             self._client.delete_run(earlier.run)
         tags = {f"aot.{name}": plain(trial[name]) for name in ("key", "arm", "seed", "phase", "digest", "equalise") if name in trial}
         tags |= {"aot.study": self.study.digest, PARENT: self._parent, **SOURCE}

@@ -47,7 +47,7 @@ class Tracker:
         command: The command line, for the parent run.
 
     Raises:
-        RunError: the store can not be opened or made.
+        RunError: the store cannot be opened or made.
     """
 
     def __init__(self, folder: str | Path, study: Study, command: str):
@@ -62,7 +62,7 @@ class Tracker:
             raise
         except Exception as e:  # noqa: BLE001 (mlflow, sqlalchemy, alembic and sqlite3 each have their own)
             remedy = "free space, or remove it, and it is made again from the ledger"
-            raise RunError(f"{self.folder / FILE}: MLflow can not use it ({_line(e)}); {remedy}") from None
+            raise RunError(f"{self.folder / FILE}: MLflow cannot use it ({_line(e)}); {remedy}") from None
         self._queue: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
         self._hurry = threading.Event()
         self._thread = threading.Thread(target=self._work, name="mlflow-view", daemon=True)
@@ -146,7 +146,7 @@ def rebuild(folder: str | Path, analysis: Values | None = None, summary: str = "
 
     Raises:
         InputError: the folder holds no run, or a process writes to it.
-        RunError: the store can not be opened or made.
+        RunError: the store cannot be opened or made.
     """
     ledger = Ledger.open(folder)
     with ledger.lock():
@@ -184,7 +184,7 @@ def ui_command(folder: str | Path, port: int, host: str = "127.0.0.1") -> list[s
 
 
 def ui_address(folder: str | Path, port: int, host: str = "127.0.0.1") -> str:
-    """Where that UI shows the answer: the page of the run; the list of experiments where that can not be told."""
+    """Where that UI shows the answer: the page of the run; the list of experiments where that cannot be told."""
     page = "experiments"
     query = "SELECT r.experiment_id, r.run_uuid FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid "
     query += "WHERE t.key = 'aot.role' AND r.lifecycle_stage = 'active' ORDER BY r.experiment_id"

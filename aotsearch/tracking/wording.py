@@ -150,7 +150,7 @@ def note(study: Study, analysis: Values) -> str:
 
 READING = (
     "*redundant*: the whole interval lies within the margin of {margin} {unit}, {when}. *necessary*: it lies above 0, "
-    "changing it makes the model worse. *harmful*: it lies below 0, changing it makes the model better. *undecided*: these seeds can not "
+    "changing it makes the model worse. *harmful*: it lies below 0, changing it makes the model better. *undecided*: these seeds cannot "
     "tell. A difference is the arm minus what it is compared with, in the mean over the same seeds; lower is better.\n\n"
     "**Where to look.** The full report is `report.html` under *Artifacts* of the run `{name}`, its figures are images in `figures`. Every "
     "run below that one is a trial: one arm under one seed. To see the table above among the runs, choose *Group by* `arm` and the "

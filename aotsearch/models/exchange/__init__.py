@@ -3,9 +3,9 @@
     load_gpt2(model, GPT2LMHeadModel.from_pretrained("gpt2").state_dict())
     GPT2LMHeadModel(GPT2Config(**config_gpt2(model))).load_state_dict(export_gpt2(model))
 
-Nothing is downloaded and `transformers` is not imported. What is given to Hugging Face computes what ours does: a model that its class can
-not be is refused before anything is written, and what weights do not tell (heads, activation, eps, the base of rotary positions) is in the
-config. What is loaded is checked by names and shapes alone: the architecture is that of the model it is loaded into
+Nothing is downloaded and `transformers` is not imported. What is given to Hugging Face computes what ours does: a model that its class
+cannot represent is refused before anything is written, and what weights do not tell (heads, activation, eps, the base of rotary positions)
+is in the config. What is loaded is checked by names and shapes alone: the architecture is that of the model it is loaded into
 (`spaces/presets/gpt2.yaml`), so that GPT-2's weights can start a model that is not quite GPT-2.
 """
 

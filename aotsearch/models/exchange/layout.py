@@ -152,13 +152,13 @@ class Layout:
         for place, slot, part in self._parts(model.architecture):
             kind = self.kinds[slot]
             if part.word != kind.word:
-                raise InputError(f"{self.title} has {slot}: {kind.word}, and can not be the model, whose {place} is {part}")
+                raise InputError(f"{self.title} has {slot}: {kind.word}, and cannot be the model, whose {place} is {part}")
             options = settings(slot, part)
             if options.get("kv_heads") == options.get("heads"):
                 options |= {"kv_heads": "all"} if "kv_heads" in options else {}
             usual = settings(slot, Part(part.word)) | dict(kind.options)
             for name, value in options.items():
-                where = f"{self.title} can not say {name}: {value} of the {part.word} in {place}"
+                where = f"{self.title} cannot say {name}: {value} of the {part.word} in {place}"
                 if name not in kind.said:
                     if value != usual[name]:
                         raise InputError(f"{where}; it has {name}: {usual[name]}")
@@ -168,7 +168,7 @@ class Layout:
                     raise InputError(f"{where}; it has one {name} for all, and {said[f'{slot}.{name}']} stands before")
         width = model.architecture.width // said["mixer.heads"]
         if "positions.base" in said and width % 2:
-            law = f"{self.title} can not say width: {model.architecture.width} with heads: {said['mixer.heads']}"
+            law = f"{self.title} cannot say width: {model.architecture.width} with heads: {said['mixer.heads']}"
             raise InputError(f"{law}; it turns pairs of entries, and a head has {width}")
         return said | {key.partition(".")[2]: value for key, value in said.items()}
 
@@ -187,10 +187,10 @@ class Layout:
             others |= {"tied": (s.same_as is not None, False), "parallel": (s.parallel, False)}
             for name, (ours, theirs) in others.items():
                 if ours != theirs:
-                    raise InputError(f"{self.title} can not say {name}: {ours} of {place}; it has {name}: {theirs}")
+                    raise InputError(f"{self.title} cannot say {name}: {ours} of {place}; it has {name}: {theirs}")
         yield "final_norm", "norm", a.final_norm
         if a.head == "none":
-            raise InputError(f"{self.title} can not say head: none; it has a head")
+            raise InputError(f"{self.title} cannot say head: none; it has a head")
 
     def _places(self, model: nn.Module) -> dict[str, Theirs]:
         """Where each parameter of a model lies."""
