@@ -299,7 +299,7 @@ def test_a_baseline_that_no_model_beats_is_no_warning(small: Study) -> None:
 
 def test_search_is_ranked_and_only_its_confirmation_is_judged(tmp_path: Path) -> None:
     s = study(tmp_path, "search")
-    ends = [("done", 3.0), ("done", 2.5), ("diverged", None), ("stopped", 2.0)]
+    ends = [("done", 3.0), ("done", 2.5), ("diverged", None), ("pruned", 2.0)]
     tried: list[Mapping[str, Any]] = []
     for i, ((outcome, loss), architecture) in enumerate(zip(ends, s.space.enumerate(), strict=True)):
         known = {"digest": architecture.digest, "decisions": architecture.decisions}

@@ -393,7 +393,10 @@ def test_under_equal_norms_the_energy_is_that_of_differences(shape: tuple[int, i
 
 def test_a_diffusion_step_descends_its_bound() -> None:
     model = trained(
-        IMAGE, depth=1, norm="none", block=[{"attention": {"heads": 1, "value": "identity", "output": "identity", "identity": -1}}]
+        IMAGE,
+        depth=1,
+        norm="none",
+        block=[{"attention": {"heads": 1, "value_projection": "identity", "output": "identity", "identity": -1}}],
     )
     model.steps["attention_0"].join.size = 0.01  # type: ignore[assignment]
     model.steps["attention_0"].join.forward = lambda x, y: x + 0.01 * y  # type: ignore[method-assign]
@@ -454,21 +457,21 @@ OPTIONS: list[dict[str, Any]] = [
     {"qkv": "tied"},
     {"qkv": "shared-kv"},
     {"qkv": "shared-qk"},
-    {"value": "identity"},
+    {"value_projection": "identity"},
     {"scale": "learned"},
     {"scale": 0.7},
     {"qk_norm": "l2", "scale": "learned"},
     {"qk_norm": "rms"},
     {"softcap": 2.0},
-    {"diagonal": False},
-    {"diagonal": False, "memory": 2},
-    {"memory": 3},
-    {"memory": 3, "score": "sink"},
-    {"second": "differential"},
-    {"square": 0.5, "map": 0},
-    {"values": "both"},
-    {"values": "first"},
-    {"first": 0.5, "identity": -0.5},
+    {"mask_self": True},
+    {"mask_self": True, "persistent_kv": 2},
+    {"persistent_kv": 3},
+    {"persistent_kv": 3, "score": "sink"},
+    {"second_map": "differential"},
+    {"squared_map": 0.5, "map": 0},
+    {"value_source": "both"},
+    {"value_source": "first"},
+    {"first_values": 0.5, "identity": -0.5},
     {"score": {"threshold": {"tau": 0.2}}, "qkv": "tied"},
     *({"score": score} for score in ("sink", "diagonal", "sigmoid", "relu", "linear")),
 ]

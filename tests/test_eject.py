@@ -41,7 +41,7 @@ ATTENTION: list[dict[str, Any]] = [
     {"qkv": "tied"},
     {"qkv": "shared-kv", "kv_heads": 1},
     {"qkv": "shared-qk"},
-    {"value": "identity"},
+    {"value_projection": "identity"},
     {"output": "identity"},
     {"qkv": "tied", "output": "transposed"},
     {"bias": True},
@@ -66,21 +66,21 @@ ATTENTION: list[dict[str, Any]] = [
     {"identity": learned(per="model", start=-0.5, low=-1, high=0)},
     {"map": {"split": {"heads": 2, "inside": -1, "rest": 1}}, "identity": {"split": {"heads": 2}}},
     {"uniform": -1},
-    {"square": 0.5},
-    {"heads": 2, "second": "differential", "head_norm": "rms"},
-    {"heads": 2, "second": {"differential": {"start": 0.3}}},
-    {"heads": 2, "second": 0.5, "qk_norm": "rms", "scale": "learned", "kv_heads": 1},
-    {"identity": -0.6, "first": 0.6},
+    {"squared_map": 0.5},
+    {"heads": 2, "second_map": "differential", "head_norm": "rms"},
+    {"heads": 2, "second_map": {"differential": {"start": 0.3}}},
+    {"heads": 2, "second_map": 0.5, "qk_norm": "rms", "scale": "learned", "kv_heads": 1},
+    {"identity": -0.6, "first_values": 0.6},
     {"map": learned(per="head", start=1), "uniform": {"follows": {"of": "map", "plus": 1}}},
-    {"square": learned(per="head"), "map": {"follows": {"of": "square", "times": -0.6667, "plus": 1}}},
+    {"squared_map": learned(per="head"), "map": {"follows": {"of": "squared_map", "times": -0.6667, "plus": 1}}},
     {"exclusive": 1},
     {"exclusive": "learned"},
-    {"diagonal": False},
-    {"values": "first"},
-    {"values": "both"},
+    {"mask_self": True},
+    {"value_source": "first"},
+    {"value_source": "both"},
     {"gate": "head"},
     {"gate": "element"},
-    {"memory": 3, "diagonal": False},
+    {"persistent_kv": 3, "mask_self": True},
     {"map": 0, "uniform": 1},
 ]
 
@@ -88,9 +88,9 @@ MODELS: list[tuple[dict[str, Any], dict[str, int]]] = [
     ({"block": ["attention", "mlp"]}, LANGUAGE),
     *(({"block": [{"attention": options}, "mlp"]}, LANGUAGE) for options in ATTENTION),
     ({"positions": "rope", "norm": "rmsnorm", "block": [{"attention": {"qkv": "tied"}}, "glu"]}, LANGUAGE),
-    ({"positions": {"rope": {"base": 100.5}}, "block": [{"attention": {"values": "both", "square": 1}}]}, LANGUAGE),
-    ({"positions": "rope", "block": [{"attention": {"heads": 2, "second": "differential", "qk_norm": "rms"}}]}, LANGUAGE),
-    ({"positions": "alibi", "block": ["attention", {"attention": {"score": "sigmoid", "memory": 2}}]}, LANGUAGE),
+    ({"positions": {"rope": {"base": 100.5}}, "block": [{"attention": {"value_source": "both", "squared_map": 1}}]}, LANGUAGE),
+    ({"positions": "rope", "block": [{"attention": {"heads": 2, "second_map": "differential", "qk_norm": "rms"}}]}, LANGUAGE),
+    ({"positions": "alibi", "block": ["attention", {"attention": {"score": "sigmoid", "persistent_kv": 2}}]}, LANGUAGE),
     ({"positions": "sinusoidal", "join": "layerscale", "block": ["tssa", {"mlp": {"tied": True}}]}, LANGUAGE),
     ({"positions": "none", "norm": "none", "head": "free", "block": ["attention", {"glu": {"activation": "gelu"}}]}, LANGUAGE),
     ({"place": "sandwich", "block": ["attention", {"ista": {"join": "none"}}]}, LANGUAGE),
@@ -117,14 +117,14 @@ MODELS: list[tuple[dict[str, Any], dict[str, int]]] = [
     ({"initialisation": "torch", "block": ["attention", {"mlp": {"activation": "silu", "expand": 2.6666}}]}, LANGUAGE),
     ({"depth": 3, "block": [{"attention": {"heads": 2}}, {"attention": {"heads": 8}}, {"mlp": {"activation": "relu"}}]}, LANGUAGE),
     ({"blocks": {"repeat": 3, "of": ["attention", "mlp"], "tied": True}}, LANGUAGE),
-    ({"blocks": {"repeat": 3, "of": [{"attention": {"values": "first"}}, "mlp"], "tied": True}}, LANGUAGE),
+    ({"blocks": {"repeat": 3, "of": [{"attention": {"value_source": "first"}}, "mlp"], "tied": True}}, LANGUAGE),
     ({"block": [{"parallel": [{"attention": {"place": "post"}}, {"mlp": {"place": "pre"}}]}]}, LANGUAGE),
     ({"blocks": ["mlp", {"repeat": 3, "of": ["attention", "mlp"]}, {"repeat": 2, "of": ["linear"], "tied": True}, "attention"]}, LANGUAGE),
-    ({"depth": 6, "block": [{"attention": {"values": "first"}}, {"parallel": ["mlp", "linear"]}]}, LANGUAGE),
+    ({"depth": 6, "block": [{"attention": {"value_source": "first"}}, {"parallel": ["mlp", "linear"]}]}, LANGUAGE),
     ({"block": ["attention", "mlp"]}, IMAGES),
     ({"embedding": {"patch": {"size": 4, "norms": True}}, "pooling": "class-token", "block": ["attention", "mlp"]}, IMAGES),
     ({"embedding": {"stem": {"size": 4}}, "positions": "fourier", "pooling": "class-attention", "block": ["tssa", "mlp"]}, IMAGES),
-    ({"pooling": "mean", "positions": "alibi", "block": [{"attention": {"uniform": 1, "score": "sigmoid", "diagonal": False}}]}, IMAGES),
+    ({"pooling": "mean", "positions": "alibi", "block": [{"attention": {"uniform": 1, "score": "sigmoid", "mask_self": True}}]}, IMAGES),
     ({"block": ["attention", "mlp"]}, VECTORS),
     ({"block": [{"attention": {"score": "threshold", "qkv": "tied"}}]}, SETS),
 ]
@@ -260,14 +260,14 @@ def test_tied_attention_has_one_projection() -> None:
 
 
 def test_values_of_the_first_layer_are_carried_and_nothing_else_is() -> None:
-    found = source({"positions": "rope", "depth": 4, "block": [{"attention": {"identity": -0.6, "first": 0.6}}, "mlp"]})
+    found = source({"positions": "rope", "depth": 4, "block": [{"attention": {"identity": -0.6, "first_values": 0.6}}, "mlp"]})
     assert "class Flow:" in found and "self.first_BLD = None" in found
     assert "positions" not in found.split("class Flow")[1].split("class ")[0]
     assert "0.6 * self.heads_of(flow.first_BLD)" in found and "rope_rotate(q_BHLP)" in found
 
 
 def test_what_depends_on_the_layer_is_a_formula_of_the_layer() -> None:
-    found = source({"depth": 4, "block": [{"attention": {"heads": 2, "second": "differential"}}]})
+    found = source({"depth": 4, "block": [{"attention": {"heads": 2, "second_map": "differential"}}]})
     assert "def __init__(self, layer: int):" in found and "0.8 - 0.6 * math.exp(-0.3 * layer)" in found
     assert "Sublayer(LayerNorm(), Attention(i))" in found and "class Attention2" not in found
 

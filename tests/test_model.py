@@ -124,7 +124,7 @@ def test_a_sublayer_starts_at_0_only_where_its_join_keeps_the_stream_and_is_not_
 
 
 def test_the_identity_is_the_start_of_square_matrices_alone() -> None:
-    model = build(architecture(initialisation="identity", block=[{"attention": {"heads": 4, "memory": 4}}]))
+    model = build(architecture(initialisation="identity", block=[{"attention": {"heads": 4, "persistent_kv": 4}}]))
     parameters = dict(model.named_parameters())
     assert torch.equal(parameters["steps.attention_0.operation.projections.query.weight"], torch.eye(16))
     assert parameters["steps.attention_0.operation.memory_key"].abs().max() < 0.2

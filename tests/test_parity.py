@@ -244,7 +244,7 @@ CHANGES = [  # one option of a plain model, changed
             ("kv_heads", "2"),
             ("qkv", "tied"),
             ("qkv", "shared-kv"),
-            ("value", "identity"),
+            ("value_projection", "identity"),
             ("output", "transposed"),
             ("output", "identity"),
             ("bias", "false"),
@@ -260,14 +260,14 @@ CHANGES = [  # one option of a plain model, changed
             ("identity", "-1"),
             ("identity", "learned"),
             ("uniform", "-1"),
-            ("square", "0.5"),
-            ("second", "0.5"),
+            ("squared_map", "0.5"),
+            ("second_map", "0.5"),
             ("exclusive", "1"),
-            ("diagonal", "false"),
-            ("values", "both"),
+            ("mask_self", "true"),
+            ("value_source", "both"),
             ("head_norm", "rms"),
             ("gate", "head"),
-            ("memory", "2"),
+            ("persistent_kv", "2"),
         )
     ),
     *(
@@ -604,7 +604,7 @@ def test_the_simplified_block_is_its_equations() -> None:
         return torch.cat(y, dim=-1) + w["steps.mlp_0.join.size"] * mlp
 
     terms = f"map: {LEARNED % 1}, identity: {LEARNED % 1}, uniform: {LEARNED % -1}"
-    mixer = f"{{attention: {{heads: 2, bias: true, value: identity, output: identity, {terms}, join: none}}}}"
+    mixer = f"{{attention: {{heads: 2, bias: true, value_projection: identity, output: identity, {terms}, join: none}}}}"
     channel = "{mlp: {activation: relu, join: {step: {size: 0.1, learned: true}}}}"
     agree(f"depth: 1, norm: rmsnorm, block: [{{parallel: [{mixer}, {channel}]}}]", CAUSAL, block)
 
@@ -648,7 +648,7 @@ def test_differential_attention_is_its_equations() -> None:
             x = x + out(w, layer, y)
         return x
 
-    agree("depth: 2, block: [{attention: {heads: 2, second: differential, head_norm: rms}}]", CAUSAL, block)
+    agree("depth: 2, block: [{attention: {heads: 2, second_map: differential, head_norm: rms}}]", CAUSAL, block)
 
 
 def turned(x: torch.Tensor) -> torch.Tensor:
@@ -681,7 +681,7 @@ def test_differential_attention_turns_each_half_by_itself(norm: str) -> None:
         A = [softmax(a @ b.T / math.sqrt(a.shape[1]), True) for a, b in zip(q, k, strict=True)]
         return x + out(w, 0, [(A[2 * h] - 0.5 * A[2 * h + 1]) @ v[h] for h in range(2)])
 
-    agree(f"depth: 1, block: [{{attention: {{heads: 2, second: 0.5, qk_norm: {norm}}}}}]", CAUSAL, block, **ROPE)
+    agree(f"depth: 1, block: [{{attention: {{heads: 2, second_map: 0.5, qk_norm: {norm}}}}}]", CAUSAL, block, **ROPE)
 
 
 def test_queries_and_keys_are_normed_before_they_are_turned() -> None:
@@ -718,8 +718,8 @@ def test_gfsa_is_its_equations() -> None:
 
         return attend(w, 0, x, False, mix)
 
-    third = "{follows: {of: square, times: -0.6666666666666667, plus: 1}}"
-    agree(f"depth: 1, block: [{{attention: {{heads: 2, square: {LEARNED % 0.2}, map: {third}}}}}]", IMAGE, block)
+    third = "{follows: {of: squared_map, times: -0.6666666666666667, plus: 1}}"
+    agree(f"depth: 1, block: [{{attention: {{heads: 2, squared_map: {LEARNED % 0.2}, map: {third}}}}}]", IMAGE, block)
 
 
 def test_neutreno_is_its_equations() -> None:
@@ -730,7 +730,7 @@ def test_neutreno_is_its_equations() -> None:
             x = attend(w, layer, x, False, lambda a, v, h: a @ v + 0.6 * (first[h] - v))
         return x
 
-    agree("depth: 3, block: [{attention: {heads: 2, identity: -0.6, first: 0.6}}]", IMAGE, block)
+    agree("depth: 3, block: [{attention: {heads: 2, identity: -0.6, first_values: 0.6}}]", IMAGE, block)
 
 
 def test_attnscale_is_its_equations() -> None:
@@ -755,7 +755,7 @@ def test_value_residual_is_its_equations() -> None:
             x = attend(w, layer, x, True, lambda a, v, h: a @ (0.5 * first[h] + 0.5 * v))
         return x
 
-    agree("depth: 3, block: [{attention: {heads: 2, values: both}}]", CAUSAL, block)
+    agree("depth: 3, block: [{attention: {heads: 2, value_source: both}}]", CAUSAL, block)
 
 
 def test_a_convolution_of_its_own_stride_is_the_patch_embedding() -> None:

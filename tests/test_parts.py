@@ -40,7 +40,7 @@ WIDTH = 8
 BESIDE: dict[tuple[str, str], dict[Any, dict[str, Any]]] = {
     ("attention", "output"): {"transposed": {"qkv": "tied"}},
     ("attention", "score"): {"threshold": {"qkv": "tied"}},
-    ("attention", "second"): {0.5: {"heads": 2}, "learned": {"heads": 2}, "differential": {"heads": 2, "head_norm": "rms"}},
+    ("attention", "second_map"): {0.5: {"heads": 2}, "learned": {"heads": 2}, "differential": {"heads": 2, "head_norm": "rms"}},
     ("learned", "low"): {-1.0: {"high": 2.0}},
     ("learned", "high"): {3.0: {"low": -1.0}},
 }
@@ -50,13 +50,13 @@ LEVELS: dict[str, list[Any]] = {
     "base": [100.0],
     "kv_heads": [1, 2],
     "size": [2, 4],
-    "of": ["identity", "square", "second", "first"],
-    "memory": [3],
+    "of": ["identity", "squared_map", "second_map", "first_values"],
+    "persistent_kv": [3],
     "low": [-1.0],
     "high": [3.0],
     "features": [16],
     "tau": [0.2],
-    "second": [0.5, "learned", "differential"],
+    "second_map": [0.5, "learned", "differential"],
 }
 SETTINGS = {"class-attention": {"heads": 2}, "stem": {"size": 4}}  # beside which the other options of a word act
 
@@ -108,9 +108,17 @@ def around(word: library.Word, setting: Any) -> tuple[dict[str, Any], dict[str, 
         options: dict[str, Any] = {"heads": 2, "identity": setting}
         if word.name == "follows":
             learned = {"learned": {"per": "head", "start": 1}}
-            options = {"heads": 2, "map": learned, "identity": learned, "square": 0.3, "first": 0.2, "second": 0.1, "uniform": setting}
+            options = {
+                "heads": 2,
+                "map": learned,
+                "identity": learned,
+                "squared_map": 0.3,
+                "first_values": 0.2,
+                "second_map": 0.1,
+                "uniform": setting,
+            }
         if word.name == "differential":
-            options = {"heads": 2, "second": setting, "head_norm": "rms"}
+            options = {"heads": 2, "second_map": setting, "head_norm": "rms"}
         return {"depth": 2, "block": [{"attention": options}, "mlp"]}, SIZES
     if word.slot in ("embedding", "pooling") or word.name == "fourier":
         sizes = {"token": SIZES, "vector": VECTORS, "identity": {**VECTORS, "inputs": WIDTH}}.get(word.name, IMAGE)
@@ -135,11 +143,11 @@ def cases() -> list[Any]:
         "head-free": {"head": "free", "block": ["attention"]},
         "parallel": {"block": [{"parallel": ["attention", "mlp"]}]},
         "tied-sublayer": {"block": ["attention", {"mlp": {"tied": True}}]},
-        "memory-alone": {"block": [{"attention": {"memory": 2, "diagonal": False}}]},
+        "memory-alone": {"block": [{"attention": {"persistent_kv": 2, "mask_self": True}}]},
         "map-absent": {"block": [{"attention": {"map": 0, "uniform": 1}}]},
-        "borrowed-values": {"block": [{"attention": {"identity": -0.6, "first": 0.6}}]},
+        "borrowed-values": {"block": [{"attention": {"identity": -0.6, "first_values": 0.6}}]},
         "alibi-capped": {"positions": "alibi", "block": [{"attention": {"softcap": 5, "score": "sink"}}]},
-        "alibi-memory": {"positions": "alibi", "block": [{"attention": {"memory": 2}}]},
+        "alibi-memory": {"positions": "alibi", "block": [{"attention": {"persistent_kv": 2}}]},
         "multi-query-identity": {"block": [{"attention": {"kv_heads": 1, "identity": -1}}]},
     }
     models |= {
@@ -342,13 +350,13 @@ def test_the_mixing_matrix_is_the_sum_of_its_terms(qkv: str, score: str) -> None
     plain = made("mixer", {"attention": options})
     A, V = maps(plain, X, SCORES[score])
     close(plain(X, flow()), mixed(plain, A, V))
-    terms = {"map": 0.7, "identity": -0.3, "uniform": 0.2, "square": 0.4}
+    terms = {"map": 0.7, "identity": -0.3, "uniform": 0.2, "squared_map": 0.4}
     module = made("mixer", {"attention": {**options, **terms}})
     close(module(X, flow()), mixed(module, 0.7 * A - 0.3 * I5 + 0.2 * C5 + 0.4 * A @ A, V))
 
 
 def test_the_second_map_is_taken_off_the_map_of_the_first_halves() -> None:
-    module = made("mixer", {"attention": {"heads": 2, "second": 0.6}})
+    module = made("mixer", {"attention": {"heads": 2, "second_map": 0.6}})
     A, V = maps(module, X, SCORES["softmax"])
     other, _ = maps(module, X, SCORES["softmax"], second=True)
     close(module(X, flow()), mixed(module, A - 0.6 * other, V))
@@ -382,7 +390,7 @@ def test_linear_attention_is_a_ratio_of_features() -> None:
 
 
 def test_a_masked_diagonal_hides_a_token_from_itself_and_the_first_gets_nothing() -> None:
-    module = made("mixer", {"attention": {"heads": 2, "diagonal": False}})
+    module = made("mixer", {"attention": {"heads": 2, "mask_self": True}})
     A, V = maps(module, X, SCORES["softmax"], see_self=False)
     close(module(X, flow()), mixed(module, A, V))
     assert module(X, flow())[:, 0].abs().max() == 0
@@ -419,7 +427,7 @@ RELATIVE: list[dict[str, Any]] = [
     {"qkv": "shared-qk", "scale": "learned"},
     {"kv_heads": 1},
     {"scale": "learned", "softcap": 2},
-    {"bias": True, "diagonal": False},
+    {"bias": True, "mask_self": True},
 ]
 
 
@@ -432,7 +440,7 @@ def test_scores_of_like_tokens_under_rope_depend_on_their_distance_alone(heads: 
     place = Flow(Rotary(site, base=20.0))
     x = torch.randn(1, 1, width, generator=torch.Generator().manual_seed(1), dtype=torch.float64).expand(1, 8, width)
     for options in RELATIVE:
-        module = made("mixer", {"attention": {"heads": heads, "qk_norm": qk_norm, "second": second, **options}}, site)
+        module = made("mixer", {"attention": {"heads": heads, "qk_norm": qk_norm, "second_map": second, **options}}, site)
         q, k = module.queries_and_keys(x, module.values_of(x, place), place)
         assert q.shape == ((2, heads, 8, width // heads // 2) if second else (1, heads, 8, width // heads))
         scores = (q @ k.mT).flatten(0, 1).detach()
@@ -443,7 +451,7 @@ def test_scores_of_like_tokens_under_rope_depend_on_their_distance_alone(heads: 
 
 
 def test_each_half_of_a_head_is_normed_by_itself_where_there_is_a_second_map() -> None:
-    module = made("mixer", {"attention": {"heads": 2, "qk_norm": "rms", "second": 0.6}})
+    module = made("mixer", {"attention": {"heads": 2, "qk_norm": "rms", "second_map": 0.6}})
     assert module.query_gain.shape == (2,)
     q, k, v = ((X @ p.weight.detach().T).view(2, 5, 2, 4) for p in module.projections.values())
     rms = lambda u, g: u / (u.square().mean(-1, keepdim=True) + 1e-5).sqrt() * g.detach()  # noqa: E731
@@ -461,7 +469,9 @@ def test_scores_start_at_unit_variance_under_either_norm_so_that_attention_is_no
     x = torch.randn(1, 64, 512, generator=torch.Generator().manual_seed(0))
     for options in ({"qk_norm": "l2"}, {"qk_norm": "l2", "scale": "learned"}, {"qk_norm": "rms"}, {"qk_norm": "rms", "scale": "learned"}):
         torch.manual_seed(0)
-        module = module_of("mixer", part_from_plain("mixer", {"attention": {"heads": 4, "qkv": qkv, "second": second, **options}}), site)
+        module = module_of(
+            "mixer", part_from_plain("mixer", {"attention": {"heads": 4, "qkv": qkv, "second_map": second, **options}}), site
+        )
         q, k = module.queries_and_keys(x, module.values_of(x, flow()), flow())
         scores = (q @ k.mT * module.scale).flatten(0, 1).detach()
         others = ~torch.eye(64, dtype=torch.bool)
@@ -490,7 +500,7 @@ def test_shared_projections_are_one_matrix_used_twice(qkv: str, same: tuple[str,
 
 
 def test_values_may_be_the_input_itself() -> None:
-    module = made("mixer", {"attention": {"heads": 2, "value": "identity", "output": "identity"}})
+    module = made("mixer", {"attention": {"heads": 2, "value_projection": "identity", "output": "identity"}})
     module_free = made("mixer", {"attention": {"heads": 2, "output": "identity"}})
     module_free.load_state_dict({**module.state_dict(), "projections.value.weight": torch.eye(WIDTH, dtype=torch.float64)})
     close(module(X, flow()), module_free(X, flow()))
@@ -498,7 +508,7 @@ def test_values_may_be_the_input_itself() -> None:
 
 def test_values_of_the_first_attention_are_its_own_weights_too_where_these_come_again() -> None:
     """Weights that are used twice: whatever the second pass reads, its values are those of the first."""
-    model = build(architecture({"blocks": {"repeat": 2, "of": [{"attention": {"heads": 2, "values": "first"}}], "tied": True}}))
+    model = build(architecture({"blocks": {"repeat": 2, "of": [{"attention": {"heads": 2, "value_source": "first"}}], "tied": True}}))
     mixer = model.steps["attention_0"].operation
     flow = Flow(model.positions)
     first, again = (mixer.values_of(torch.randn(2, 8, WIDTH), flow) for _ in range(2))
@@ -514,12 +524,12 @@ def test_values_of_the_first_attention_reach_the_later_ones() -> None:
     later = dataclasses.replace(SITE, layer=1)
     plain = made("mixer", {"attention": options}, later)
     A, V = maps(plain, X + 1, SCORES["softmax"])
-    neutreno = made("mixer", {"attention": {**options, "identity": -0.6, "first": 0.6}}, later)
+    neutreno = made("mixer", {"attention": {**options, "identity": -0.6, "first_values": 0.6}}, later)
     close(neutreno(X + 1, passed), (torch.einsum("bhij,bjhp->bihp", A, V) - 0.6 * V).flatten(2) + 0.6 * V1)
-    both = made("mixer", {"attention": {**options, "values": "both"}}, later)
+    both = made("mixer", {"attention": {**options, "value_source": "both"}}, later)
     half = 0.5 * (V + V1.view(V.shape))
     close(both(X + 1, passed), torch.einsum("bhij,bjhp->bihp", A, half).flatten(2))
-    only = made("mixer", {"attention": {**options, "values": "first"}}, later)
+    only = made("mixer", {"attention": {**options, "value_source": "first"}}, later)
     assert "value" not in only.projections
     close(only(X + 1, passed), torch.einsum("bhij,bjhp->bihp", A, V1.view(V.shape)).flatten(2))
 
@@ -547,7 +557,7 @@ def test_a_gate_and_a_head_norm_act_on_the_heads_before_the_output() -> None:
 
 
 def test_memory_stands_beside_the_tokens_under_one_softmax() -> None:
-    module = made("mixer", {"attention": {"heads": 1, "memory": 3, "output": "identity"}})
+    module = made("mixer", {"attention": {"heads": 1, "persistent_kv": 3, "output": "identity"}})
     q, k, v = (X @ p.weight.detach().T for p in module.projections.values())
     k, v = (torch.cat([m.detach().expand(2, -1, -1), u], 1) for m, u in ((module.memory_key, k), (module.memory_value, v)))
     keep = torch.cat([torch.ones(5, 3, dtype=torch.bool), C5.bool()], 1)
@@ -582,8 +592,8 @@ def test_what_a_law_does_not_hold_for_is_said() -> None:
     circle = {"map": {"follows": {"of": "identity"}}, "identity": {"follows": {"of": "map"}}}
     with pytest.raises(InputError, match=r"which does not hold for beside\.identity = follows, of = identity"):
         architecture({"depth": 1, "block": [{"attention": circle}]})
-    with pytest.raises(InputError, match="attention requires memory == 0 or"):
-        architecture({"depth": 1, "block": [{"attention": {"memory": 2, "second": 0.5, "heads": 2}}]})
+    with pytest.raises(InputError, match="attention requires persistent_kv == 0 or"):
+        architecture({"depth": 1, "block": [{"attention": {"persistent_kv": 2, "second_map": 0.5, "heads": 2}}]})
 
 
 def test_a_coefficient_learned_per_model_is_one_parameter() -> None:
@@ -686,7 +696,7 @@ def test_positions_are_their_formulas() -> None:
 
 def test_a_query_meets_the_memory_as_it_was_before_the_turn_and_the_tokens_as_it_is_after() -> None:
     rope, site = Rotary(SITE, base=100.0), dataclasses.replace(SITE, rotates=True)
-    module = made("mixer", {"attention": {"heads": 2, "memory": 1}}, site)
+    module = made("mixer", {"attention": {"heads": 2, "persistent_kv": 1}}, site)
     q, k, v = ((X @ p.weight.detach().T).view(2, 5, 2, 4).transpose(1, 2) for p in module.projections.values())
     tokens = (rope.rotate(q) @ rope.rotate(k).mT / 2).masked_fill(~C5.bool(), -math.inf)
     A = torch.cat([q @ module.memory_key.detach().mT / 2, tokens], dim=-1).softmax(-1)
@@ -707,8 +717,8 @@ REFUSED = [
     ({"block": [{"attention": {"score": "relu"}}], "initialisation": "shaped"}, "relu requires initialisation not in"),
     ({"block": [{"attention": {"exclusive": 1, "identity": -1}}]}, "exclusive != 1 or identity == 0"),
     ({"block": [{"attention": {"map": 0}}]}, "map != 0 or identity != 0"),
-    ({"block": [{"attention": {"map": 0, "first": 1}}]}, "map != 0 or identity != 0"),
-    ({"block": [{"attention": {"map": 0, "identity": 1, "values": "first"}}]}, "values != 'first' or map != 0"),
+    ({"block": [{"attention": {"map": 0, "first_values": 1}}]}, "map != 0 or identity != 0"),
+    ({"block": [{"attention": {"map": 0, "identity": 1, "value_source": "first"}}]}, "value_source != 'first' or map != 0"),
     ({"block": [{"attention": {"score": "linear", "qk_norm": "l2"}}]}, "linear requires beside.qk_norm != 'l2'"),
     ({"block": [{"attention": {"score": "linear", "scale": 2}}]}, "linear requires beside.scale == 'sqrt'"),
     ({"block": [{"mlp": {"join": {"step": {"size": 0}}}}]}, "step requires learned or size != 0"),

@@ -60,7 +60,7 @@ def test_a_search_through_ray_stops_the_hopeless_and_confirms_the_best(study_fil
     records = list(Ledger.open(tmp_path / "run").records().values())
     searched = [r for r in records if r["phase"] == "search"]
     outcomes = {r["outcome"] for r in searched}
-    assert len(searched) == 8 and outcomes == {"done", "stopped"}
+    assert len(searched) == 8 and outcomes == {"done", "pruned"}
     for record in searched:
         full = record["steps"] == 40
         assert full == (record["outcome"] == "done"), record["outcome"]

@@ -70,7 +70,7 @@ def made_up(plan: Mapping[str, Any], grant: Any, report: Any, checkpoints: Any =
             curve.append({"step": step, "train_loss": loss, "loss": loss * 0.7, "bits_per_byte": loss})
             report(curve[-1])
     except trial.Stopped as e:
-        outcome, message = "stopped", str(e)
+        outcome, message = "pruned", str(e)
     return trial.record(plan, outcome, curve) | {"message": message, "traceback": "", "seconds": 0.0}
 
 
@@ -120,7 +120,7 @@ def test_a_trial_goes_on_where_it_is_among_the_best_of_those_that_came_to_the_ru
     came = [3.0, 2.0, 2.5, 1.9, 2.1, 1.95, 1.95, 1.97]  # go on as one of the best 1, 1, 1, 2, 2, 2, 3, 3
     gone = [not rungs.reach(str(i), 1, loss) for i, loss in enumerate(came)]
     assert gone == [True, True, False, True, False, True, True, False]
-    assert rungs.reach("x", 1, 9.0) == "stopped at evaluation 1 of 10: not among the best 3 of 9 that came so far"
+    assert rungs.reach("x", 1, 9.0) == "pruned at evaluation 1 of 10: not among the best 3 of 9 that came so far"
     assert rungs.reach("1", 1, 9.9) == ""  # it is decided once
     assert rungs.reach("1", 2, 9.9) == ""  # no rung
     assert rungs.reach("3", 3, 5.0) == "" and rungs.reach("1", 3, 5.1) != ""
@@ -168,7 +168,7 @@ def test_one_worker_of_ray_makes_the_search_of_this_process(path: Path, tmp_path
     run(study, tmp_path / "local")
     run(study, tmp_path / "ray", local=False, workers=1)
     assert course(tmp_path / "ray") == course(tmp_path / "local")
-    assert {"done", "stopped"} <= {r["outcome"] for r in tried(tmp_path / "ray")}
+    assert {"done", "pruned"} <= {r["outcome"] for r in tried(tmp_path / "ray")}
 
 
 # ---- a search that is continued
@@ -178,7 +178,7 @@ def test_a_search_cut_short_anywhere_proposes_judges_and_confirms_what_it_would_
     study = load(path, ["study.search={trials: 14, confirm: 1, reduction: 2}", "study.seeds=1"])
     run(study, tmp_path / "whole")
     whole = course(tmp_path / "whole")
-    assert {r["outcome"] for r in tried(tmp_path / "whole")} == {"done", "stopped", "diverged", "failed"}
+    assert {r["outcome"] for r in tried(tmp_path / "whole")} == {"done", "pruned", "diverged", "failed"}
     lines = Ledger(tmp_path / "whole").path.read_bytes().splitlines(keepends=True)
     ends = [i for i, line in enumerate(lines) if b'"event":"importance"' in line]
     assert ends[0] > 3 * 14
@@ -258,13 +258,13 @@ def test_the_sampler_is_told_the_measure_that_is_judged_at_each_evaluation(tmp_p
     )
     (tmp_path / "v.yaml").write_text(text + "  channel: {any: [mlp, glu, none]}\nstudy: {design: search}\n")
     proposer = proposer_of(load(tmp_path / "v.yaml"))
-    for outcome in ("done", "stopped"):
+    for outcome in ("done", "pruned"):
         digest = _asked(proposer).digest
         curve = [{"step": i, "train_loss": 9.0, "loss": 2.0, "error": 0.5 / i} for i in (1, 2)]
         proposer.tell({"digest": digest, "outcome": outcome, "measures": {"loss": 2.0, "error": 0.25}, "curve": [{"step": 0}, *curve]})
-    done, stopped = proposer._recalled().trials
-    assert done.value == 0.25 and stopped.intermediate_values == {1: 0.5, 2: 0.25}
-    assert stopped.state == optuna.trial.TrialState.PRUNED
+    done, pruned = proposer._recalled().trials
+    assert done.value == 0.25 and pruned.intermediate_values == {1: 0.5, 2: 0.25}
+    assert pruned.state == optuna.trial.TrialState.PRUNED
 
 
 def test_divergence_is_the_worst_that_can_be_told_and_a_failure_says_nothing(path: Path) -> None:
@@ -288,10 +288,10 @@ def test_the_sampler_ranks_diverged_trials_behind_all_others_and_bears_nothing_e
     from optuna.samplers._tpe.sampler import _split_trials
 
     proposer = proposer_of(load(path))
-    ends = ["diverged", "stopped", "diverged", "done", "stopped", "failed", "done", "diverged"]
+    ends = ["diverged", "pruned", "diverged", "done", "pruned", "failed", "done", "diverged"]
     for i, outcome in enumerate(ends):
         curve = [{"step": 1, "bits_per_byte": 3.0 + i}]
-        measures = {"bits_per_byte": 3.0 + i} if outcome in ("done", "stopped") else {}
+        measures = {"bits_per_byte": 3.0 + i} if outcome in ("done", "pruned") else {}
         proposer.tell({"digest": _asked(proposer).digest, "outcome": outcome, "measures": measures, "curve": curve})
     recalled = proposer._recalled()
     below, _ = _split_trials(recalled, recalled.get_trials(deepcopy=False), 4)

@@ -148,7 +148,7 @@ def test_a_trial_becomes_a_child_run_with_its_params_curve_finals_and_tags(folde
 
 
 def test_the_status_of_a_child_tells_how_its_trial_ended(folder: Path, study: Study, warned: list[str]) -> None:
-    outcomes = {"done": "FINISHED", "stopped": "KILLED", "diverged": "FAILED", "out-of-memory": "FAILED", "failed": "FAILED"}
+    outcomes = {"done": "FINISHED", "pruned": "KILLED", "diverged": "FAILED", "out-of-memory": "FAILED", "failed": "FAILED"}
     tracker = Tracker(folder, study, "")
     for seed, outcome in enumerate(outcomes):
         tracker.finished(record("reference", seed, outcome))

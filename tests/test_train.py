@@ -80,8 +80,8 @@ def test_what_decays_is_what_its_source_decays() -> None:
     language, image = {"vocabulary": 11, "context": 8}, {"image": 8, "channels": 2, "classes": 5}
     sets = {"inputs": 16, "outputs": 16, "context": 8}
     models: list[tuple[str, dict[str, int], set[str]]] = [  # what is spared though it has two dimensions or more
-        ("depth: 2, block: [{attention: {bias: true, memory: 2, scale: learned}}, mlp]", language, set()),  # nanoGPT decays tables
-        ("depth: 1, block: [{attention: {second: differential, head_norm: rms, qk_norm: rms, heads: 2}}, glu]", language, set()),
+        ("depth: 2, block: [{attention: {bias: true, persistent_kv: 2, scale: learned}}, mlp]", language, set()),  # nanoGPT decays tables
+        ("depth: 1, block: [{attention: {second_map: differential, head_norm: rms, qk_norm: rms, heads: 2}}, glu]", language, set()),
         ("depth: 1, join: layerscale, block: [tssa, linear]", language, {"steps.tssa_0.operation.offset_HL"}),
         ("depth: 1, block: [attention, mlp]", sets, set()),
         ("depth: 1, pooling: class-token, block: [attention, ista]", image, {"positions.table"}),  # timm, big_vision
@@ -146,7 +146,7 @@ def test_a_report_may_stop_a_trial(study_file: Path) -> None:
             raise trial.Stopped("enough")
 
     found = trial.run(plan(load(study_file)), Grant(1), stop)
-    assert found["outcome"] == "stopped" and found["steps"] == 3 and "bits_per_byte" in found["measures"]
+    assert found["outcome"] == "pruned" and found["steps"] == 3 and "bits_per_byte" in found["measures"]
 
 
 def test_trained_weights_are_saved_whole_and_load_into_the_model(study_file: Path, tmp_path: Path) -> None:

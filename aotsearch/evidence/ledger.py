@@ -25,6 +25,7 @@ import filelock
 
 from aotsearch.errors import InputError, RunError
 
+OUTCOMES = {"stopped": {"outcome": "pruned"}}  # as versions before 0.3 wrote it
 FILE = "ledger.jsonl"
 LOCK = ".lock"
 PATIENCE = 1.0  # seconds for which a writer waits for the lock: longer than any look at it takes
@@ -119,7 +120,7 @@ class Ledger:
             for line in file:
                 event = _parse(line)
                 if event is not None:
-                    yield event
+                    yield event | OUTCOMES[event["outcome"]] if event.get("outcome") in OUTCOMES else event
                 elif line.strip():
                     self.corrupt += 1
 

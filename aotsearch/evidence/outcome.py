@@ -36,12 +36,12 @@ class Outcome:
 
     @property
     def done(self) -> int:
-        return self.counts.get("done", 0) + self.counts.get("stopped", 0)
+        return self.counts.get("done", 0) + self.counts.get("pruned", 0)
 
     @property
     def bad(self) -> dict[str, int]:
         """Those that did not end well."""
-        return {kind: n for kind, n in self.counts.items() if kind not in ("done", "stopped")}
+        return {kind: n for kind, n in self.counts.items() if kind not in ("done", "pruned")}
 
     def share(self, kind: str) -> Share | None:
         """Of the trials that ended in one way; None where none could have: what ran out of memory or failed could not diverge."""

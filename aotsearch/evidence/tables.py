@@ -25,7 +25,7 @@ PLAIN = ("parameters", "parameters_without_embeddings", "flops_per_token", "lear
 def measured(record: Record, study: Study, split: str = "measures") -> float | None:
     """The study's measure of a trial that ended well, else None; `split` is `measures` (validation), `test` or `whole_validation`."""
     value = (record.get(split) or {}).get(study.task.measure)
-    return float(value) if record["outcome"] in ("done", "stopped") and value is not None and math.isfinite(value) else None
+    return float(value) if record["outcome"] in ("done", "pruned") and value is not None and math.isfinite(value) else None
 
 
 def arms_of(record: Record) -> list[str]:
@@ -127,7 +127,7 @@ def search_table(records: Iterable[Record], study: Study) -> pd.DataFrame:
     One seed each, and the best of many looks better than it is: this describes, the confirmation decides.
     """
     table = tabulate((r for r, _ in searched(records, study)), study)
-    turn = {"done": 0, "stopped": 1}
+    turn = {"done": 0, "pruned": 1}
     table = table.assign(turn=[turn.get(o, 2) for o in table["outcome"]])
     order = table.sort_values(["turn", study.task.measure], kind="stable", na_position="last").index
     first = ["arm", study.task.measure, "parameters", "outcome", "steps"]

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from aotsearch.grammar import library
+from aotsearch.grammar import former, library
 from aotsearch.grammar.words import NONE as NO_WORD
 from aotsearch.grammar.words import Option
 
@@ -85,7 +85,11 @@ def part_from_plain(slot: str, plain: Any) -> Part:
     if word == NO_WORD:
         return NONE
     declared = library.find(slot, word).options
-    return canonical(slot, word, {k: _value(declared[k], v) for k, v in (options or {}).items()})
+    found = {}
+    for key, value in (options or {}).items():
+        name = former.named(word, key)
+        found[name] = _value(former.reading(word, key, declared[name]), value)
+    return canonical(slot, word, found)
 
 
 @dataclass(frozen=True)
@@ -175,7 +179,7 @@ class Architecture:
     @functools.cached_property
     def digest(self) -> str:
         """Twelve hexadecimal characters that name the model; equal models have equal digests on every machine."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        text = json.dumps(former.plain(self.to_dict()), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def size(self, name: str) -> int:

@@ -168,6 +168,7 @@ class ModelForm(Form):
     options: Mapping[str, Form]
     recursive: Mapping[str, Choice]
     constraints: tuple[Constraint, ...]
+    notes: tuple[str, ...] = ()  # what a person should know of how the file was read
 
     @functools.cached_property
     def body(self) -> Form:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aotsearch.errors import InputError, Mark, Problem, suggest
-from aotsearch.grammar import constraint, library
+from aotsearch.grammar import constraint, former, library
 from aotsearch.grammar.constraint import Constraint
 from aotsearch.grammar.forms import (
     MODEL,
@@ -71,6 +71,7 @@ def parse(grammar: Node) -> ModelForm:
 class _Parser:
     def __init__(self, grammar: Node):
         self.problems: list[Problem] = []
+        self.notes: list[str] = []
         self.grammar = grammar
         given = grammar.value if isinstance(grammar.value, dict) else {}
         self.rules: dict[str, Node] = {name: node for name, node in given.items() if name not in RESERVED}
@@ -111,7 +112,7 @@ class _Parser:
             self.fail("model has either depth with block, or blocks", node.keys["blocks"])
         elif "blocks" not in given and not given >= {"block", "depth"}:
             self.fail("model needs depth with block, or blocks", node.mark)
-        return ModelForm(node.mark, options, self.recursive, self.constraints())
+        return ModelForm(node.mark, options, self.recursive, self.constraints(), tuple(dict.fromkeys(self.notes)))
 
     def constraints(self) -> tuple[Constraint, ...]:
         node = self.grammar.value.get("constraints", Node([], self.grammar.mark))
@@ -130,10 +131,17 @@ class _Parser:
         """The options given to `owner`, each parsed for its own place."""
         forms = {}
         for key, value in node.value.items():
-            if key not in declared:
+            name = former.named(owner, key)
+            if name not in declared:
                 self.fail(f"{owner} has no option {key!r}{suggest(key, declared)}", node.keys[key])
-            else:
-                forms[key] = self.parse(value, declared[key], f"{path}.{key}")
+                continue
+            if name != key and name in node.value:
+                self.fail(f"{key} is the former name of {name}, which stands here too", node.keys[key])
+            if name != key:
+                opposite = " with the opposite value" if (owner, key) in former.VALUES else ""
+                self.notes.append(f"{node.keys[key]}: {key} of {owner} is now {name}{opposite}; the former name is read until version 0.4")
+            place = declared[name]
+            forms[name] = self.parse(value, former.reading(owner, key, place) if isinstance(place, Option) else place, f"{path}.{key}")
         return forms
 
     def parse(self, node: Node, place: Place, path: str) -> Form:

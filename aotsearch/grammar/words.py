@@ -64,6 +64,7 @@ class Option:
     default: Any  # None where it must be given
     description: str
     slot: str = ""  # of the parts it takes; "" where it takes none
+    former: tuple[tuple[Any, Any], ...] = ()  # values that are still read, with what they mean; see `former`
 
     @property
     def required(self) -> bool:
@@ -79,6 +80,7 @@ class Option:
 
     def parse(self, value: Any) -> Any:
         """The value in canonical form. Raises ValueError, with the law, for a value of another type."""
+        value = next((new for old, new in self.former if type(old) is type(value) and old == value), value)
         try:
             if self.type is None or (isinstance(value, bool) and "true or false" not in self.law):
                 raise ValueError

@@ -201,7 +201,7 @@ def endings(m: Material) -> list[tuple[Outcome, dict[str, Share | None]]]:
 
 def failures(m: Material) -> list[Record]:
     """The trials that did not finish well, with their reasons."""
-    return [r for r in m.records if r["outcome"] not in ("done", "stopped")]
+    return [r for r in m.records if r["outcome"] not in ("done", "pruned")]
 
 
 # ---- facts

@@ -161,7 +161,7 @@ def _callback(work: Work, observer: Observer, reasons: Mapping[str, str]) -> Any
                 self._finish(trial, result["record"])
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            self._end(trial, "stopped", reasons.get(trial.config["trial"]["key"], "stopped"))
+            self._end(trial, "pruned", reasons.get(trial.config["trial"]["key"], "pruned"))
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
             self._end(trial, "failed", f"the worker was lost: {_said(trial.get_error())[-300:]}")

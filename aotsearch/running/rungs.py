@@ -36,7 +36,7 @@ class Rungs:
         kept = math.ceil(len(rung) / self.reduction)
         if value <= sorted(rung.values())[kept - 1]:
             return ""
-        return f"stopped at evaluation {evaluation} of {self.evaluations}: not among the best {kept} of {len(rung)} that came so far"
+        return f"pruned at evaluation {evaluation} of {self.evaluations}: not among the best {kept} of {len(rung)} that came so far"
 
     def recall(self, trial: str, values: Iterable[float]) -> None:
         """A trial of an earlier start: what it had reached counts, and what was decided stands."""

@@ -8,9 +8,9 @@ with one trial at a time always, with several where their answers come in the sa
 What became of a proposal is told in Optuna's states:
 
     done                    COMPLETE with its measure
-    stopped                 PRUNED with its measure at each evaluation; TPE ranks it behind all that are complete, who came further first
+    pruned                  PRUNED with its measure at each evaluation; TPE ranks it behind all that are complete, who came further first
     diverged                PRUNED without a value, which TPE ranks behind all that have one; as FAIL it would be ignored, and COMPLETE with
-                            an infinite value would stand before those that were stopped
+                            an infinite value would stand before those that were pruned
     running                 RUNNING, which the constant liar takes for bad
     failed, out-of-memory   not told: they say nothing of the architecture's loss
 """
@@ -115,7 +115,7 @@ class Proposer:
         outcome, value, curve = self.results[digest]
         if outcome == "done" and value is not None:
             return {"state": states.COMPLETE, "value": value}
-        if outcome == "stopped":
+        if outcome == "pruned":
             return {"state": states.PRUNED, "intermediate_values": dict(enumerate(curve, 1))}
         return {} if outcome in FAILED else {"state": states.PRUNED}
 

@@ -81,9 +81,10 @@ class Study:
 
     @property
     def notes(self) -> list[str]:
-        """What the design leaves out, a line each: decisions that it does not vary, settings that it does not read, all of it."""
+        """What a person should know before a run, a line each: former names, decisions not varied, settings not read."""
         s = self.settings
-        notes = [f"not varied: {designs.listed(self.space, self.not_varied)}"] if self.not_varied else []
+        notes = list(self.space.form.notes)
+        notes += [f"not varied: {designs.listed(self.space, self.not_varied)}"] if self.not_varied else []
         notes += [
             f"{name} is not read by design: {s.design}"
             for name, readers in READ_BY.items()

@@ -24,7 +24,7 @@ from aotsearch.tracking.wording import BASE, COST, LONGEST, finite, keys, plain
 
 FILE = "mlflow.db"
 ARTIFACTS = "artifacts"
-STATUS = {"done": "FINISHED", "stopped": "KILLED"}  # every other outcome is FAILED; the tag aot.outcome says which
+STATUS = {"done": "FINISHED", "pruned": "KILLED"}  # every other outcome is FAILED; the tag aot.outcome says which
 
 NOTE, NAME, PARENT = "mlflow.note.content", "mlflow.runName", "mlflow.parentRunId"
 SOURCE = {"mlflow.source.name": "aotsearch", "mlflow.source.type": "LOCAL"}

@@ -128,7 +128,7 @@ def run(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Pat
     except Diverged as e:
         outcome, message = "diverged", str(e)
     except Stopped as e:
-        outcome, message = "stopped", str(e)
+        outcome, message = "pruned", str(e)
     except Exception as e:  # any other error is the trial's result; SystemExit, by which Ray stops a trial, passes
         if isinstance(e, AotsearchError) and not isinstance(e, WordError):
             raise  # the data or the disk, not the trial
@@ -253,7 +253,7 @@ def _after(model: Model, task: Task, trial: Mapping[str, Any], grant: Grant, las
 def record(trial: Mapping[str, Any], outcome: str, curve: list[dict[str, float]]) -> dict[str, Any]:
     """What is known of a trial from its plan and its curve."""
     measured = [p for p in curve if "loss" in p]
-    keep = outcome in ("done", "stopped") and bool(measured)
+    keep = outcome in ("done", "pruned") and bool(measured)
     steps = int(curve[-1]["step"]) if curve else 0
     context = trial["architecture"]["sizes"].get("context", 1)
     return {

@@ -18,7 +18,12 @@ from aotsearch.models.parts.coefficient import Differential, Follows
 from aotsearch.models.parts.score import Linear, Softmax
 from aotsearch.models.parts.site import Flow, Site
 
-TERMS = ("map", "identity", "uniform", "square", "second", "first", "exclusive")
+TERMS = {  # option -> attribute, whose name is also that of its parameters in a state
+    **{name: name for name in ("map", "identity", "uniform", "exclusive")},
+    "squared_map": "square",
+    "second_map": "second",
+    "first_values": "first",
+}
 
 
 def present(coefficient: float | nn.Module) -> bool:
@@ -37,46 +42,46 @@ class Attention(nn.Module):
 
     y = sum_h M_h V_h W_h,   M = b A + a I + c C + d A^2 - l A_2,   A_h = softmax(s Q_h K_h^T)
 
-    Q_h, K_h, V_h are (L, P) projections of x, A_h is the attention map (L, L), W_h is (P, D). b is `map`, a `identity`, c `uniform`
-    (C averages all that a token sees: row i of the causal C holds 1 / i), d `square`, l `second` (A_2 is a map of its own: queries and
-    keys are halved, A is the map of the first halves). Two more terms read other values: e `first` adds e V_1 of the first attention
-    of the model, g `exclusive` takes g times the direction of its own value out of y.
+    Q_h, K_h, V_h are (L, P) projections of x, A_h is the attention map (L, L), W_h is (P, D). b is `map`, a `identity`, c `uniform` (C
+    averages all that a token sees: row i of the causal C holds 1 / i), d `squared_map`, l `second_map` (A_2 is a map of its own: queries
+    and keys are halved, A is the map of the first halves). Two more terms read other values: e `first_values` adds e V_1 of the first
+    attention of the model, g `exclusive` takes g times the direction of its own value out of y.
 
     With `qkv: tied` Q_h = K_h = V_h = x U_h: multi-head subspace self-attention (MSSA), one projection per subspace. With
     `identity: -1` the mixing matrix is A - I, minus the random-walk Laplacian: one step of graph diffusion. No term but A needs an
     (L, L) matrix of its own: (A + a I) V = A V + a V, A^2 V = A (A V), C V is a running mean; so the fused kernel stays wherever the
     score is softmax without a cap, and a term that is not there costs nothing.
 
-    Known systems as options: attention minus identity {identity: -1}, its control {identity: 1}, a learned one per model
-    {identity: {learned: {per: model, start: -0.5, low: -1, high: 0}}}; Laplacian heads {map: {split: {heads: k, inside: -1, rest: 1}},
-    identity: {split: {heads: k}}}; shaped {map: {learned: {per: head, start: 1}}, identity: the same, uniform: {learned: {per: head,
-    start: -1}}}; value-SkipInit {map: {learned: {per: head}}, identity: {learned: {per: head, start: 1}}}; AttnScale {map: {learned:
-    {per: head, start: 1}}, uniform: {follows: {of: map, plus: 1}}}; centred {uniform: -1}; GFSA {square: {learned: {per: head}}, map:
-    {follows: {of: square, times: -0.6667, plus: 1}}}; NeuTRENO {identity: -0.6, first: 0.6}; differential {second: differential,
+    Known systems as options: attention minus identity {identity: -1}, its control {identity: 1}, a learned one per model {identity:
+    {learned: {per: model, start: -0.5, low: -1, high: 0}}}; Laplacian heads {map: {split: {heads: k, inside: -1, rest: 1}}, identity:
+    {split: {heads: k}}}; shaped {map: {learned: {per: head, start: 1}}, identity: the same, uniform: {learned: {per: head, start: -1}}};
+    value-SkipInit {map: {learned: {per: head}}, identity: {learned: {per: head, start: 1}}}; AttnScale {map: {learned: {per: head, start:
+    1}}, uniform: {follows: {of: map, plus: 1}}}; centred {uniform: -1}; GFSA {squared_map: {learned: {per: head}}, map: {follows: {of:
+    squared_map, times: -0.6667, plus: 1}}}; NeuTRENO {identity: -0.6, first_values: 0.6}; differential {second_map: differential,
     head_norm: rms}; exclusive self-attention {exclusive: 1}.
 
-    Source: Vaswani et al. 2017, arXiv:1706.03762; tied: Wang et al. 2025, arXiv:2506.03790 (eq. 4) after Yu et al. 2023,
-    arXiv:2306.01129; identity: Ravuri and Lawrence 2025, arXiv:2507.21040; shaped: Noci et al. 2023, arXiv:2306.17759, He and Hofmann
-    2023, arXiv:2311.01906; value-SkipInit: He et al. 2023, arXiv:2302.10322; uniform: Wang et al. 2022, arXiv:2203.05962; square: Choi
-    et al. 2023, arXiv:2312.04234; second: Ye et al. 2024, arXiv:2410.05258; first: Nguyen et al. 2023, arXiv:2312.00751; values: Zhou
-    et al. 2024, arXiv:2410.17897; exclusive: Zhai 2026, arXiv:2603.09078; gate: Qiu et al. 2025, arXiv:2505.06708; kv_heads: Ainslie et
-    al. 2023, arXiv:2305.13245; memory: Sukhbaatar et al. 2019, arXiv:1907.01470; qk_norm: `l2` Henry et al. 2020, arXiv:2010.04245, and
+    Source: Vaswani et al. 2017, arXiv:1706.03762; tied: Wang et al. 2025, arXiv:2506.03790 (eq. 4) after Yu et al. 2023, arXiv:2306.01129;
+    identity: Ravuri and Lawrence 2025, arXiv:2507.21040; shaped: Noci et al. 2023, arXiv:2306.17759, He and Hofmann 2023, arXiv:2311.01906;
+    value-SkipInit: He et al. 2023, arXiv:2302.10322; uniform: Wang et al. 2022, arXiv:2203.05962; squared_map: Choi et al. 2023,
+    arXiv:2312.04234; second_map: Ye et al. 2024, arXiv:2410.05258; first_values: Nguyen et al. 2023, arXiv:2312.00751; value_source: Zhou
+    et al. 2024, arXiv:2410.17897; exclusive: Zhai 2026, arXiv:2603.09078; gate: Qiu et al. 2025, arXiv:2505.06708; kv_heads: Ainslie et al.
+    2023, arXiv:2305.13245; persistent_kv: Sukhbaatar et al. 2019, arXiv:1907.01470; qk_norm: `l2` Henry et al. 2020, arXiv:2010.04245, and
     Loshchilov et al. 2024, arXiv:2410.01131; `rms` Yang et al. 2025, arXiv:2505.09388 (Qwen3); softcap: Gemma Team 2024, arXiv:2408.00118.
     Differs: for `tied` the output W_h is free, as in the authors' code, unless `output: transposed` asks for U_h^T as in the equation;
-    scores are scaled by 1 / sqrt(P), which the equation leaves out, unless `scale: 1`. The `second` map halves the queries and keys of
-    each head, where the source halves the number of heads: {heads: H/2} is the same. As there each half is normed and turned by itself,
-    with one gain for both. The vectors of `memory` are not scaled, normed or turned, and start as matrices do (source: unit variance).
-    Under `l2` the scale is nGPT's sqrt(P), without its gains per entry; Henry et al. learn one number from log2(L^2 - L).
+    scores are scaled by 1 / sqrt(P), which the equation leaves out, unless `scale: 1`. The second map halves the queries and keys of each
+    head, where the source halves the number of heads: {heads: H/2} is the same. As there each half is normed and turned by itself, with one
+    gain for both. The vectors of `persistent_kv` are not scaled, normed or turned, and start as matrices do (source: unit variance). Under
+    `l2` the scale is nGPT's sqrt(P), without its gains per entry; Henry et al. learn one number from log2(L^2 - L).
 
     Args:
         heads: Number of heads (of subspaces, where tied) H; divides width.
         kv_heads: Heads G of keys and values, each used by H / G heads of queries; 1 is multi-query attention.
         qkv: `free` has three projections; `tied` has one, used as query, key and value; `shared-kv` and `shared-qk` have two.
-        value: Whether the values are projected, or x itself.
+        value_projection: Whether the values are projected, or x itself.
         output: W_h: `free`; `transposed`, U_h^T of the tied projection; or `identity`, the heads side by side.
         bias: Whether the projections add a bias; `output` has it at W_h alone.
         scale: What scores are multiplied by: `sqrt` is 1 / sqrt(P), under `qk_norm: l2` sqrt(P), so that the scores of independent queries
-            and keys of unit variance have unit variance; `learned` is one number per head that starts there. P is halved by `second`.
+            and keys of unit variance have unit variance; `learned` is one number per head that starts there. P is halved by `second_map`.
         qk_norm: Queries and keys on the unit sphere (`l2`), or at unit root mean square with a learned gain (`rms`), before they are turned
             by their place.
         softcap: Scores s become cap tanh(s / cap).
@@ -84,37 +89,37 @@ class Attention(nn.Module):
         map: Coefficient b of the attention map A.
         identity: Coefficient a of the identity. `learned` starts at 0, so training starts at plain attention.
         uniform: Coefficient c of the average C.
-        square: Coefficient d of the squared map.
-        second: Coefficient l of the second map, which is subtracted.
-        first: Coefficient e of the values of the first attention.
+        squared_map: Coefficient d of the squared map.
+        second_map: Coefficient l of the second map, which is subtracted.
+        first_values: Coefficient e of the values of the first attention.
         exclusive: How much of its own value's direction is taken out of the output of a token; 1 leaves nothing of what `identity` adds.
-        diagonal: Whether a token may attend to itself; a token that then sees none gets 0 from A.
-        values: The layer's `own`; those of the `first` attention; or the mean of `both`.
-        head_norm: Whether the output of each head is brought to unit root mean square, times a learned gain; with `second:
+        mask_self: Whether a token may not attend to itself; a token that then sees none gets 0 from A.
+        value_source: The layer's `own`; those of the `first` attention; or the mean of `both`.
+        head_norm: Whether the output of each head is brought to unit root mean square, times a learned gain; with `second_map:
             differential` also times 1 - start, as in its source.
         gate: Whether the output is multiplied by sigmoid(x W_g), one number per head or per element.
-        memory: How many learned keys and values stand beside those of the tokens, for each head; they decay as the matrices of the
+        persistent_kv: How many learned keys and values stand beside those of the tokens, for each head; they decay as the matrices of the
             MLP whose place they take.
 
     Requires:
         kv_heads == 'all' or heads % kv_heads == 0
         kv_heads == 'all' or qkv == 'free' or qkv == 'shared-kv'
-        value == 'free' or (kv_heads == 'all' and (qkv == 'free' or qkv == 'shared-qk'))
+        value_projection == 'free' or (kv_heads == 'all' and (qkv == 'free' or qkv == 'shared-qk'))
         output != 'transposed' or qkv == 'tied'
         output == 'free' or bias != 'output'
         score != 'threshold' or qkv == 'tied'
-        score != 'threshold' or (scale != 'learned' and memory == 0)
+        score != 'threshold' or (scale != 'learned' and persistent_kv == 0)
         score != 'threshold' or (qk_norm == 'none' and softcap == 'none')
         initialisation not in ['shaped', 'simplified'] or qkv != 'shared-qk'
         score != 'linear' or softcap == 'none'
-        score != 'diagonal' or diagonal
-        score != 'diagonal' or memory == 0
-        memory == 0 or (square == 0 and second == 0)
-        second == 0 or width / heads % 2 == 0
-        values == 'own' or qkv == 'free'
-        values != 'first' or map != 0 or square != 0 or second != 0
+        score != 'diagonal' or not mask_self
+        score != 'diagonal' or persistent_kv == 0
+        persistent_kv == 0 or (squared_map == 0 and second_map == 0)
+        second_map == 0 or width / heads % 2 == 0
+        value_source == 'own' or qkv == 'free'
+        value_source != 'first' or map != 0 or squared_map != 0 or second_map != 0
         exclusive != 1 or identity == 0
-        map != 0 or identity != 0 or uniform != 0 or square != 0 or second != 0
+        map != 0 or identity != 0 or uniform != 0 or squared_map != 0 or second_map != 0
     """
 
     def __init__(
@@ -124,7 +129,7 @@ class Attention(nn.Module):
         heads: Divisor = 4,
         kv_heads: Count | Literal["all"] = "all",
         qkv: Literal["free", "tied", "shared-kv", "shared-qk"] = "free",
-        value: Literal["free", "identity"] = "free",
+        value_projection: Literal["free", "identity"] = "free",
         output: Literal["free", "transposed", "identity"] = "free",
         bias: Flag | Literal["output"] = False,
         scale: Positive | Literal["sqrt", "learned"] = "sqrt",
@@ -134,15 +139,15 @@ class Attention(nn.Module):
         map: Number | Coefficient = 1.0,
         identity: Number | Coefficient = 0.0,
         uniform: Number | Coefficient = 0.0,
-        square: Number | Coefficient = 0.0,
-        second: Number | Coefficient = 0.0,
-        first: Number | Coefficient = 0.0,
+        squared_map: Number | Coefficient = 0.0,
+        second_map: Number | Coefficient = 0.0,
+        first_values: Number | Coefficient = 0.0,
         exclusive: Number | Coefficient = 0.0,
-        diagonal: Flag = True,
-        values: Literal["own", "first", "both"] = "own",
+        mask_self: Flag = False,
+        value_source: Literal["own", "first", "both"] = "own",
         head_norm: Literal["none", "rms"] = "none",
         gate: Literal["none", "head", "element"] = "none",
-        memory: Natural = 0,
+        persistent_kv: Natural = 0,
     ):
         super().__init__()
         width = site.width
@@ -150,19 +155,19 @@ class Attention(nn.Module):
         self.heads = heads
         self.size = width // heads  # P
         self.repeats = 1 if kv_heads == "all" else heads // kv_heads
-        self.map, self.identity, self.uniform, self.square, self.second = map, identity, uniform, square, second
-        self.first, self.exclusive = first, exclusive
-        for term in TERMS:
+        self.map, self.identity, self.uniform, self.square, self.second = map, identity, uniform, squared_map, second_map
+        self.first, self.exclusive = first_values, exclusive
+        for term in TERMS.values():
             follower = getattr(self, term)
             if isinstance(follower, Follows):
-                follower.follow(getattr(self, follower.of))
-        self.attends = present(map) or present(square) or present(second)  # else no queries, keys and scores are needed
+                follower.follow(getattr(self, TERMS[follower.of]))
+        self.attends = present(map) or present(squared_map) or present(second_map)  # else no queries, keys and scores are needed
 
-        self.qkv, self.value, self.values = qkv, value, values
-        self.owns = values != "first" or site.layer == 0
+        self.qkv, self.value, self.values = qkv, value_projection, value_source
+        self.owns = value_source != "first" or site.layer == 0
         wanted = {"tied": ["subspace"], "shared-kv": ["query", "key"], "shared-qk": ["query", "value"]}.get(qkv, ["query", "key", "value"])
         idle = set() if self.attends else {"query"} if qkv == "shared-kv" else {"query", "key"}
-        idle |= set() if value == "free" and self.owns else {"value"}
+        idle |= set() if value_projection == "free" and self.owns else {"value"}
         inner = {"key": width // self.repeats, "value": width // self.repeats}
         self.projections = nn.ModuleDict(
             {name: nn.Linear(width, inner.get(name, width), bias=bias is True) for name in wanted if name not in idle}
@@ -173,22 +178,22 @@ class Attention(nn.Module):
         self.features = isinstance(score, Linear)
         self.softcap = softcap
         self.qk_norm = qk_norm if self.attends else "none"
-        scored = self.size // 2 if present(second) else self.size  # entries that a score sums over
+        scored = self.size // 2 if present(second_map) else self.size  # entries that a score sums over
         if self.qk_norm == "rms":
             self.query_gain = nn.Parameter(torch.ones(scored))
             self.key_gain = nn.Parameter(torch.ones(scored))
         usual = scored**0.5 if qk_norm == "l2" else scored**-0.5
         self.scale = 1.0 if scale == "learned" else usual if scale == "sqrt" else scale
         self.learned_scale = nn.Parameter(torch.full((heads,), usual)) if scale == "learned" and self.attends else None
-        self.diagonal = diagonal
-        self.memory = memory if self.attends else 0
+        self.diagonal = not mask_self
+        self.memory = persistent_kv if self.attends else 0
         if self.memory > 0:
-            self.memory_key = nn.Parameter(torch.zeros(heads, memory, self.size))
-            self.memory_value = nn.Parameter(torch.zeros(heads, memory, self.size))
-        self.masked = not diagonal or self.memory > 0 or site.biases  # else the kernel knows its mask
+            self.memory_key = nn.Parameter(torch.zeros(heads, persistent_kv, self.size))
+            self.memory_value = nn.Parameter(torch.zeros(heads, persistent_kv, self.size))
+        self.masked = mask_self or self.memory > 0 or site.biases  # else the kernel knows its mask
 
         self.head_gain = nn.Parameter(torch.ones(self.size)) if head_norm == "rms" else None
-        self.head_factor = 1.0 - (second.start if isinstance(second, Differential) else 0.0)
+        self.head_factor = 1.0 - (second_map.start if isinstance(second_map, Differential) else 0.0)
         self.gate = nn.Linear(width, heads if gate == "head" else width, bias=False) if gate != "none" else None
         self.transposed = output == "transposed"
         self.output = nn.Linear(width, width, bias=bias is not False) if output == "free" else None

@@ -94,7 +94,8 @@ class Follows(nn.Module):
     c = times * c_of + plus
 
     Source: the tie in AttnScale (Wang et al. 2022, arXiv:2203.05962), where uniform = 1 - map; in the code of GFSA (Choi et al. 2023,
-    arXiv:2312.04234), where map = 1 - 2/3 square for K = 4; in NeuTRENO (Nguyen et al. 2023, arXiv:2312.00751), where first = -identity.
+    arXiv:2312.04234), where map = 1 - 2/3 squared_map for K = 4; in NeuTRENO (Nguyen et al. 2023, arXiv:2312.00751), where first_values =
+    -identity.
 
     Args:
         of: The name of the other coefficient.
@@ -105,16 +106,16 @@ class Follows(nn.Module):
         of != 'map' or beside.map != 'follows'
         of != 'identity' or beside.identity != 'follows'
         of != 'uniform' or beside.uniform != 'follows'
-        of != 'square' or beside.square != 'follows'
-        of != 'second' or beside.second != 'follows'
-        of != 'first' or beside.first != 'follows'
+        of != 'squared_map' or beside.squared_map != 'follows'
+        of != 'second_map' or beside.second_map != 'follows'
+        of != 'first_values' or beside.first_values != 'follows'
     """
 
     def __init__(
         self,
         site: Site,
         *,
-        of: Literal["map", "identity", "uniform", "square", "second", "first"] = "map",
+        of: Literal["map", "identity", "uniform", "squared_map", "second_map", "first_values"] = "map",
         times: Number = -1.0,
         plus: Number = 0.0,
     ):
