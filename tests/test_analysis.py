@@ -180,7 +180,7 @@ def test_one_seed_gives_no_interval(small: Study) -> None:
     assert (contrast(found).verdict, contrast(found).low, contrast(found).difference) == ("undecided", None, 0.5)
     assert contrast(found, "norm=rmsnorm").difference is None
     assert found.noise_floor is None and found.partial
-    assert any("needs two" in note for note in found.notes)
+    assert any("needs at least two" in note for note in found.notes)
     assert "one seed gives no interval" in summary.summary(found)
 
 
