@@ -17,45 +17,12 @@ from aotsearch.errors import Mark, Problem
 from aotsearch.grammar import constraint
 from aotsearch.grammar.architecture import MAX_SUBLAYERS, Architecture, Part, Sizes, Sublayer, canonical
 from aotsearch.grammar.constraint import Constraint
-from aotsearch.grammar.forms import Choice, Component, Fixed, Form, ModelForm, Parallel, Range, Recurse, Repeat, Sequence, same
+from aotsearch.grammar.decision import Decision
+from aotsearch.grammar.forms import Choice, Component, Fixed, Form, ModelForm, Parallel, Range, Recurse, Repeat, Sequence
 from aotsearch.grammar.laws import Around, Context, broken, unfit
 
 Step = tuple[Sublayer, Any]  # with the name of its weights, which others may share: a number, or what all `tied` ones have in common
 MEASURABLE = 500  # sublayers of a model whose parameters a constraint asks for
-
-
-@dataclass(frozen=True)
-class Decision:
-    """One thing to decide: an address with its alternatives, or with its bounds.
-
-    `prefix` is the part of the address that says at which place of an `each`, or how deep in a recursion, it is decided.
-    """
-
-    address: str
-    values: tuple[Any, ...] = ()
-    low: float = 0.0
-    high: float = 0.0
-    log: bool = False
-    integer: bool = False
-    prefix: str = ""
-
-    @property
-    def name(self) -> str:
-        """What the decisions at all places of an `each` have in common: the address that it would have outside."""
-        return self.address.removeprefix(self.prefix)
-
-    @property
-    def reference(self) -> Any:
-        """The first alternative, or the lower bound."""
-        return self.values[0] if self.values else self.low
-
-    def allows(self, value: Any) -> bool:
-        if self.values:
-            return any(same(value, v) for v in self.values)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and self.low <= value <= self.high and (not self.integer or value == int(value))
-
-
 Chooser = Callable[[Decision], Any]
 Measure = Callable[[Architecture], Mapping[str, int]]  # gives what constraints call MEASURED
 REPLACES = "join: none replaces the stream, and with it what the sublayers before it in parallel have added; give it a join"
@@ -74,13 +41,6 @@ class Work:
     """The steps that derivations have taken."""
 
     steps: int = 0
-
-
-def decision_of(form: Choice | Range, prefix: str, depth: int) -> Decision:
-    """The decision of a form under a prefix, so deep in the recursion of its rule."""
-    if isinstance(form, Choice):
-        return Decision(prefix + form.address, tuple(form.labels[i] for i in form.open(depth)), prefix=prefix)
-    return Decision(prefix + form.address, (), form.low, form.high, form.log, form.integer, prefix)
 
 
 class Derivation:
@@ -135,7 +95,7 @@ class Derivation:
         return dataclasses.replace(made, sublayers=_placed(self.steps(form.body)), decisions=self.made)
 
     def decide(self, form: Choice | Range) -> Any:
-        decision = decision_of(form, self.shared.get(form.rule, self.prefix), self.depth[form.rule])
+        decision = Decision.of(form, self.shared.get(form.rule, self.prefix), self.depth[form.rule])
         if decision.address not in self.made:
             self.made[decision.address] = self.choose(decision)
             settled = [c for c in self.early if decision.address in c.names and c.names <= self.made.keys()]

@@ -7,7 +7,6 @@ the chooser.
 from __future__ import annotations
 
 import functools
-import math
 import random
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,14 +17,13 @@ from aotsearch.grammar import constraint, parser
 from aotsearch.grammar.architecture import Architecture, Sizes
 from aotsearch.grammar.automaton import TooLarge
 from aotsearch.grammar.counting import Census
+from aotsearch.grammar.decision import Decision as Decision  # what a chooser is asked
 from aotsearch.grammar.derivation import Chooser, Derivation, Measure, Work
-from aotsearch.grammar.derivation import Decision as Decision  # what a chooser is asked
 from aotsearch.grammar.derivation import Refused as Refused
 from aotsearch.grammar.forms import ModelForm
 from aotsearch.grammar.survey import survey
 from aotsearch.yamlfile import Node
 
-ATTEMPTS = 10_000  # of a sample
 ENUMERABLE = 100_000  # derivations that `count` will walk
 WORK = 60_000  # steps of derivations that are spent on one question, so that every question ends
 
@@ -214,20 +212,17 @@ class Space:
         return len(seen)
 
     def sample(self, seed: int) -> Architecture:
-        """An architecture at random: every decision that is met is drawn uniformly from its alternatives, or between its bounds (of
-        logarithms, where it is `log`), and what breaks a law is drawn again. So a branch with few architectures is met as often as one
-        with many. Equal seeds give equal samples.
+        """An architecture at random: every decision that is met is drawn uniformly, and what breaks a law is drawn again. So a branch with
+        few architectures is met as often as one with many. Equal seeds give equal samples.
 
         Raises:
             InputError: almost everything breaks a law.
         """
         rng = random.Random(seed)
         work = Work()
-        for _ in range(ATTEMPTS):
-            if work.steps > WORK:
-                break
+        while work.steps <= WORK:
             try:
-                return self.derive(lambda decision: _draw(decision, rng), work)
+                return self.derive(lambda decision: decision.draw(rng), work)
             except Refused:
                 continue
         raise InputError("thousands of samples in a row broke a law; the grammar derives almost nothing")
@@ -235,7 +230,7 @@ class Space:
     def _discrete(self) -> None:
         """Refuse a space with a decision whose values can not be listed."""
         for decision in self.decisions().values():
-            _values(decision)
+            decision.listed()
 
     @functools.cached_property
     def _census(self) -> Census | None:
@@ -263,7 +258,7 @@ class Space:
             def choose(decision: Decision, sizes: list[int] = sizes) -> Any:
                 if decision.address in kept:
                     return kept[decision.address]
-                values = _values(decision)
+                values = decision.listed()
                 sizes.append(len(values) if isinstance(values, tuple) else values.stop - values.start)  # len() ends at 2**63
                 if len(script) < len(sizes):
                     script.append(0)
@@ -283,21 +278,3 @@ class Space:
             if not script:
                 return
             script[-1] += 1
-
-
-def _values(decision: Decision) -> tuple[Any, ...] | range:
-    if decision.values:
-        return decision.values
-    if not decision.integer:
-        raise InputError(f"the decision {decision.address!r} is a continuous range; its values can not be listed")
-    return range(int(decision.low), int(decision.high) + 1)
-
-
-def _draw(decision: Decision, rng: random.Random) -> Any:
-    if decision.values:
-        return rng.choice(decision.values)
-    low, high = decision.low, decision.high
-    if decision.integer and not decision.log:
-        return rng.randint(int(low), int(high))
-    value = math.exp(rng.uniform(math.log(low), math.log(high))) if decision.log else rng.uniform(low, high)
-    return round(value) if decision.integer else min(max(value, low), high)

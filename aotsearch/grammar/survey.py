@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from aotsearch.errors import InputError
 from aotsearch.grammar import forms
 from aotsearch.grammar.architecture import MAX_SUBLAYERS
-from aotsearch.grammar.derivation import Decision, decision_of
+from aotsearch.grammar.decision import Decision
 from aotsearch.grammar.forms import Choice, Fixed, Form, ModelForm, Range, Recurse, Repeat
 
 MAX_VISITS = 200_000  # forms at places
@@ -66,7 +66,7 @@ class _Survey:
                 self.visit(child, prefix, shared, where)
 
     def decide(self, form: Choice | Range, prefix: str, shared: Mapping[str, str], where: str) -> Decision:
-        decision = decision_of(form, shared.get(form.rule, prefix), self.depth[form.rule])
+        decision = Decision.of(form, shared.get(form.rule, prefix), self.depth[form.rule])
         if not where or decision.address not in self.decisions:
             self.decisions[decision.address] = decision, where
         return decision

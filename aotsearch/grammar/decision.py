@@ -1,0 +1,67 @@
+"""One thing to decide of an architecture: what a chooser is asked."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from aotsearch.errors import InputError
+from aotsearch.grammar.forms import Choice, Range, same
+
+
+@dataclass(frozen=True)
+class Decision:
+    """An address with its alternatives, or with its bounds.
+
+    `prefix` is the part of the address that says at which place of an `each`, or how deep in a recursion, it is decided.
+    """
+
+    address: str
+    values: tuple[Any, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    integer: bool = False
+    prefix: str = ""
+
+    @classmethod
+    def of(cls, form: Choice | Range, prefix: str, depth: int) -> Decision:
+        """That of a form under a prefix, so deep in the recursion of its rule."""
+        if isinstance(form, Choice):
+            return cls(prefix + form.address, tuple(form.labels[i] for i in form.open(depth)), prefix=prefix)
+        return cls(prefix + form.address, (), form.low, form.high, form.log, form.integer, prefix)
+
+    @property
+    def name(self) -> str:
+        """What the decisions at all places of an `each` have in common: the address that it would have outside."""
+        return self.address.removeprefix(self.prefix)
+
+    @property
+    def reference(self) -> Any:
+        """The first alternative, or the lower bound."""
+        return self.values[0] if self.values else self.low
+
+    def allows(self, value: Any) -> bool:
+        if self.values:
+            return any(same(value, v) for v in self.values)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and self.low <= value <= self.high and (not self.integer or value == int(value))
+
+    def listed(self) -> tuple[Any, ...] | range:
+        """Every value. Raises InputError where there is no end of them."""
+        if self.values:
+            return self.values
+        if not self.integer:
+            raise InputError(f"the decision {self.address!r} is a continuous range; its values can not be listed")
+        return range(int(self.low), int(self.high) + 1)
+
+    def draw(self, rng: random.Random) -> Any:
+        """A value at random, uniform over the alternatives, or between the bounds: of logarithms, where it is `log`."""
+        if self.values:
+            return rng.choice(self.values)
+        if self.integer and not self.log:
+            return rng.randint(int(self.low), int(self.high))
+        value = math.exp(rng.uniform(math.log(self.low), math.log(self.high))) if self.log else rng.uniform(self.low, self.high)
+        return round(value) if self.integer else min(max(value, self.low), self.high)
