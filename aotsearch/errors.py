@@ -2,7 +2,7 @@
 
     AotsearchError            one line, never a traceback
     |-- InputError            the user's input is wrong (exit code 2): a list of problems, each with its place
-    |   `-- WordError         the word of an installed package can not be used
+    |   `-- WordError         the word of an installed package cannot be used
     |-- RunError              the machine or the disk failed (exit code 1): nothing recorded is lost
 
 Programming errors are asserts. Messages state the law, then the values, then the remedy.
@@ -86,11 +86,11 @@ class InputError(AotsearchError):
 
 
 class WordError(InputError):
-    """The word of an installed package can not be used; whoever wrote the package can mend it."""
+    """The word of an installed package cannot be used; whoever wrote the package can mend it."""
 
 
 class RunError(AotsearchError):
-    """The run can not go on, for a reason outside the study file."""
+    """The run cannot go on, for a reason outside the study file."""
 
 
 def suggest(given: object, known: Iterable[object]) -> str:

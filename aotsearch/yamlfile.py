@@ -77,7 +77,7 @@ def read(path: str | Path) -> Node:
     except UnicodeDecodeError as e:
         raise InputError(f"is not UTF-8 text (byte {e.start})", Mark(name)) from None
     except (OSError, ValueError) as e:
-        raise InputError(f"can not be read: {getattr(e, 'strerror', None) or e}", Mark(name)) from None
+        raise InputError(f"cannot be read: {getattr(e, 'strerror', None) or e}", Mark(name)) from None
     return parse(text, name)
 
 
@@ -144,7 +144,7 @@ def replace(node: Node, path: list[str], value: Node, origin: Mark) -> Node:
         word = node.value if isinstance(node.value, str) and node.value == head else None
         if node.value is None or word:
             return Node({head: replace(Node(None, origin), rest, value, origin)}, origin, {head: origin})
-    raise InputError(f"{head!r} can not be set inside {node.kind}", origin)
+    raise InputError(f"{head!r} cannot be set inside {node.kind}", origin)
 
 
 class _Loader(yaml.SafeLoader):

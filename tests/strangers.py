@@ -241,7 +241,7 @@ class Plain(nn.Module):
 
 @word("channel", "tries")
 class Tries(nn.Module):
-    """What can not be followed.
+    """What cannot be followed.
 
     y = W x
 

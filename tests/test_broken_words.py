@@ -95,22 +95,22 @@ UNREADABLE = {
     "a slot that is none": (bad('"channel", "bad"', '"channels", "bad"'), "Kind: the slot 'channels' is not one of mixer"),
     "a name that is computed": (bad('"channel", "bad"', '"channel", "b" + "ad"'), "bad_module.Kind: @word takes two literal strings"),
     "a name that is none": (bad('"channel", "bad"', '"channel", "Bad"'), "bad_module.Kind: the name 'Bad' is not one of small"),
-    "a syntax error": (bad("def forward(self, x):", "def forward(self, x)"), "bad_module: can not be read: SyntaxError"),
-    "no module": (None, "bad_module: can not be read: ModuleNotFoundError"),
-    "no text": ("\udcff", "bad_module: can not be read: UnicodeDecodeError"),
+    "a syntax error": (bad("def forward(self, x):", "def forward(self, x)"), "bad_module: cannot be read: SyntaxError"),
+    "no module": (None, "bad_module: cannot be read: ModuleNotFoundError"),
+    "no text": ("\udcff", "bad_module: cannot be read: UnicodeDecodeError"),
 }
 UNUSABLE = {
-    "an import that fails": (bad("import torch\n", "import torch\nimport missing_module\n"), "can not be imported: ModuleNotFoundError"),
-    "an exit at import": (good("bad") + "\nraise SystemExit(3)\n", "can not be imported: SystemExit"),
-    "no class of that name at the end": (good("bad") + "\ndel Kind\n", "can not be imported: AttributeError"),
+    "an import that fails": (bad("import torch\n", "import torch\nimport missing_module\n"), "cannot be imported: ModuleNotFoundError"),
+    "an exit at import": (good("bad") + "\nraise SystemExit(3)\n", "cannot be imported: SystemExit"),
+    "no class of that name at the end": (good("bad") + "\ndel Kind\n", "cannot be imported: AttributeError"),
     "a start that fails": (
         bad("        super().__init__()\n", "        super().__init__()\n        site.no\n"),
-        "can not be made: AttributeError",
+        "cannot be made: AttributeError",
     ),
-    "a forward that fails": (bad("return self.output(x)", "return self.output(x, x)"), "a model with it can not be computed: TypeError"),
-    "a forward of another shape": (bad("return self.output(x)", "return x[..., :3]"), "a model with it can not be computed: RuntimeError"),
+    "a forward that fails": (bad("return self.output(x)", "return self.output(x, x)"), "a model with it cannot be computed: TypeError"),
+    "a forward of another shape": (bad("return self.output(x)", "return x[..., :3]"), "a model with it cannot be computed: RuntimeError"),
     "a law that is none": (good("bad", "\n    Requires:\n        rank >"), "requires 'rank >', which is no law"),
-    "a law that can not be evaluated": (
+    "a law that cannot be evaluated": (
         good("bad", "\n    Requires:\n        width / (rank - 2) > 0"),
         "requires 'width / \\(rank - 2\\) > 0': InputError: .*division by zero; mend it",
     ),
@@ -229,7 +229,7 @@ def test_positions_that_inherit_what_laws_read_are_told_where_to_write_it(instal
     study.write_text(STUDY.replace("depth: 1", "depth: 1, positions: bad").replace("WORD", "none"))
     installed.install("bad-package", "bad_module", POSITIONS)
     with pytest.raises(
-        InputError, match=r"the positions word 'bad' can not be used: the package bad-package.*`rotates = True` stands in its"
+        InputError, match=r"the positions word 'bad' cannot be used: the package bad-package.*`rotates = True` stands in its"
     ):
         tree(load(study).arms()[0], load(study).reference)
     (installed.folder / "site" / "bad_module.py").write_text(POSITIONS.replace("# traits", "rotates = True"))

@@ -212,7 +212,7 @@ def test_a_hub_name_without_a_network_is_one_clear_line(monkeypatch: pytest.Monk
         raise ConnectionError("Couldn't reach\nthe hub")
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
-    with pytest.raises(InputError, match=r"can not be fetched .*use a local file") as e:
+    with pytest.raises(InputError, match=r"cannot be fetched .*use a local file") as e:
         Language(Path(), data={"hub": "someone/something"}).prepare()
     assert "\n" not in str(e.value)
 
@@ -376,7 +376,7 @@ def test_token_files_that_are_missing_or_no_token_files_are_one_line(prepared: P
     with pytest.raises(InputError, match="16-bit ids, at least two; this one has 3 bytes"):
         Language(prepared, data={"tokens": "."}, vocabulary=300).prepare()
     (prepared / "val.bin").unlink()
-    with pytest.raises(InputError, match=r"val.bin: can not be read: .*needs train.bin and val.bin"):
+    with pytest.raises(InputError, match=r"val.bin: cannot be read: .*needs train.bin and val.bin"):
         Language(prepared, data={"tokens": "."}, vocabulary=300).prepare()
 
 

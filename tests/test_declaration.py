@@ -550,7 +550,7 @@ def test_a_copy_that_is_lost_or_broken_costs_nothing(folder: Folder, content: st
         (folder.out / "study.yaml").unlink()
     else:
         (folder.out / "study.yaml").write_text(content)
-    assert folder.verdicts() == before and "can not be read" in folder.document()["declaration"][0]
+    assert folder.verdicts() == before and "cannot be read" in folder.document()["declaration"][0]
     assert folder.run().trained == 0
     assert folder.document()["declaration"] == []  # the copy is made again
 

@@ -406,7 +406,7 @@ def test_a_trial_that_is_trained_again_tells_every_point_once_and_comes_to_every
     measure, reached = probe.measure, []
 
     def odd(*arguments: Any, **more: Any) -> Any:
-        torch.zeros(3).put_(torch.tensor([1]), torch.ones(1))  # torch can not do this alike every time
+        torch.zeros(3).put_(torch.tensor([1]), torch.ones(1))  # torch cannot do this alike every time
         return measure(*arguments, **more)
 
     class Watched(Rungs):
@@ -481,5 +481,5 @@ def test_a_plan_for_a_larger_machine_is_made_and_says_so(study_file: Path, monke
     monkeypatch.setattr(forecasts, "gpus_here", lambda: 0)
     found = forecasts.forecast(load(study_file, ["study.resources.gpus=1"]))
     assert found["device"] == "cpu" and found["workers"] == 1
-    assert "This machine can not run it: a trial asks for 1 cpus and 1 gpus" in forecasts.table(found)
-    assert "can not run" not in forecasts.table(forecasts.forecast(load(study_file)))
+    assert "This machine cannot run it: a trial asks for 1 cpus and 1 gpus" in forecasts.table(found)
+    assert "cannot run" not in forecasts.table(forecasts.forecast(load(study_file)))

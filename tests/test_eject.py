@@ -329,7 +329,7 @@ def test_words_of_other_packages_are_ejected_too(strangers: None, model: dict[st
 @pytest.mark.parametrize(
     ("word", "error", "law"),
     [
-        ("tries", InputError, "a try statement can not be followed"),
+        ("tries", InputError, "a try statement cannot be followed"),
         ("imports", InputError, "it needs numpy, and an ejected file imports torch alone"),
         ("forgets", RunError, "does not give the numbers of the model; look at the words of strangers"),
     ],

@@ -43,7 +43,7 @@ def space(text: str, sizes: dict[str, int] = SIZES) -> Space:
         ("model: {width: 8, depth: 1, block: [attention]}\nb: {mlp: {}}", "f:2:1", "never used"),
         ("model: {width: 8, depth: 1, block: {any: []}}", "f:1:42", "list of alternatives"),
         ("model: {width: {any: [8, 8]}, depth: 1, block: [attention]}", "f:1:26", "stands twice"),
-        ("model: {width: {any: [8], x: 1}, depth: 1, block: [attention]}", "f:1:27", "can not stand beside"),
+        ("model: {width: {any: [8], x: 1}, depth: 1, block: [attention]}", "f:1:27", "cannot stand beside"),
         ("model: {width: {range: [9, 8]}, depth: 1, block: [attention]}", "f:1:24", "low < high"),
         ("model: {width: {repeat: 2, of: mlp}, depth: 1, block: [attention]}", "f:1:16", "sequence of sublayers"),
         ("model: {width: 6, depth: 1, block: [attention]}", "f:1:37", "4 does not divide 6"),
@@ -139,8 +139,8 @@ def test_a_rule_may_have_the_name_of_a_component() -> None:
         ("['9 ** 9 ** 9 > 1']", "is not allowed"),
         ("['haeds == 1']", "did you mean 'heads'"),
         ("['heads == 8']", "does not hold for heads = 2"),
-        ("['heads < \"a\"']", "can not be evaluated"),
-        ("['width % (heads - 2) == 0']", "can not be evaluated"),
+        ("['heads < \"a\"']", "cannot be evaluated"),
+        ("['width % (heads - 2) == 0']", "cannot be evaluated"),
         ("'heads == 2'", "a list of expressions"),
         ("[3]", "a constraint is an expression"),
     ],
@@ -294,7 +294,7 @@ def test_problems_are_told_in_the_order_of_the_file() -> None:
     with pytest.raises(InputError) as e:
         space("\n".join(["model: {width: 8, depth: 1, block: [mlp]}", *(f"{name}: {{any: [mlp, none]}}" for name in names)]))
     assert [p.mark.line for p in e.value.problems if p.mark] == list(range(2, 9))
-    with pytest.raises(InputError, match="'zero' can not stand beside 'any'"):
+    with pytest.raises(InputError, match="'zero' cannot stand beside 'any'"):
         space("model: {width: {any: [8], zero: 1, one: 1, two: 2, three: 3}, depth: 1, block: [mlp]}")
     with pytest.raises(InputError, match="no decision 'zero'"):
         space("model: {width: 8, depth: 1, block: [mlp]}").at(dict.fromkeys(["zero", "one", "two", "three", "four"], 1))

@@ -160,7 +160,7 @@ def test_weights_that_do_not_fit_are_refused_in_one_line_and_leave_the_model_alo
         load_vit(preset("vit_small", *VIT, "grammar.model.embedding={patch: {size: 2}}"), theirs("vit_small").state_dict())
 
 
-# What Hugging Face's classes can not be is refused; what is given to them computes the same.
+# What Hugging Face's classes cannot be is refused; what is given to them computes the same.
 
 GIVEN = {
     "gpt2": (lambda **k: transformers.GPT2LMHeadModel(transformers.GPT2Config(**k)), config_gpt2, export_gpt2),
@@ -371,14 +371,14 @@ def test_what_is_given_to_hugging_face_computes_the_same_and_the_rest_is_refused
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("attention", "identity", "-1"), "GPT-2 can not say identity: -1.0 of the attention in sublayer 0; it has identity: 0.0"),
-        (("attention", "score", "relu"), "GPT-2 can not say score: relu of the attention in sublayer 0; it has score: softmax"),
-        (("model", "positions", "rope"), "GPT-2 has positions: learned, and can not be the model, whose positions is rope"),
-        (("norm", "word", "none"), "GPT-2 has norm: layernorm, and can not be the model, whose the norm of sublayer 0 is none"),
-        (("attention", "kv_heads", "1"), "GPT-2 can not say kv_heads: 1 of the attention in sublayer 0; it has kv_heads: all"),
+        (("attention", "identity", "-1"), "GPT-2 cannot say identity: -1.0 of the attention in sublayer 0; it has identity: 0.0"),
+        (("attention", "score", "relu"), "GPT-2 cannot say score: relu of the attention in sublayer 0; it has score: softmax"),
+        (("model", "positions", "rope"), "GPT-2 has positions: learned, and cannot be the model, whose positions is rope"),
+        (("norm", "word", "none"), "GPT-2 has norm: layernorm, and cannot be the model, whose the norm of sublayer 0 is none"),
+        (("attention", "kv_heads", "1"), "GPT-2 cannot say kv_heads: 1 of the attention in sublayer 0; it has kv_heads: all"),
         (
             ("model", "blocks", "[mixer, channel, other, channel]"),
-            "GPT-2 can not say heads: 4 .* sublayer 2; it has one heads for all, and 2",
+            "GPT-2 cannot say heads: 4 .* sublayer 2; it has one heads for all, and 2",
         ),
     ],
 )

@@ -318,7 +318,7 @@ def test_every_section_is_there_where_there_is_something_to_show(page: Page) -> 
         "How large is the noise",
     ):
         assert section in page.text
-    for absent in ("Which changes act together", "can not tell apart", "What the search tried", "Which decisions mattered"):
+    for absent in ("Which changes act together", "cannot tell apart", "What the search tried", "Which decisions mattered"):
         assert absent not in page.text
 
 
@@ -637,7 +637,7 @@ def test_a_fraction_names_its_aliases_and_resolution(tmp_path: Path) -> None:
     report.write(made.folder, ["html", "md"])
     text = Page((made.folder / "report" / "report.html").read_text()).text
     assert "A fraction of resolution IV" in text
-    assert "What this fraction can not tell apart" in (made.folder / "report" / "report.md").read_text()
+    assert "What this fraction cannot tell apart" in (made.folder / "report" / "report.md").read_text()
 
 
 def test_a_partial_run_of_everything_is_still_a_report(tmp_path: Path) -> None:

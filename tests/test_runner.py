@@ -192,7 +192,7 @@ def test_a_run_folder_that_can_not_be_made_is_one_line(study_file: Path, tmp_pat
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="is a file"):
         run(load(study_file), tmp_path / "file")
-    with pytest.raises(RunError, match="can not be made"):
+    with pytest.raises(RunError, match="cannot be made"):
         run(load(study_file), tmp_path / "file" / "inside")
 
 

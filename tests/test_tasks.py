@@ -87,7 +87,7 @@ def test_a_batch_is_a_function_of_seed_and_step_in_the_shapes_of_the_task(case: 
     assert inputs.shape == (5, *case.input) and targets.shape == (5, *case.target)
     for array in (inputs, targets):
         assert array.dtype in (np.float32, np.int64)
-        torch.from_numpy(array)  # warns of what can not be written to, refuses negative strides
+        torch.from_numpy(array)  # warns of what cannot be written to, refuses negative strides
     assert all(np.array_equal(a, b) for a, b in zip(task.batch(1, 7, 5), (inputs, targets), strict=True))
     assert not np.array_equal(inputs, task.batch(1, 8, 5)[0]) and not np.array_equal(inputs, task.batch(2, 7, 5)[0])
 

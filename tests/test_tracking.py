@@ -280,7 +280,7 @@ def test_what_mlflow_raises_is_one_warning_and_not_an_error(folder: Path, study:
 
 def test_a_store_that_is_no_database_is_one_line(tmp_path: Path, study: Study) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"no database at all " * 100)
-    with pytest.raises(RunError, match=r"mlflow\.db: MLflow can not use it \(file is not a database\); .*") as error:
+    with pytest.raises(RunError, match=r"mlflow\.db: MLflow cannot use it \(file is not a database\); .*") as error:
         Tracker(tmp_path, study, "")
     assert "\n" not in str(error.value)
 

@@ -180,7 +180,7 @@ def test_arrays_that_are_not_what_they_should_be_are_one_line(tmp_path: Path) ->
     for name in ("x.npz.npy", "text.npz", "broken.npz"):
         with pytest.raises(InputError, match=r"is not an \.npz file"):
             make(tmp_path, data={"arrays": name}).prepare()
-    with pytest.raises(InputError, match=r"none\.npz: can not be read: No such file"):
+    with pytest.raises(InputError, match=r"none\.npz: cannot be read: No such file"):
         make(tmp_path, data={"arrays": "none.npz"}).prepare()
 
 
@@ -236,7 +236,7 @@ def test_hub_data_that_is_not_what_it_should_be_is_one_line(tmp_path: Path, monk
         raise ConnectionError("Couldn't reach\nthe hub")
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
-    refused(r"data hub a/c can not be fetched .*use local arrays: data: \{arrays: FILE.npz\}")
+    refused(r"data hub a/c cannot be fetched .*use local arrays: data: \{arrays: FILE.npz\}")
 
 
 def test_arrays_as_people_save_them_are_read_right_or_refused_in_one_line(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_what_is_dumped_reads_back_as_the_same_data(data: object) -> None:
     try:
         assert yamlfile.parse(text, "f").plain() == data
     except InputError as e:
-        # control characters can not stand in YAML; a key must be text; numbers over 40 digits are refused
+        # control characters cannot stand in YAML; a key must be text; numbers over 40 digits are refused
         assert "not valid YAML" in str(e) or "40 digits" in str(e) or "key" in str(e), (text, e)
 
 

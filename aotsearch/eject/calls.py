@@ -71,7 +71,7 @@ class Calls(Expressions):
         try:
             found = target(*(k.value for _, k in arguments if k is not None), **{n: k.value for n, _, k in keywords})
         except Exception as e:
-            raise Unsupported(f"{target} can not be called: {e}") from e
+            raise Unsupported(f"{target} cannot be called: {e}") from e
         return Known(found, layered)
 
     def _invoke(self, node: ast.Call, owner: nn.Module, function: Any, name: str, arguments: list[Folded], keywords: list[Any]) -> Folded:

@@ -21,7 +21,7 @@ from aotsearch.grammar import library
 
 
 class Unsupported(Exception):
-    """The source does something that can not be followed."""
+    """The source does something that cannot be followed."""
 
 
 @dataclass(eq=False)

@@ -4,7 +4,7 @@ A module that is built holds the value of every option. `Program` follows a mode
 conditions over what is known are decided, numbers take the place of attributes, methods that are not called are not read. What is left
 is a `Form` for each module with a state, a class in the making, and a `Code` for each method and function.
 
-It is general: nothing here knows a word of the library. What can not be followed is left as it stands, or is refused by `Unsupported`.
+It is general: nothing here knows a word of the library. What cannot be followed is left as it stands, or is refused by `Unsupported`.
 """
 
 from __future__ import annotations

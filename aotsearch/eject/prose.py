@@ -348,7 +348,7 @@ def initialise(
         own: Ends of the names of matrices that it leaves as they are.
         biases: Whether some matrix has a bias.
         left: Beginnings of the names of what stays as torch's own modules start it.
-        restless: Beginnings of the names in sublayers that can not start at 0.
+        restless: Beginnings of the names in sublayers that cannot start at 0.
         architecture: The model.
     """
     zero = "; their biases 0" if biases else ""

@@ -24,7 +24,7 @@ MACHINE_READ = ("type:", "noqa", "pragma", "fmt:")  # comments that are not for 
 
 
 def definition(thing: Any) -> Any:
-    """The tree of a function or class, a copy that may be changed. Raises LookupError where its source can not be read."""
+    """The tree of a function or class, a copy that may be changed. Raises LookupError where its source cannot be read."""
     return clone(_found(inspect.unwrap(thing)))
 
 
@@ -35,7 +35,7 @@ def _found(inner: Any) -> Any:
     except TypeError:
         file = None
     if file is None or not Path(file).is_file():
-        raise LookupError(f"the source of {getattr(inner, '__qualname__', inner)} can not be read")
+        raise LookupError(f"the source of {getattr(inner, '__qualname__', inner)} cannot be read")
     for node in ast.walk(_tree(file)):
         if isinstance(inner, type):
             if isinstance(node, ast.ClassDef) and node.name == inner.__name__:

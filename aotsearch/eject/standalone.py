@@ -53,7 +53,7 @@ def eject(architecture: Architecture, origin: Origin | None = None) -> str:
     """The text of a file with a class `Model` that is this architecture.
 
     Raises:
-        InputError: a part's source does something that can not be followed.
+        InputError: a part's source does something that cannot be followed.
         RunError: the text does not give the numbers of the model.
     """
     origin = origin or Origin()
@@ -70,11 +70,11 @@ def eject(architecture: Architecture, origin: Origin | None = None) -> str:
             carried = carried | file.read
         found = file.text()
     except Unsupported as e:
-        raise InputError(f"this architecture can not be ejected: {e}") from None
+        raise InputError(f"this architecture cannot be ejected: {e}") from None
     except Exception as e:
         if not _strangers(model):
             raise
-        raise InputError(f"this architecture can not be ejected: {type(e).__name__}: {one_line(str(e))}{_strangers(model)}") from e
+        raise InputError(f"this architecture cannot be ejected: {type(e).__name__}: {one_line(str(e))}{_strangers(model)}") from e
     _prove(found, architecture)
     return found
 
@@ -437,7 +437,7 @@ class _File:
         return prose.initialise(scheme, layers, self._own_values(scheme), biases, self._left(scheme), self._restless(), self.architecture)
 
     def _restless(self) -> list[str]:
-        """Beginnings of the names in sublayers that can not start at 0."""
+        """Beginnings of the names in sublayers that cannot start at 0."""
         width, sublayers = self.architecture.width, zip(self.model.order, self.architecture.sublayers, strict=True)
         joins = {name: join_of(s.join, self.model.site) for name, s in sublayers if s.same_as is None}
         return [f"steps.{name}." for name, join in joins.items() if not may_rest(join, width)]
@@ -562,7 +562,7 @@ def _binding(home: str, name: str) -> tuple[str, bool]:
         except ValueError:
             raise Unsupported(f"{name} of {home} is not a constant") from None
         return "\n".join(wrapped(f"{name} = {expression(node.value)}")), True
-    raise Unsupported(f"{name} of {home} can not be written out")
+    raise Unsupported(f"{name} of {home} cannot be written out")
 
 
 def _allowed(node: ast.Import | ast.ImportFrom) -> None:

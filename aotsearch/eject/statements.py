@@ -196,7 +196,7 @@ class Scope(Calls):
         return [s]
 
     def _Try(self, s: ast.Try) -> Block:
-        raise Unsupported("a try statement can not be followed")
+        raise Unsupported("a try statement cannot be followed")
 
 
 class Constructor(Scope):

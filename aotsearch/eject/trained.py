@@ -70,5 +70,5 @@ def _safetensors(weights: Path, about: Mapping[str, str]) -> bytes:
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError) as e:
-        raise InputError(f"{weights} can not be read: {str(e).splitlines()[0]}") from None
+        raise InputError(f"{weights} cannot be read: {str(e).splitlines()[0]}") from None
     return save({name: value.clone().contiguous() for name, value in state.items()}, dict(about))

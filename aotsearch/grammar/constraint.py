@@ -74,7 +74,7 @@ class Constraint:
         """Whether it holds; it does where a name has no value.
 
         Raises:
-            InputError: the values can not be compared, divided, ..., at the place of the expression.
+            InputError: the values cannot be compared, divided, ..., at the place of the expression.
         """
         if not self.names <= values.keys():
             return True
@@ -82,7 +82,7 @@ class Constraint:
             return bool(_evaluate(self.tree, values))
         except (TypeError, ZeroDivisionError, OverflowError, ValueError) as e:
             shown = ", ".join(f"{name} = {values[name]!r}" for name in sorted(self.names))
-            raise InputError(f"the constraint {self.text!r} can not be evaluated for {shown}: {e}", self.mark) from None
+            raise InputError(f"the constraint {self.text!r} cannot be evaluated for {shown}: {e}", self.mark) from None
 
 
 def parse(node: Node) -> Constraint:

@@ -54,7 +54,7 @@ class Decision:
         if self.values:
             return self.values
         if not self.integer:
-            raise InputError(f"the decision {self.address!r} is a continuous range; its values can not be listed")
+            raise InputError(f"the decision {self.address!r} is a continuous range; its values cannot be listed")
         return range(int(self.low), int(self.high) + 1)
 
     def draw(self, rng: random.Random) -> Any:

@@ -28,7 +28,7 @@ def gather(grammar: Node, folder: Path, depth: int = 0, done: set[Path] | None =
         try:
             path = (folder / item.value).resolve()
         except (OSError, RuntimeError, ValueError):
-            raise InputError(f"an included file can not be found: {item.value!r} is no path", item.mark) from None
+            raise InputError(f"an included file cannot be found: {item.value!r} is no path", item.mark) from None
         if path in done:
             continue
         if not path.is_relative_to(folder.resolve()) or path.suffix not in (".yaml", ".yml"):

@@ -1,6 +1,6 @@
 """The library of words: those of ours, and those of installed packages.
 
-Installed packages add words through the entry-point groups `aotsearch.parts` and `aotsearch.tasks`; a study file can not name code. What a
+Installed packages add words through the entry-point groups `aotsearch.parts` and `aotsearch.tasks`; a study file cannot name code. What a
 package gets wrong costs its own word alone: the others live, one line is logged, and what asks for that word is told why it is not there.
 """
 
@@ -46,7 +46,7 @@ def find(slot: str, name: str) -> Word:
 
 
 def broken() -> tuple[Broken, ...]:
-    """What installed packages offer and can not be used, by package."""
+    """What installed packages offer and cannot be used, by package."""
     return _installed()[1]
 
 
@@ -87,7 +87,7 @@ def _offered() -> tuple[list[Word], list[Broken]]:
         try:
             found = list(declared(_source(module).read_text(encoding="utf-8")))
         except Exception as e:  # noqa: BLE001 (a package may hold anything)
-            wrong.append(Broken(package, module, f"can not be read: {type(e).__name__}: {e}"))
+            wrong.append(Broken(package, module, f"cannot be read: {type(e).__name__}: {e}"))
             continue
         if not found:
             reason = 'it declares no word: a class at the top of the module, with the decorator written @word("slot", "name")'

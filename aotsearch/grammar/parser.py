@@ -237,7 +237,7 @@ class _Parser:
         allowed = {form, *FORMS[form]}
         for key in node.value:
             if key not in allowed:
-                return self.fail(f"{key!r} can not stand beside {form!r}{suggest(key, allowed)}", node.keys[key])
+                return self.fail(f"{key!r} cannot stand beside {form!r}{suggest(key, allowed)}", node.keys[key])
         if form in ("range", "int"):
             return self.range(node, place, path)
         if form == "any":

@@ -43,7 +43,7 @@ class Space:
     Attributes:
         form: The rules, parsed.
         sizes: What the task gives.
-        measured: What a model costs, by name. It builds models, which this folder can not, and is asked only where a constraint does.
+        measured: What a model costs, by name. It builds models, which this folder cannot, and is asked only where a constraint does.
     """
 
     form: ModelForm
@@ -228,7 +228,7 @@ class Space:
         raise InputError("thousands of samples in a row broke a law; the grammar derives almost nothing")
 
     def _discrete(self) -> None:
-        """Refuse a space with a decision whose values can not be listed."""
+        """Refuse a space with a decision whose values cannot be listed."""
         for decision in self.decisions().values():
             decision.listed()
 

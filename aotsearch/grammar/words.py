@@ -22,7 +22,7 @@ from aotsearch.errors import AotsearchError, WordError, one_line
 
 SUBLAYERS = ("mixer", "channel")  # the two kinds of operation a block is made of
 SLOTS = (*SUBLAYERS, "norm", "positions", "join", "embedding", "pooling", "score", "coefficient", "task")
-NEEDED = ("embedding", "score", "coefficient", "task")  # a model can not do without
+NEEDED = ("embedding", "score", "coefficient", "task")  # a model cannot do without
 NONE = "none"  # in every other slot: the part that is not there
 SUBLAYER_OPTIONS = ("norm", "place", "join", "tied")  # what every sublayer takes besides its own options
 
@@ -123,14 +123,14 @@ class Word:
         """The class behind the word; this is the only place that imports a part.
 
         Raises:
-            WordError: it is an installed package's, and can not be imported.
+            WordError: it is an installed package's, and cannot be imported.
         """
         try:
             cls: type = getattr(importlib.import_module(self.module), self.qualname)
         except (Exception, SystemExit) as e:
             if not self.package:
                 raise
-            raise self.blamed(e, "can not be imported") from e
+            raise self.blamed(e, "cannot be imported") from e
         return cls
 
     def make(self, *place: Any, **options: Any) -> Any:
@@ -148,12 +148,12 @@ class Word:
         except Exception as e:
             if not self.package or (self.slot == "task" and isinstance(e, ValueError)):
                 raise
-            raise self.blamed(e, "can not be made") from e
+            raise self.blamed(e, "cannot be made") from e
 
     def blamed(self, error: BaseException, what: str) -> WordError:
         """An error of an installed word in one line that says whose it is."""
         broken = Broken(self.package, f"{self.module}.{self.qualname}", f"{what}: {type(error).__name__}: {error}")
-        return WordError(f"the {self.slot} word {self.name!r} can not be used: {broken}")
+        return WordError(f"the {self.slot} word {self.name!r} cannot be used: {broken}")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def former(ledger: Ledger, study: Study) -> History | None:
     try:
         found = history(ledger)
     except AotsearchError as e:
-        raise InputError(f"{folder} holds a study this version can not read ({e}); choose another --out") from None
+        raise InputError(f"{folder} holds a study this version cannot read ({e}); choose another --out") from None
     old = found.study
     changed = differences(old.plain, study.plain)
     if old.digest != study.digest and (old.manifest == study.manifest or old.training() != study.training()):
@@ -70,11 +70,11 @@ def write_study(study: Study, folder: Path) -> None:
     """The resolved study, whole or not at all.
 
     Raises:
-        RunError: the folder can not be written.
+        RunError: the folder cannot be written.
     """
     made = folder / f".{STUDY_FILE}.new"
     try:
         made.write_text(yamlfile.dump(dict(study.plain)), encoding="utf-8")
         made.replace(folder / STUDY_FILE)
     except OSError as e:
-        raise RunError(f"{folder / STUDY_FILE} can not be written: {e.strerror}") from None
+        raise RunError(f"{folder / STUDY_FILE} cannot be written: {e.strerror}") from None

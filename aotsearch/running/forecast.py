@@ -96,7 +96,7 @@ def table(document: dict[str, Any]) -> str:
             f"{t['memory_bytes'] / 2**20:7.1f} MB  {t['seconds']:7.1f}{resized}"
         )
     for effect, others in document["aliases"].items():
-        lines.append(f"{effect} can not be told from {', '.join(others) or 'effects of more than three factors'}")
+        lines.append(f"{effect} cannot be told from {', '.join(others) or 'effects of more than three factors'}")
     lines += document["notes"]
     if "tuning_seconds" in document:
         both = document["tuning_seconds"] + document["own_rate_seconds"]
@@ -114,7 +114,7 @@ def table(document: dict[str, Any]) -> str:
     shared = f" of {document['models']} models" if document["models"] < len(first) else ""
     lines.append(f"{len(first)} arms{shared}, {document['workers']} trials at a time: about {clock(document['seconds'])}")
     if document["lacking"]:
-        lines.append(f"This machine can not run it: {document['lacking']}. Times are of this machine's {document['device']}.")
+        lines.append(f"This machine cannot run it: {document['lacking']}. Times are of this machine's {document['device']}.")
     lines += [f"{name}: {text}" for name, text in (("data", sizes(document["data"])), ("split", document["data"].get("split"))) if text]
     lines.append("Memory: weights, gradients, Adam's moments and the activations of a batch in float32, of one trial.")
     return "\n".join(lines)

@@ -141,7 +141,7 @@ def _make(folder: Path) -> None:
     try:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise RunError(f"{folder} can not be made: {e.strerror}") from None
+        raise RunError(f"{folder} cannot be made: {e.strerror}") from None
 
 
 def _begin(ledger: Ledger, study: Study, options: Options, facts: Mapping[str, Any]) -> None:

@@ -89,7 +89,7 @@ class Proposer:
                 return architecture
         try:  # among one more than are known there is a new one
             return next((a for a in self.space.enumerate() if a.digest not in self.proposals), None)
-        except InputError:  # a continuous range can not be listed, and neither can what nearly always breaks a law
+        except InputError:  # a continuous range cannot be listed, and neither can what nearly always breaks a law
             return None
 
     def _recalled(self) -> Any:

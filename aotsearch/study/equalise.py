@@ -32,7 +32,7 @@ def equalised(space: Space, design: Design, modes: Sequence[str], resize: str, t
         tolerance: The largest share by which an arm may miss the reference.
 
     Raises:
-        InputError: an arm can not be brought within the tolerance.
+        InputError: an arm cannot be brought within the tolerance.
     """
     reference, *others = design.arms
     arms = [reference]

@@ -80,7 +80,7 @@ def _words(generators: Sequence[tuple[int, ...]], base: int) -> list[frozenset[i
 
 
 def _aliases(names: Sequence[str], words: Sequence[frozenset[int]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Every main effect and two-way interaction with the effects of at most three factors that it can not be told from."""
+    """Every main effect and two-way interaction with the effects of at most three factors that it cannot be told from."""
     effects = [frozenset(c) for size in (1, 2) for c in itertools.combinations(range(len(names)), size)]
 
     def spelt(effect: frozenset[int]) -> str:

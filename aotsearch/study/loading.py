@@ -79,7 +79,7 @@ def parse(node: Node, folder: Path) -> Study:
     assert name is not None and space is not None and task is not None
     study = Study(name, question, task, space, settings, node.plain() | {"task": task.to_plain()})
     try:
-        study.base_design  # noqa: B018 (arms that can not be are errors of the file)
+        study.base_design  # noqa: B018 (arms that cannot be are errors of the file)
     except InputError as e:
         raise e.at(_arms_mark(node)) from None
     return study

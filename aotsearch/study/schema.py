@@ -2,7 +2,7 @@
 
 Words, options and settings are read from where they are declared; only the forms of the grammar are described here. The schema keeps to
 what every yaml-language-server reads alike, draft-07 or 2020-12: nothing beside a `$ref`, no tuples, no discriminators, and each word is
-an `anyOf` branch with `const` and `description`. A bare string may be the name of a rule of the same file, which a schema can not look
+an `anyOf` branch with `const` and `description`. A bare string may be the name of a rule of the same file, which a schema cannot look
 up, so a misspelt word is found only where it is a key; `aotsearch check` finds it everywhere.
 """
 

@@ -44,7 +44,7 @@ def prepared(place: Path, make: Callable[[], Prepared]) -> dict[str, Any]:
         make: Returns the facts, and the files of the folder: arrays for .npy, else bytes.
 
     Raises:
-        RunError: the disk is full or can not be written.
+        RunError: the disk is full or cannot be written.
     """
     if not (place / FACTS).exists():
         _write(place, *make())
@@ -65,7 +65,7 @@ def _write(place: Path, facts: Mapping[str, Any], files: Mapping[str, Any]) -> N
             if not (place / FACTS).exists():  # else another process was first, with the same bytes
                 raise
     except OSError as e:
-        raise RunError(f"{place.parent}: can not write the prepared data: {e.strerror}; set AOTSEARCH_CACHE to another folder") from None
+        raise RunError(f"{place.parent}: cannot write the prepared data: {e.strerror}; set AOTSEARCH_CACHE to another folder") from None
     finally:
         shutil.rmtree(made, ignore_errors=True)
 

@@ -274,7 +274,7 @@ def _file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as e:
-        raise InputError(f"can not be read: {e.strerror}", Mark(str(path))) from None
+        raise InputError(f"cannot be read: {e.strerror}", Mark(str(path))) from None
 
 
 def _mark(path: str | None) -> Mark | None:

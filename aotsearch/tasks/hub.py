@@ -34,7 +34,7 @@ def fetch(what: str, *arguments: Any, instead: str, columns: Collection[str] = (
         rows = datasets.load_dataset(*arguments, **options)
     except Exception as e:  # noqa: BLE001 (the hub client raises errors of many libraries)
         reason = " ".join(str(e).split())[:160] or type(e).__name__
-        raise InputError(f"data {what} can not be fetched ({reason}); go online, or use {instead}") from None
+        raise InputError(f"data {what} cannot be fetched ({reason}); go online, or use {instead}") from None
     for column in columns:
         if column not in rows.column_names:
             raise InputError(f"data {what}: no column {column!r}{suggest(column, rows.column_names)}")

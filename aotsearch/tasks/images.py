@@ -284,7 +284,7 @@ def _arrays(path: str) -> tuple[Any, Read]:
     try:
         key = cache.signature(file)
     except OSError as e:
-        raise InputError(f"can not be read: {e.strerror}", Mark(path)) from None
+        raise InputError(f"cannot be read: {e.strerror}", Mark(path)) from None
 
     def read(_: Shape) -> dict[str, Part]:
         try:

@@ -119,7 +119,7 @@ def _map(path: Path, dtype: str) -> Ids:
                 raise InputError(f"{law}: write what follows its 1024 bytes to a file of its own", Mark(str(path)))
         return np.memmap(path, dtype=DTYPES[dtype], mode="r")
     except OSError as e:
-        raise InputError(f"can not be read: {e.strerror}; {{tokens: FOLDER}} needs train.bin and val.bin", Mark(str(path))) from None
+        raise InputError(f"cannot be read: {e.strerror}; {{tokens: FOLDER}} needs train.bin and val.bin", Mark(str(path))) from None
 
 
 def _refuse_other_widths(folder: Path, split: str, ids: Ids) -> None:

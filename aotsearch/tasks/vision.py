@@ -32,7 +32,7 @@ class Vision:
     the training images, in an order drawn from the seed and the epoch. The splits are stratified and fixed: digits are cut into 60, 20
     and 20 %; other data comes with a test split, and a tenth of its training images is the validation split.
     The study is judged by the loss unless told otherwise: one of the 359 validation images of digits is a step of 0.3 % in the error, by
-    which small effects can not be seen. Both are recorded.
+    which small effects cannot be seen. Both are recorded.
 
     Args:
         data: `digits` (8 x 8, within scikit-learn), {arrays: FILE.npz} with x_train, y_train, x_test and y_test, or {hub: NAME} or

@@ -98,7 +98,7 @@ def alike_if_possible(grant: Grant, work: Callable[[Grant], T]) -> T:
 
 
 def unlike(error: BaseException) -> bool:
-    """Whether an error says that torch can not compute something alike every time."""
+    """Whether an error says that torch cannot compute something alike every time."""
     return ALIKE in str(error)
 
 

@@ -84,7 +84,7 @@ def plans(study: Study, cells: Iterable[tuple[Arm, int, float | None]], phase: s
 
 
 def _counts(architecture: Architecture) -> dict[str, int]:
-    """Parameters and FLOPs; a model that can not be built has none, and its trial will say why."""
+    """Parameters and FLOPs; a model that cannot be built has none, and its trial will say why."""
     try:
         return vars(cost(architecture))
     except Exception:  # noqa: BLE001 (an installed package's part may raise anything)
