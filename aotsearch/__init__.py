@@ -14,7 +14,7 @@ __version__ = "0.2.0"
 
 if TYPE_CHECKING:  # what type checkers see; the names are those of _HOMES
     # ruff: noqa: F401
-    from aotsearch.eject.standalone import eject
+    from aotsearch.eject.file import eject
     from aotsearch.errors import AotsearchError, InputError, RunError
     from aotsearch.grammar.architecture import Architecture
     from aotsearch.grammar.words import Coefficient, Count, Divisor, Flag, Natural, Number, Positive, Score, Text, word
@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # what type checkers see; the names are those of _HOMES
     from aotsearch.study.study import Study
 
 _HOMES = {
-    "eject.standalone": ["eject"],
+    "eject.file": ["eject"],
     "errors": ["AotsearchError", "InputError", "RunError"],
     "grammar.architecture": ["Architecture"],
     # for packages with words of their own

@@ -219,13 +219,12 @@ def eject(
         return
     if path.is_dir() and set_:
         raise InputError(f"--set changes a study file; {path} is a run folder, whose study is declared")
-    from aotsearch.eject.standalone import Origin
-    from aotsearch.eject.standalone import eject as text
+    from aotsearch.eject.file import eject as text
     from aotsearch.evidence.declaration import history
     from aotsearch.evidence.ledger import Ledger
 
     study = history(Ledger.open(path)).study if path.is_dir() else load(path, set_)
-    found = text(study.arm(arm).architecture, Origin(f"the arm {arm!r} of the study {study.name!r}"))
+    found = text(study.arm(arm).architecture, f"the arm {arm!r} of the study {study.name!r}")
     if out is None:
         sys.stdout.write(found)
         return

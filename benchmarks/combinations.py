@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import covering
 import invariants
 
-from aotsearch.eject.standalone import eject
+from aotsearch.eject.file import eject
 from aotsearch.models.cost import cost
 
 

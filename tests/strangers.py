@@ -9,8 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from aotsearch.grammar.words import Count, Flag, Number, word
+from aotsearch.grammar.words import Count, Flag, Number, Score, word
 from aotsearch.models.parts.attention import Attention
+from aotsearch.models.parts.coefficient import Differential
+from aotsearch.models.parts.norm import RmsNorm
 from aotsearch.models.parts.score import Softmax
 from aotsearch.models.parts.site import Flow, Site, drawn
 
@@ -239,9 +241,36 @@ class Plain(nn.Module):
         return x / (1 + b + a)
 
 
+@word("mixer", "wraps")
+class Wraps(nn.Module):
+    """A word that makes some of ours itself, and hands on a part it is given.
+
+    y = attention(norm(x)) + attention'(x)
+
+    Source: none.
+
+    Args:
+        score: How scores become weights.
+    """
+
+    def __init__(self, site: Site, *, score: Score = "softmax"):
+        super().__init__()
+        self.norm = RmsNorm(site, eps=0.5)
+        self.inner = Attention(site, heads=2, score=Softmax(site), second_map=Differential(site, start="depth"))
+        self.other = Attention(site, heads=1, score=score)
+        assert isinstance(site, Site), "of the model"
+
+    def forward(self, x_BLD: torch.Tensor, flow: Flow) -> torch.Tensor:
+        y_BLD: torch.Tensor = self.inner(self.norm(x_BLD), flow) + self.other(x_BLD, flow)
+        return y_BLD
+
+    def state(self, tokens: int) -> int:
+        return 0
+
+
 @word("channel", "tries")
 class Tries(nn.Module):
-    """What cannot be followed.
+    """What minds errors of its own.
 
     y = W x
 

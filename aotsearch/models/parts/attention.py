@@ -18,12 +18,7 @@ from aotsearch.models.parts.coefficient import Differential, Follows
 from aotsearch.models.parts.score import Linear, Softmax
 from aotsearch.models.parts.site import Flow, Site
 
-TERMS = {  # option -> attribute, whose name is also that of its parameters in a state
-    **{name: name for name in ("map", "identity", "uniform", "exclusive")},
-    "squared_map": "square",
-    "second_map": "second",
-    "first_values": "first",
-}
+TERMS = ("map", "identity", "uniform", "square", "second", "first", "exclusive")  # attributes, whose names are also those in a state
 
 
 def present(coefficient: float | nn.Module) -> bool:
@@ -69,9 +64,9 @@ class Attention(nn.Module):
     Loshchilov et al. 2024, arXiv:2410.01131; `rms` Yang et al. 2025, arXiv:2505.09388 (Qwen3); softcap: Gemma Team 2024, arXiv:2408.00118.
     Differs: for `tied` the output W_h is free, as in the authors' code, unless `output: transposed` asks for U_h^T as in the equation;
     scores are scaled by 1 / sqrt(P), which the equation leaves out, unless `scale: 1`. The second map halves the queries and keys of each
-    head, where the source halves the number of heads: {heads: H/2} is the same. As there each half is normed and turned by itself, with one
-    gain for both. The vectors of `persistent_kv` are not scaled, normed or turned, and start as matrices do (source: unit variance). Under
-    `l2` the scale is nGPT's sqrt(P), without its gains per entry; Henry et al. learn one number from log2(L^2 - L).
+    head, where the source halves the number of heads ({heads: H/2} is the same); as there each half is normed and turned by itself, with
+    one gain for both. The vectors of `persistent_kv` are not scaled, normed or turned, and start as matrices do (source: unit variance).
+    Under `l2` the scale is nGPT's sqrt(P), without its gains per entry; Henry et al. learn one number from log2(L^2 - L).
 
     Args:
         heads: Number of heads (of subspaces, where tied) H; divides width.
@@ -157,10 +152,9 @@ class Attention(nn.Module):
         self.repeats = 1 if kv_heads == "all" else heads // kv_heads
         self.map, self.identity, self.uniform, self.square, self.second = map, identity, uniform, squared_map, second_map
         self.first, self.exclusive = first_values, exclusive
-        for term in TERMS.values():
-            follower = getattr(self, term)
-            if isinstance(follower, Follows):
-                follower.follow(getattr(self, TERMS[follower.of]))
+        for term in TERMS:
+            if isinstance(getattr(self, term), Follows):
+                getattr(self, term).follow(getattr(self, getattr(self, term).of))
         self.attends = present(map) or present(squared_map) or present(second_map)  # else no queries, keys and scores are needed
 
         self.qkv, self.value, self.values = qkv, value_projection, value_source
@@ -169,9 +163,9 @@ class Attention(nn.Module):
         idle = set() if self.attends else {"query"} if qkv == "shared-kv" else {"query", "key"}
         idle |= set() if value_projection == "free" and self.owns else {"value"}
         inner = {"key": width // self.repeats, "value": width // self.repeats}
-        self.projections = nn.ModuleDict(
-            {name: nn.Linear(width, inner.get(name, width), bias=bias is True) for name in wanted if name not in idle}
-        )
+        self.projections = nn.ModuleDict()
+        for name in [name for name in wanted if name not in idle]:
+            self.projections[name] = nn.Linear(width, inner.get(name, width), bias=bias is True)
 
         self.fused = isinstance(score, Softmax) and softcap == "none"
         self.score = None if self.fused or not self.attends else score

@@ -120,7 +120,8 @@ class Follows(nn.Module):
         plus: Number = 0.0,
     ):
         super().__init__()
-        self.of, self.times, self.plus = of, times, plus
+        self.of = {"squared_map": "square", "second_map": "second", "first_values": "first"}.get(of, of)  # the attribute that holds it
+        self.times, self.plus = times, plus
         self.followed: list[nn.Module | float] = []  # a list, so that its parameters stay the other's
 
     def follow(self, other: nn.Module | float) -> None:
@@ -129,8 +130,7 @@ class Follows(nn.Module):
         self.followed.append(other)
 
     def forward(self) -> torch.Tensor:
-        other = self.followed[0]
-        value = other() if isinstance(other, nn.Module) else torch.tensor(other)
+        value = self.followed[0]() if isinstance(self.followed[0], nn.Module) else torch.tensor(self.followed[0])
         return self.times * value + self.plus
 
 

@@ -118,10 +118,8 @@ class ClassBlock(nn.Module):
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
         B, _, D = x_BLD.shape
         u_BLD = self.norm_1(x_BLD)
-        q_BH1P, k_BHLP, v_BHLP = (
-            p(u).view(B, -1, self.heads, D // self.heads).transpose(1, 2)
-            for p, u in ((self.query, u_BLD[:, :1]), (self.key, u_BLD), (self.value, u_BLD))
-        )
+        maps = (self.query, u_BLD[:, :1]), (self.key, u_BLD), (self.value, u_BLD)
+        q_BH1P, k_BHLP, v_BHLP = (p(u).view(B, -1, self.heads, D // self.heads).transpose(1, 2) for p, u in maps)
         z_B1D = self.output(F.scaled_dot_product_attention(q_BH1P, k_BHLP, v_BHLP).transpose(1, 2).reshape(B, 1, D))
         x_BLD = self.norm_2(x_BLD + self.gain_1 * torch.cat([z_B1D, u_BLD[:, 1:]], dim=1))
         z_B1D = self.gain_2 * self.down(F.gelu(self.up(x_BLD[:, :1])))
