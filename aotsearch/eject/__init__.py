@@ -1,6 +1,6 @@
-"""An architecture, or a trained trial, as one readable PyTorch file that imports torch alone.
+"""Architecture -> one readable PyTorch file that imports torch alone; of a trained trial its weights too.
 
-In: an architecture (`file.eject`), or a run folder with the arm and seed of a trial (`trained.write`). Out: text, and weights beside it.
-`record` notes how a model's modules are made, `program` and `fold` put what is known into the source of their classes, `file` writes them
-with the model around them and proves that the numbers are the same, `prose` says what is said in words. Open `file` first.
+In: an architecture, or a trial of a run folder. Out: text that is the source of its parts with the options put in, proved to give the
+same numbers. The way: program (how a model was made) -> fold (what is known is put in) -> text and file -> trained.
+Open `file.py` first.
 """
