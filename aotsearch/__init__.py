@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 if TYPE_CHECKING:  # what type checkers see; the names are those of _HOMES
     # ruff: noqa: F401
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # what type checkers see; the names are those of _HOMES
     from aotsearch.grammar.architecture import Architecture
     from aotsearch.grammar.words import Coefficient, Count, Divisor, Flag, Natural, Number, Positive, Score, Text, word
     from aotsearch.models.model import build
-    from aotsearch.models.parts.site import Flow, Site
+    from aotsearch.models.parts.context import ForwardContext, LayerContext
     from aotsearch.report.report import results
     from aotsearch.running.runner import run
     from aotsearch.study.loading import load
@@ -32,7 +32,7 @@ _HOMES = {
     # for packages with words of their own
     "grammar.words": ["Coefficient", "Count", "Divisor", "Flag", "Natural", "Number", "Positive", "Score", "Text", "word"],
     "models.model": ["build"],
-    "models.parts.site": ["Flow", "Site"],
+    "models.parts.context": ["ForwardContext", "LayerContext"],
     "report.report": ["results"],
     "running.runner": ["run"],
     "study.loading": ["load"],

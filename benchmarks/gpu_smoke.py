@@ -32,7 +32,7 @@ from aotsearch.study.loading import load
 from aotsearch.study.study import Study
 from aotsearch.tasks import Items
 from aotsearch.training import trial
-from aotsearch.training.device import Grant, is_cuda, release
+from aotsearch.training.device import DeviceSettings, is_cuda, release
 from aotsearch.training.train import evaluate, forecast, train
 
 ROOT = Path(__file__).parent.parent
@@ -60,17 +60,17 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", default="", help="train this preset once and print its loss: what the check of neighbours starts")
     a = parser.parse_args()
-    grant = Grant(a.threads, a.device)
+    hardware = DeviceSettings(a.threads, a.device)
     SCALE["here"] = SCALE[a.device]
     if a.only:
-        half = dataclasses.replace(grant, share=0.5 if is_cuda(a.device) else 1.0)
+        half = dataclasses.replace(hardware, share=0.5 if is_cuda(a.device) else 1.0)
         say(repr(run(small(a.only, "bfloat16"), half)["measures"]["loss"]))
         return 0
     furnish()
     began = time.monotonic()
     where = torch.cuda.get_device_name() if is_cuda(a.device) else f"processor ({platform.machine()}, {a.threads} thread)"
     say(f"torch {torch.__version__}, {where}; {STEPS} steps; {SCALE['here']}\n")
-    failures = families(grant) + checks(grant)
+    failures = families(hardware) + checks(hardware)
     spent = f"{time.monotonic() - began:.0f} s, of which {time.process_time():.0f} s on a processor"
     say(f"\n{f'{failures} FAILED' if failures else 'all hold'}; {spent}")
     return 1 if failures else 0
@@ -79,15 +79,15 @@ def main() -> int:
 # --- every family in both precisions ---
 
 
-def families(grant: Grant) -> int:
+def families(hardware: DeviceSettings) -> int:
     say("| preset | parameters | untrained | float32 | bfloat16 | tokens/s | tokens/s, bfloat16 | MiB | MiB, bfloat16 | |")
     say("|---|---|---|---|---|---|---|---|---|---|")
     failures = 0
     for name in sorted(path.stem for path in PRESETS.glob("*.yaml") if path.stem not in SIZES):
         study = small(name)
-        start = model_of(study).to(grant.device)
-        untrained = evaluate(start, study.task, study.task.validation(), grant.device)["loss"]
-        found = {precision: timed(small(name, precision), grant) for precision in PRECISIONS}
+        start = model_of(study).to(hardware.device)
+        untrained = evaluate(start, study.task, study.task.validation(), hardware.device)["loss"]
+        found = {precision: timed(small(name, precision), hardware) for precision in PRECISIONS}
         wrong = [problem for record in found.values() for problem in problems(record, untrained)]
         if not wrong:
             plain, low = (found[p]["measures"]["loss"] for p in PRECISIONS)
@@ -110,12 +110,12 @@ def problems(record: dict[str, Any], untrained: float) -> list[str]:
     return found + [f"{name} did not move" for name in record["still"]]
 
 
-def timed(study: Study, grant: Grant) -> dict[str, Any]:
+def timed(study: Study, hardware: DeviceSettings) -> dict[str, Any]:
     """The record of a trial, with its tokens per second and the names of the matrices that stayed where they were."""
     times: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         plan = trial.plan(study, study.arms()[0], 0, "design")
-        record = trial.run(plan, grant, lambda p: times.append((p["step"], time.perf_counter())), Path(folder))
+        record = trial.run(plan, hardware, lambda p: times.append((p["step"], time.perf_counter())), Path(folder))
         before = model_of(study).state_dict()
         weights = torch.load(Path(folder) / f"{plan['key']}.pt") if record["outcome"] == "done" else before
     record["still"] = [n for n, w in weights.items() if w.ndim > 1 and n in before and torch.equal(w, before[n])]
@@ -130,7 +130,7 @@ def timed(study: Study, grant: Grant) -> dict[str, Any]:
 # --- what surrounds a trial ---
 
 
-def checks(grant: Grant) -> int:
+def checks(hardware: DeviceSettings) -> int:
     say("\n| check | found | |\n|---|---|---|")
     failures = 0
     for check in (
@@ -147,14 +147,14 @@ def checks(grant: Grant) -> int:
         nothing_left,
     ):
         try:
-            found, verdict = check(grant), "ok"
+            found, verdict = check(hardware), "ok"
         except Failed as e:
             found, verdict = str(e), "FAILED"
         except Exception as e:  # noqa: BLE001 (a check that breaks has failed)
             found, verdict = f"{type(e).__name__}: {e}".splitlines()[0], "FAILED"
         failures += verdict != "ok"
         say(f"| {(check.__doc__ or '').rstrip('.')} | {found} | {verdict} |")
-        release(grant.device)
+        release(hardware.device)
     return failures
 
 
@@ -175,61 +175,61 @@ class OneBatch:
         return items
 
 
-def one_batch(grant: Grant) -> str:
+def one_batch(hardware: DeviceSettings) -> str:
     """One batch is learnt by heart in bfloat16, and read as it was trained."""
     found = []
     for name in ("gpt2", "vit_tiny", "aot_icl_mhsa"):
         study = small(name)
         training = {**study.training(), "steps": 120, "precision": "bfloat16", "weight_decay": 0.0}
-        curve = train(model_of(study), OneBatch(study.task, 4), training, 0, grant, lambda _: None)
+        curve = train(model_of(study), OneBatch(study.task, 4), training, 0, hardware, lambda _: None)
         first, last, read = curve[0]["train_loss"], curve[-1]["train_loss"], curve[-1]["loss"]
         found.append(f"{name} {first:.2f} to {last:.3f}, read {read:.3f}")
         hold(last < 0.5 * first and abs(read - last) < 0.1 * first, "; ".join(found))
     return "; ".join(found)
 
 
-def splits_agree(grant: Grant) -> str:
+def splits_agree(hardware: DeviceSettings) -> str:
     """A split is read the same as validation and as test."""
     study = small("gpt2", "bfloat16")
     study.task.test = study.task.validation
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(trial, "load_task", lambda _: study.task):
         plan = trial.plan(study, study.arms()[0], 0, "design")
-        record = trial.run(plan, grant, lambda _: None, Path(folder))
+        record = trial.run(plan, hardware, lambda _: None, Path(folder))
     hold(record["measures"] == record["test"], f"{record['measures']['loss']} against {record['test']['loss']}")
     return f"{record['test']['loss']:.6f} both"
 
 
-def chunk_size(grant: Grant) -> str:
+def chunk_size(hardware: DeviceSettings) -> str:
     """An evaluation is the same in passes of two sizes."""
     found = []
     for precision, tolerance in zip(PRECISIONS, (1e-5, 2e-3), strict=True):
         study = small("gpt2")
-        model = model_of(study).to(grant.device)
+        model = model_of(study).to(hardware.device)
         losses = []
         for chunk in (study.task.chunk, 7):
             study.task.chunk = chunk
-            losses.append(evaluate(model, study.task, some(study), grant.device, precision)["loss"])
+            losses.append(evaluate(model, study.task, some(study), hardware.device, precision)["loss"])
         found.append(f"{precision} differs by {abs(losses[1] / losses[0] - 1):.1e}")
         hold(math.isclose(*losses, rel_tol=tolerance), "; ".join(found))
     return "; ".join(found)
 
 
-def chunk_that_does_not_fit(grant: Grant) -> str:
+def chunk_that_does_not_fit(hardware: DeviceSettings) -> str:
     """An evaluation whose passes do not fit goes on in smaller ones."""
     study = small("gpt2")
-    model = model_of(study).to(grant.device)
+    model = model_of(study).to(hardware.device)
     items = some(study, 64)
-    expected = evaluate(model, study.task, items, grant.device)["loss"]
-    other, sizes = model_of(study).to(grant.device), []
+    expected = evaluate(model, study.task, items, hardware.device)["loss"]
+    other, sizes = model_of(study).to(hardware.device), []
     with contextlib.ExitStack() as stack:
         stack.callback(other.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0]))).remove)
-        if is_cuda(grant.device):
+        if is_cuda(hardware.device):
             items = tuple(np.tile(a, (1024, 1)) for a in items)  # type: ignore[assignment]
             study.task.chunk = len(items[0])
-            stack.enter_context(dataclasses.replace(grant, share=2**30 / torch.cuda.get_device_properties(0).total_memory).use())
+            stack.enter_context(dataclasses.replace(hardware, share=2**30 / torch.cuda.get_device_properties(0).total_memory).use())
         else:
             stack.callback(other.register_forward_pre_hook(full_above(20)).remove)
-        loss = evaluate(other, study.task, items, grant.device)["loss"]
+        loss = evaluate(other, study.task, items, hardware.device)["loss"]
     hold(
         math.isclose(loss, expected, rel_tol=1e-4) and sizes[0] > sizes[-1], f"{loss} against {expected}, passes of {sizes[0]}, {sizes[-1]}"
     )
@@ -246,17 +246,17 @@ def full_above(items: int) -> Callable[..., None]:
     return full
 
 
-def memory_full(grant: Grant) -> str:
+def memory_full(hardware: DeviceSettings) -> str:
     """A trial that is out of memory is a result, and the next trial of the process trains."""
-    before = torch.cuda.memory_reserved() if is_cuda(grant.device) else 0
-    study = small("gpt2", "bfloat16", "study.budget.batch=4096" if is_cuda(grant.device) else "study.budget.batch=8")
-    if is_cuda(grant.device):
-        first = run(study, dataclasses.replace(grant, share=2**29 / torch.cuda.get_device_properties(0).total_memory))
+    before = torch.cuda.memory_reserved() if is_cuda(hardware.device) else 0
+    study = small("gpt2", "bfloat16", "study.budget.batch=4096" if is_cuda(hardware.device) else "study.budget.batch=8")
+    if is_cuda(hardware.device):
+        first = run(study, dataclasses.replace(hardware, share=2**29 / torch.cuda.get_device_properties(0).total_memory))
     else:
         with breaking():
-            first = run(study, grant)
-    after = torch.cuda.memory_reserved() if is_cuda(grant.device) else 0
-    then = run(small("gpt2", "bfloat16"), grant)
+            first = run(study, hardware)
+    after = torch.cuda.memory_reserved() if is_cuda(hardware.device) else 0
+    then = run(small("gpt2", "bfloat16"), hardware)
     found = f"{first['outcome']} ({first['message'][:60]}), then {then['outcome']}; {after / 2**20:.0f} MiB kept"
     hold(first["outcome"] == "out-of-memory" and then["outcome"] == "done" and after <= before + 2**25, found)
     return found
@@ -273,13 +273,13 @@ def breaking() -> Iterator[None]:
         Model.forward = forward  # type: ignore[method-assign]
 
 
-def twice_the_same(grant: Grant) -> str:
+def twice_the_same(hardware: DeviceSettings) -> str:
     """A trial run twice gives the same losses to the last bit, where torch can."""
     found, wrong = [], False
     cases = ("gpt2", "crate_tiny", "tost_tiny", "llama_like", "laplacian_gpt", "simplified_block")
     for name in cases:
         for precision in PRECISIONS:
-            first, again = (run(small(name, precision, FEW), grant) for _ in range(2))
+            first, again = (run(small(name, precision, FEW), hardware) for _ in range(2))
             same = first["curve"] == again["curve"]
             apart = abs(first["measures"]["loss"] - again["measures"]["loss"])
             promise = "" if first["deterministic"] else " (not promised)"
@@ -290,40 +290,40 @@ def twice_the_same(grant: Grant) -> str:
     return "; ".join(found) or f"{len(cases)} presets in both precisions"
 
 
-def neighbours(grant: Grant) -> str:
+def neighbours(hardware: DeviceSettings) -> str:
     """Two trials at once, each with half a GPU, give what each gives alone."""
-    command = [sys.executable, __file__, "--device", grant.device, "--threads", str(grant.threads), "--only", "gpt2"]
+    command = [sys.executable, __file__, "--device", hardware.device, "--threads", str(hardware.threads), "--only", "gpt2"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
     answers = [process.communicate(timeout=200) for process in both]
     hold(not any(process.returncode for process in both), " ".join(answers[0][1].split())[-200:])
     losses = [float(out.split()[-1]) for out, _ in answers]
-    alone = run(small("gpt2", "bfloat16"), grant)["measures"]["loss"]
+    alone = run(small("gpt2", "bfloat16"), hardware)["measures"]["loss"]
     hold(losses[0] == losses[1] == alone, f"{losses} against {alone}")
     return f"{alone:.6f} all three"
 
 
-def saved_and_loaded(grant: Grant) -> str:
+def saved_and_loaded(hardware: DeviceSettings) -> str:
     """Weights are saved as a processor's and give the same measures when they are loaded."""
     study = small("gpt2", "bfloat16")
     with tempfile.TemporaryDirectory() as folder:
         plan = trial.plan(study, study.arms()[0], 0, "design")
-        record = trial.run(plan, grant, lambda _: None, Path(folder))
+        record = trial.run(plan, hardware, lambda _: None, Path(folder))
         weights = torch.load(Path(folder) / f"{plan['key']}.pt")
     model = build(study.reference, seed=1)
     model.load_state_dict(weights)
-    found = evaluate(model.to(grant.device), study.task, study.task.validation(), grant.device, "bfloat16")
+    found = evaluate(model.to(hardware.device), study.task, study.task.validation(), hardware.device, "bfloat16")
     hold(found == record["measures"] and all(w.device.type == "cpu" for w in weights.values()), f"{found} against {record['measures']}")
     return f"{found['loss']:.6f} both"
 
 
-def looks_inside(grant: Grant) -> str:
+def looks_inside(hardware: DeviceSettings) -> str:
     """Diagnostics and knock-out work on the device."""
     numbers = 0
     for name in ("gpt2", "crate_tiny", "aot_mssa_language_base", "tost_tiny"):
         study = small(name, "bfloat16", FEW, "study.diagnostics=all")
         plan = trial.plan(study, study.arms()[0], 0, "design") | {"knock_out": True}
-        record = trial.run(plan, grant, lambda _: None)
+        record = trial.run(plan, hardware, lambda _: None)
         hold(record["outcome"] == "done", f"{name}: {record['message']}")
         rows = record["knock_out"]
         whole = rows[0]["loss"] - rows[0]["increase"]
@@ -332,25 +332,25 @@ def looks_inside(grant: Grant) -> str:
     return f"{numbers} numbers"
 
 
-def time_foretold(grant: Grant) -> str:
+def time_foretold(hardware: DeviceSettings) -> str:
     """The forecast of a trial's time is within a factor of three."""
     study = small("gpt2", "bfloat16", "study.budget.steps=60")
     training = study.training()
-    forecast(model_of(study), study.task, training, grant)  # the first steps of a process are slow
-    told = forecast(model_of(study), study.task, training, grant)
+    forecast(model_of(study), study.task, training, hardware)  # the first steps of a process are slow
+    told = forecast(model_of(study), study.task, training, hardware)
     start = time.perf_counter()
-    train(model_of(study), study.task, training, 0, grant, lambda _: None)
+    train(model_of(study), study.task, training, 0, hardware, lambda _: None)
     taken = time.perf_counter() - start
     hold(1 / 3 < told / taken < 3, f"{told:.2f} s foretold, {taken:.2f} s taken")
     return f"{told:.2f} s foretold, {taken:.2f} s taken"
 
 
-def nothing_left(grant: Grant) -> str:
+def nothing_left(hardware: DeviceSettings) -> str:
     """After all of this no tensor is left on the device."""
-    release(grant.device)
-    kept = torch.cuda.memory_allocated() if is_cuda(grant.device) else 0
+    release(hardware.device)
+    kept = torch.cuda.memory_allocated() if is_cuda(hardware.device) else 0
     hold(kept < 2**25, f"{kept / 2**20:.1f} MiB")  # workspaces of cuBLAS stay
-    return f"{kept / 2**20:.1f} MiB" if is_cuda(grant.device) else "not counted on a processor"
+    return f"{kept / 2**20:.1f} MiB" if is_cuda(hardware.device) else "not counted on a processor"
 
 
 # --- what they share ---
@@ -397,8 +397,8 @@ def some(study: Study, items: int = 40) -> Items:
     return inputs[:items], targets[:items]
 
 
-def run(study: Study, grant: Grant) -> dict[str, Any]:
-    return trial.run(trial.plan(study, study.arms()[0], 0, "design"), grant, lambda _: None)
+def run(study: Study, hardware: DeviceSettings) -> dict[str, Any]:
+    return trial.run(trial.plan(study, study.arms()[0], 0, "design"), hardware, lambda _: None)
 
 
 def parameters(model: Model) -> int:

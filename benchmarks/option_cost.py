@@ -21,7 +21,7 @@ from aotsearch import yamlfile
 from aotsearch.grammar.space import Space
 from aotsearch.models.cost import cost
 from aotsearch.models.model import build
-from aotsearch.training.device import Grant, autocast
+from aotsearch.training.device import DeviceSettings, autocast
 
 VARIANTS: dict[str, str] = {
     "plain": "attention",
@@ -59,11 +59,11 @@ def main() -> None:
         costs[name] = cost(architecture)
     tokens = torch.randint(0, 256, (a.batch, a.context + 1), device=a.device)
     times: dict[str, list[float]] = {name: [] for name in models}
-    grant = Grant(a.threads, a.device)
-    with grant.use():
+    hardware = DeviceSettings(a.threads, a.device)
+    with hardware.use():
         for round_ in range(a.rounds + 2):
             for name in random.Random(round_).sample(list(models), len(models)):
-                seconds = step(models[name], tokens, grant)
+                seconds = step(models[name], tokens, hardware)
                 if round_ >= 2:  # the first are warm-up
                     times[name].append(seconds)
     settings = {k: v for k, v in vars(a).items() if k != "rounds"}
@@ -79,17 +79,17 @@ def main() -> None:
         print(f"| {name} | {statistics.median(ratios):.3f} | {low:.3f} to {high:.3f} | {flops:.3f} | {size:.3f} |")  # noqa: T201
 
 
-def step(model: torch.nn.Module, tokens: torch.Tensor, grant: Grant) -> float:
+def step(model: torch.nn.Module, tokens: torch.Tensor, hardware: DeviceSettings) -> float:
     """Seconds of one forward and backward pass."""
-    if grant.device != "cpu":
+    if hardware.device != "cpu":
         torch.cuda.synchronize()
     start = time.perf_counter()
-    with autocast(grant.device, grant.precision({})):
+    with autocast(hardware.device, hardware.precision({})):
         logits = model(tokens[:, :-1])
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
     torch.autograd.backward(loss)
     model.zero_grad(set_to_none=True)
-    if grant.device != "cpu":
+    if hardware.device != "cpu":
         torch.cuda.synchronize()
     return time.perf_counter() - start
 

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from aotsearch.grammar.words import Count, Flag, Number, Score, word
 from aotsearch.models.parts.attention import Attention
 from aotsearch.models.parts.coefficient import Differential
+from aotsearch.models.parts.context import ForwardContext, LayerContext, drawn
 from aotsearch.models.parts.norm import RmsNorm
 from aotsearch.models.parts.score import Softmax
-from aotsearch.models.parts.site import Flow, Site, drawn
 
 TABLE = {"one": 1.0, "two": 2.0}
 
@@ -65,7 +65,7 @@ class Inherits(Base):
         kind: Which nonlinearity.
     """
 
-    def __init__(self, site: Site, *, bias: Flag = False, kind: Literal["one", "two"] = "one"):
+    def __init__(self, site: LayerContext, *, bias: Flag = False, kind: Literal["one", "two"] = "one"):
         super().__init__(site.width, bias)
         self.kind = kind
         self.count: torch.Tensor
@@ -109,7 +109,7 @@ class Cells(nn.Module):
         factor: Inner width.
     """
 
-    def __init__(self, site: Site, *, cells: Count = 3, factor: Number = 1.5):
+    def __init__(self, site: LayerContext, *, cells: Count = 3, factor: Number = 1.5):
         super().__init__()
         inner = widened(site.width, factor)
         self.up = nn.Linear(site.width, inner)
@@ -163,13 +163,13 @@ class Remembers(nn.Module):
     Source: none.
     """
 
-    def __init__(self, site: Site):
+    def __init__(self, site: LayerContext):
         super().__init__()
         self.first = site.layer == 0
         self.rate = 1.0 / math.sqrt(site.layer + 1)
         self.output = nn.Linear(site.width, site.width)
 
-    def forward(self, x_BLD: torch.Tensor, flow: Flow) -> torch.Tensor:
+    def forward(self, x_BLD: torch.Tensor, flow: ForwardContext) -> torch.Tensor:
         y_BLD: torch.Tensor = self.output(x_BLD) * self.rate
         if not self.first:
             y_BLD = y_BLD + flow.previous_BLD  # type: ignore[attr-defined]
@@ -189,11 +189,11 @@ class Attends(Attention):
     Source: none.
     """
 
-    def __init__(self, site: Site):
+    def __init__(self, site: LayerContext):
         super().__init__(site, heads=2, identity=-1.0, score=Softmax(site))
         self.strength = nn.Parameter(torch.ones(site.width))
 
-    def forward(self, x_BLD: torch.Tensor, flow: Flow) -> torch.Tensor:
+    def forward(self, x_BLD: torch.Tensor, flow: ForwardContext) -> torch.Tensor:
         return self.strength * super().forward(x_BLD, flow)
 
 
@@ -209,7 +209,7 @@ class Turned(nn.Module):
     rotates = True
     biases = True
 
-    def __init__(self, site: Site):
+    def __init__(self, site: LayerContext):
         super().__init__()
         self.angle = drawn(nn.Parameter(torch.zeros(site.tokens)), 0.1)
 
@@ -232,7 +232,7 @@ class Plain(nn.Module):
     Source: none.
     """
 
-    def __init__(self, site: Site):
+    def __init__(self, site: LayerContext):
         super().__init__()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -253,14 +253,14 @@ class Wraps(nn.Module):
         score: How scores become weights.
     """
 
-    def __init__(self, site: Site, *, score: Score = "softmax"):
+    def __init__(self, site: LayerContext, *, score: Score = "softmax"):
         super().__init__()
         self.norm = RmsNorm(site, eps=0.5)
         self.inner = Attention(site, heads=2, score=Softmax(site), second_map=Differential(site, start="depth"))
         self.other = Attention(site, heads=1, score=score)
-        assert isinstance(site, Site), "of the model"
+        assert isinstance(site, LayerContext), "of the model"
 
-    def forward(self, x_BLD: torch.Tensor, flow: Flow) -> torch.Tensor:
+    def forward(self, x_BLD: torch.Tensor, flow: ForwardContext) -> torch.Tensor:
         y_BLD: torch.Tensor = self.inner(self.norm(x_BLD), flow) + self.other(x_BLD, flow)
         return y_BLD
 
@@ -277,7 +277,7 @@ class Tries(nn.Module):
     Source: none.
     """
 
-    def __init__(self, site: Site):
+    def __init__(self, site: LayerContext):
         super().__init__()
         self.output = nn.Linear(site.width, site.width)
 
@@ -298,7 +298,7 @@ class Imports(nn.Module):
     Source: none.
     """
 
-    def __init__(self, site: Site):
+    def __init__(self, site: LayerContext):
         super().__init__()
         self.output = nn.Linear(site.width, site.width)
 
@@ -318,7 +318,7 @@ class Forgets(nn.Module):
     Source: none.
     """
 
-    def __init__(self, site: Site):
+    def __init__(self, site: LayerContext):
         super().__init__()
         self.output = nn.Linear(site.width, site.width)
 

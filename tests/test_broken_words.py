@@ -18,7 +18,7 @@ from aotsearch.show.show import tree
 from aotsearch.study.loading import load
 from aotsearch.study.study import Study
 from aotsearch.training import trial
-from aotsearch.training.train import Grant
+from aotsearch.training.train import DeviceSettings
 
 HEAD = """
 from __future__ import annotations
@@ -257,7 +257,7 @@ def test_an_arm_whose_word_fails_in_training_is_a_failed_trial(installed: Instal
     installed.install("bad-package", "bad_module", bad("return self.output(x)", "return self.output(x) if len(x) < 2 else 1 / 0"))
     study = installed.study("bad")
     (plan,) = trial.plans(study, [(study.arm("channel=bad"), 0, None)], "design")
-    record = trial.run(plan, Grant(1), lambda _: None)
+    record = trial.run(plan, DeviceSettings(1), lambda _: None)
     assert record["outcome"] == "failed" and record["message"].startswith("ZeroDivisionError")
 
 

@@ -39,7 +39,7 @@ study: {seeds: 4, budget: {steps: 6, batch: 4, evaluations: 1}, margin: 0.05, di
 LOCAL = runner.Options(local=True, track=False, command="test")
 
 
-def made_up(plan: Mapping[str, Any], grant: Any, report: Any, checkpoints: Any = None) -> dict[str, Any]:
+def made_up(plan: Mapping[str, Any], hardware: Any, report: Any, checkpoints: Any = None) -> dict[str, Any]:
     """A record whose loss is a function of the model and the seed, with the noise of real ones."""
     seed, digest = plan["seed"], plan["digest"]
     worth = int(hashlib.sha256(digest.encode()).hexdigest()[:4], 16) / 2**16
@@ -65,7 +65,7 @@ class Folder:
             self.text = self.text.replace(old, new)
         return self
 
-    def run(self, *overrides: str, data: str = "corpus.txt", **options: Any) -> runner.Outcome:
+    def run(self, *overrides: str, data: str = "corpus.txt", **options: Any) -> runner.RunOutcome:
         (self.root / "study.yaml").write_text(self.text.replace("DATA", data))
         study = load(self.root / "study.yaml", overrides)
         chosen = runner.Options(local=True, track=False, command="test", **options)

@@ -16,7 +16,7 @@ from aotsearch import yamlfile
 from aotsearch.diagnostics.probe import measure
 from aotsearch.grammar.space import Space
 from aotsearch.models.model import build
-from aotsearch.models.parts.site import Flow
+from aotsearch.models.parts.context import ForwardContext
 from aotsearch.running import runner
 from aotsearch.running.progress import Progress
 from aotsearch.study.loading import load
@@ -41,7 +41,7 @@ def ratios(task: Denoise, model: Any, seed: int = 0) -> list[float]:
     found = [math.exp(-np.mean(np.log(task._noise_over_signal(z[0].numpy()))))]
     for name in model.order:
         with torch.no_grad():
-            z = model.steps[name](z, Flow(model.positions), z)
+            z = model.steps[name](z, ForwardContext(model.positions), z)
         found.append(math.exp(-np.mean(np.log(task._noise_over_signal(z[0].numpy())))))
     return found
 

@@ -28,7 +28,7 @@ from aotsearch.study.study import Study
 from aotsearch.tasks import Items
 from aotsearch.training import device as devices
 from aotsearch.training import trial
-from aotsearch.training.device import Grant, autocast, put
+from aotsearch.training.device import DeviceSettings, autocast, put
 from aotsearch.training.train import evaluate, forecast, optimiser, train, train_step
 
 PRECISIONS = ("float32", "bfloat16")
@@ -42,8 +42,8 @@ def plan(study: Study, seed: int = 0, **training: Any) -> dict[str, Any]:
     return {**made, "training": {**made["training"], **training}}
 
 
-def run(made: dict[str, Any], grant: Grant | None = None) -> dict[str, Any]:
-    return trial.run(made, grant or Grant(1), lambda _: None)
+def run(made: dict[str, Any], hardware: DeviceSettings | None = None) -> dict[str, Any]:
+    return trial.run(made, hardware or DeviceSettings(1), lambda _: None)
 
 
 # Precision.
@@ -72,7 +72,7 @@ def test_one_batch_is_learnt_by_heart_and_every_weight_moves(study_file: Path, p
     model = build(study.reference)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     training = {**study.training(), "steps": 100, "learning_rate": 1e-2, "evaluations": 1, "weight_decay": 0.0, "precision": precision}
-    curve = train(model, OneBatch(study.task, 2), training, 0, Grant(1), lambda _: None)
+    curve = train(model, OneBatch(study.task, 2), training, 0, DeviceSettings(1), lambda _: None)
     assert curve[0]["train_loss"] > 3.0 and curve[-1]["loss"] < 0.1
     assert curve[-1]["loss"] == pytest.approx(curve[-1]["train_loss"], abs=0.05)  # an evaluation sees the weights of the last step
     for name, p in model.named_parameters():
@@ -110,8 +110,10 @@ def test_a_precision_that_is_asked_for_is_part_of_what_a_trial_is(study_file: Pa
     keys = {plan(s)["key"] for s in others} | {plain["key"]}
     assert len(keys) == 3 == len({s.digest for s in others} | {study.digest})
     assert [plan(s)["training"]["precision"] for s in others] == list(PRECISIONS)
-    assert Grant(1).precision(study.training()) == "float32" and Grant(1, "cuda").precision(study.training()) == "bfloat16"
-    assert [Grant(1, "cuda").precision(s.training()) for s in others] == list(PRECISIONS)
+    assert (
+        DeviceSettings(1).precision(study.training()) == "float32" and DeviceSettings(1, "cuda").precision(study.training()) == "bfloat16"
+    )
+    assert [DeviceSettings(1, "cuda").precision(s.training()) for s in others] == list(PRECISIONS)
 
 
 def test_a_run_folder_holds_trials_of_one_precision(study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,7 +347,7 @@ def test_a_device_that_is_full_before_a_trial_begins_is_the_trials_result(study_
         raise RuntimeError("CUDA error: out of memory")
 
     monkeypatch.setattr(torch.cuda, "get_device_name", full)
-    found = run(plan(load(study_file)), Grant(1, "cuda"))
+    found = run(plan(load(study_file)), DeviceSettings(1, "cuda"))
     assert (found["outcome"], found["message"]) == ("out-of-memory", "RuntimeError: CUDA error: out of memory")
 
 
@@ -374,11 +376,11 @@ def test_a_grant_asks_for_what_is_the_same_every_time_and_restores_what_was(monk
         return torch.get_num_threads(), torch.get_deterministic_debug_mode(), cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
 
     before = state()
-    with Grant(1, "cuda", share=0.5).use():
+    with DeviceSettings(1, "cuda", share=0.5).use():
         assert state() == (1, 2, True, False, False)
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8" and shares == [0.5]
     assert state() == before and shares == [0.5, 1.0]
-    with Grant(1, deterministic=False).use():
+    with DeviceSettings(1, deterministic=False).use():
         assert torch.get_deterministic_debug_mode() == 0
 
 
@@ -394,10 +396,10 @@ def test_a_part_that_torch_can_not_compute_alike_every_time_is_trained_and_told(
     made = plan(load(study_file))
     expected = run(made)
     monkeypatch.setattr(trial, "build", odd)
-    found = trial.run(made, Grant(1), points.append)
+    found = trial.run(made, DeviceSettings(1), points.append)
     assert expected["deterministic"] and not found["deterministic"]
     assert found["outcome"] == "done" and found["curve"] == expected["curve"] == points
-    assert forecast(odd(load(study_file).reference, 0), load(study_file).task, made["training"], Grant(1)) > 0
+    assert forecast(odd(load(study_file).reference, 0), load(study_file).task, made["training"], DeviceSettings(1)) > 0
 
 
 def test_a_trial_that_is_trained_again_tells_every_point_once_and_comes_to_every_rung_in_its_place(
@@ -416,7 +418,7 @@ def test_a_trial_that_is_trained_again_tells_every_point_once_and_comes_to_every
 
     monkeypatch.setattr(probe, "measure", odd)
     made, points = plan(load(study_file), steps=8, evaluations=4), []
-    found = trial.run(made, Grant(1), points.append)
+    found = trial.run(made, DeviceSettings(1), points.append)
     assert not found["deterministic"] and found["curve"] == points
     search = Search(iter([made]), lambda _: None, Watched(4, 2), "bits_per_byte")
     Local(PROCESSOR).run(Work(search=search), Heard(), tmp_path)
@@ -425,7 +427,7 @@ def test_a_trial_that_is_trained_again_tells_every_point_once_and_comes_to_every
 
 def test_saved_weights_are_a_processors(study_file: Path, tmp_path: Path) -> None:
     made = plan(load(study_file))
-    trial.run(made, Grant(1), lambda _: None, tmp_path)
+    trial.run(made, DeviceSettings(1), lambda _: None, tmp_path)
     assert {w.device.type for w in torch.load(tmp_path / f"{made['key']}.pt").values()} == {"cpu"}
 
 
@@ -459,7 +461,7 @@ def test_a_trial_is_granted_one_gpu_at_most(study_file: Path, gpus: str) -> None
 @pytest.mark.parametrize(("gpus", "there", "device"), [("auto", 0, "cpu"), ("auto", 2, "cuda"), (0, 2, "cpu"), (0.5, 1, "cuda")])
 def test_a_run_in_this_process_takes_a_gpu_where_there_is_one(gpus: Any, there: int, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "gpus_here", lambda: there)
-    assert Local(Resources(gpus=gpus)).grant.device == device
+    assert Local(Resources(gpus=gpus)).hardware.device == device
 
 
 @pytest.mark.parametrize("setting", ["gpus=1", "gpus=0.5", "cpus=6400"])

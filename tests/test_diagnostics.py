@@ -29,8 +29,8 @@ from aotsearch.grammar.architecture import Architecture
 from aotsearch.grammar.space import Space
 from aotsearch.models.model import Model, build
 from aotsearch.models.parts.attention import Attention, present
+from aotsearch.models.parts.context import ForwardContext, LayerContext
 from aotsearch.models.parts.norm import DynamicTanh, LayerNorm
-from aotsearch.models.parts.site import Flow, Site
 
 ROOT = Path(__file__).parent.parent
 SIZES = {"vocabulary": 11, "context": 8}
@@ -76,7 +76,7 @@ def call(
     left = joined if left is None else left
     return Call(
         step=SimpleNamespace(**{"place": "pre", "norm": torch.nn.Identity(), "join": None, "operation": None, **step}),  # type: ignore[arg-type]
-        flow=Flow(None),  # type: ignore[arg-type]
+        flow=ForwardContext(None),  # type: ignore[arg-type]
         x_BLD=x,
         read_BLD=x if read is None else read,
         given_BLD=x,
@@ -164,11 +164,11 @@ def test_contribution_and_block_influence() -> None:
 
 
 def test_saturation() -> None:
-    norm = DynamicTanh(Site(2, 2), alpha=2.0)  # |tanh(2 x)| > 0.9 where |x| > 0.736
+    norm = DynamicTanh(LayerContext(2, 2), alpha=2.0)  # |tanh(2 x)| > 0.9 where |x| > 0.736
     low, high = torch.tensor([[[0.1, -0.7], [0.73, 0.0]]]), torch.tensor([[[0.74, -0.9], [0.1, 5.0]]])
     close(measures.saturation(call(low, read=high, norm=norm)), [0.75])
     close(measures.saturation(call(high, low, read=high, norm=norm, place="post")), [0.0])
-    assert measures.saturation(call(low, norm=LayerNorm(Site(2, 2)))) is None
+    assert measures.saturation(call(low, norm=LayerNorm(LayerContext(2, 2)))) is None
 
 
 @pytest.mark.parametrize(
@@ -485,7 +485,7 @@ PLACED = [(o, p) for p in ("rope", "alibi") for o in OPTIONS if o.get("score") !
 def test_the_map_is_what_attention_applies_to_values(options: dict[str, Any], positions: str, sizes: dict[str, int]) -> None:
     model = trained(sizes, positions=positions, block=[{"attention": {"heads": 2, **options}}])
     inputs = tokens() if sizes is SIZES else normal(2, 2, 8, 8)
-    seen: list[tuple[Attention, torch.Tensor, Flow]] = []
+    seen: list[tuple[Attention, torch.Tensor, ForwardContext]] = []
     for step in model.steps.values():
         step.operation.register_forward_hook(lambda mixer, given, _: seen.append((mixer, given[0], given[1])))
     model(inputs)

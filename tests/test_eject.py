@@ -247,7 +247,7 @@ def test_a_plain_block_reads_as_one_would_write_it() -> None:
     assert "F.scaled_dot_product_attention(q_BHLP, k_BHMP, v_BHMP, is_causal=True, scale=0.5)" in found
     assert "return self.output(F.gelu(self.up(x_BLD)))" in found and "Here heads = 4." in found
     assert found.count("\nclass ") == 7
-    for absent in ("Flow", "rotate", "memory", "keep_LM", "Identity", "state(", "causal:", "2310.", "Args:"):
+    for absent in ("ForwardContext", "rotate", "memory", "keep_LM", "Identity", "state(", "causal:", "2310.", "Args:"):
         assert absent not in found
 
 
@@ -283,10 +283,10 @@ def test_tied_attention_has_one_projection() -> None:
 
 def test_values_of_the_first_layer_are_carried_and_nothing_else_is() -> None:
     found = source({"positions": "rope", "depth": 4, "block": [{"attention": {"identity": -0.6, "first_values": 0.6}}, "mlp"]})
-    assert "class Flow:" in found and "self.first_BLD = None" in found
+    assert "class ForwardContext:" in found and "self.first_BLD = None" in found
     assert "y_BHLP + 0.6 * self.heads_of(flow.first_BLD)" in found and "flow.positions.rotate(q_BHLP)" in found
     learned = source({"depth": 4, "block": [{"attention": {"identity": -0.6, "first_values": 0.6}}, "mlp"]})
-    assert "class Flow:" in learned and "Flow()" in learned and "flow.positions" not in learned
+    assert "class ForwardContext:" in learned and "ForwardContext()" in learned and "flow.positions" not in learned
 
 
 def test_what_depends_on_the_layer_is_a_formula_of_the_layer() -> None:
@@ -427,7 +427,7 @@ def test_a_trained_trial_is_ejected_with_its_weights(study_file: Path, tmp_path:
     content = checkpoint.read_bytes()
     checkpoint.write_bytes(content[: len(content) // 2])
     done = command("eject", str(folder), "--arm", "channel=none", "--seed", "1", "--out", str(tmp_path / "half.py"))
-    assert done.returncode == 2 and "can not be read" in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.returncode == 2 and "cannot be read" in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
     assert not (tmp_path / "half.py").exists()
     checkpoint.unlink()
     done = command("eject", str(folder), "--arm", "channel=none", "--seed", "1", "--out", str(out))

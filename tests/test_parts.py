@@ -26,9 +26,9 @@ from aotsearch.grammar.space import Space
 from aotsearch.models.model import Model, build, module_of
 from aotsearch.models.parts.attention import Attention, present
 from aotsearch.models.parts.channel import Mlp
+from aotsearch.models.parts.context import ForwardContext, LayerContext
 from aotsearch.models.parts.norm import LayerNorm, RmsNorm
-from aotsearch.models.parts.position import Learned, Positions, Rotary
-from aotsearch.models.parts.site import Flow, Site
+from aotsearch.models.parts.position import LearnedPositions, Positions, Rotary
 from aotsearch.study.loading import load
 
 SIZES = {"vocabulary": 11, "context": 8}
@@ -293,14 +293,14 @@ def test_the_signature_read_from_source_is_the_signature_of_the_class() -> None:
 
 X = torch.randn(2, 5, WIDTH, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 X32 = X.float()
-SITE = Site(WIDTH, 8, sizes={**SIZES, **IMAGE, "inputs": 3})
+SITE = LayerContext(WIDTH, 8, sizes={**SIZES, **IMAGE, "inputs": 3})
 
 
-def flow() -> Flow:
-    return Flow(Positions())
+def flow() -> ForwardContext:
+    return ForwardContext(Positions())
 
 
-def made(slot: str, setting: Any, site: Site = SITE) -> Any:
+def made(slot: str, setting: Any, site: LayerContext = SITE) -> Any:
     """The module of a word in float64, with parameters away from their start."""
     module = module_of(slot, part_from_plain(slot, setting), site).double()
     with torch.no_grad():
@@ -437,7 +437,7 @@ RELATIVE: list[dict[str, Any]] = [
 def test_scores_of_like_tokens_under_rope_depend_on_their_distance_alone(heads: int, qk_norm: str, second: float) -> None:
     width = {2: 12, 4: 16}[heads]
     site = dataclasses.replace(SITE, width=width, rotates=True)
-    place = Flow(Rotary(site, base=20.0))
+    place = ForwardContext(Rotary(site, base=20.0))
     x = torch.randn(1, 1, width, generator=torch.Generator().manual_seed(1), dtype=torch.float64).expand(1, 8, width)
     for options in RELATIVE:
         module = made("mixer", {"attention": {"heads": heads, "qk_norm": qk_norm, "second_map": second, **options}}, site)
@@ -465,7 +465,7 @@ def test_each_half_of_a_head_is_normed_by_itself_where_there_is_a_second_map() -
 @pytest.mark.parametrize("second", [0, 0.5])
 @pytest.mark.parametrize("qkv", ["free", "tied"])
 def test_scores_start_at_unit_variance_under_either_norm_so_that_attention_is_not_uniform(qkv: str, second: float) -> None:
-    site = Site(512, 64)
+    site = LayerContext(512, 64)
     x = torch.randn(1, 64, 512, generator=torch.Generator().manual_seed(0))
     for options in ({"qk_norm": "l2"}, {"qk_norm": "l2", "scale": "learned"}, {"qk_norm": "rms"}, {"qk_norm": "rms", "scale": "learned"}):
         torch.manual_seed(0)
@@ -510,7 +510,7 @@ def test_values_of_the_first_attention_are_its_own_weights_too_where_these_come_
     """Weights that are used twice: whatever the second pass reads, its values are those of the first."""
     model = build(architecture({"blocks": {"repeat": 2, "of": [{"attention": {"heads": 2, "value_source": "first"}}], "tied": True}}))
     mixer = model.steps["attention_0"].operation
-    flow = Flow(model.positions)
+    flow = ForwardContext(model.positions)
     first, again = (mixer.values_of(torch.randn(2, 8, WIDTH), flow) for _ in range(2))
     assert torch.equal(first, again)
 
@@ -684,7 +684,7 @@ def test_positions_are_their_formulas() -> None:
     q, k, v = ((X @ p.weight.detach().T).view(2, 5, 2, 4).transpose(1, 2) for p in plain.projections.values())
     s = q @ k.transpose(-1, -2) / 2 + alibi.bias(2, 5, torch.device("cpu"))
     y = s.masked_fill(~C5.bool(), -math.inf).softmax(-1) @ v
-    close(with_bias(X, Flow(alibi)), y.transpose(1, 2).flatten(2) @ plain.output.weight.detach().T, atol=1e-6)
+    close(with_bias(X, ForwardContext(alibi)), y.transpose(1, 2).flatten(2) @ plain.output.weight.detach().T, atol=1e-6)
     fourier = made("positions", {"fourier": {"features": 4, "base": 100.0}})
     placed = fourier.embed(torch.zeros(1, 5, WIDTH, dtype=torch.float64))  # a class token and 2 x 2 patches
     assert placed[0, 0].abs().max() == 0
@@ -701,7 +701,7 @@ def test_a_query_meets_the_memory_as_it_was_before_the_turn_and_the_tokens_as_it
     tokens = (rope.rotate(q) @ rope.rotate(k).mT / 2).masked_fill(~C5.bool(), -math.inf)
     A = torch.cat([q @ module.memory_key.detach().mT / 2, tokens], dim=-1).softmax(-1)
     y = A[..., :1] * module.memory_value.detach() + A[..., 1:] @ v
-    close(module(X, Flow(rope)), y.transpose(1, 2).flatten(2) @ module.output.weight.detach().T, atol=1e-6)
+    close(module(X, ForwardContext(rope)), y.transpose(1, 2).flatten(2) @ module.output.weight.detach().T, atol=1e-6)
 
 
 REFUSED = [
@@ -792,7 +792,7 @@ def test_rope_turns_pairs_by_their_place_so_scores_depend_on_distance_alone() ->
 
 
 def test_learned_positions_add_the_row_of_each_place() -> None:
-    learned = Learned(SITE)
+    learned = LearnedPositions(SITE)
     with torch.no_grad():
         learned.table.copy_(torch.arange(64.0).view(8, 8))
     torch.testing.assert_close(learned.embed(X32)[1, 3], X32[1, 3] + torch.arange(24.0, 32.0))

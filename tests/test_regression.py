@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from aotsearch.tasks.regression import PROMPTS, Regression, solve
-from aotsearch.training.train import Grant, train
+from aotsearch.training.train import DeviceSettings, train
 
 
 def make(**options: Any) -> Regression:
@@ -128,7 +128,7 @@ def test_linear_attention_learns_in_context_better_than_zero() -> None:
     task = make(inputs=4, points=10, curriculum=20)
     training = {"steps": 60, "batch": 64, "evaluations": 1, "learning_rate": 1e-2, "warmup": 0.1, "floor": 0.1, "clip": 1.0}
     training |= {"weight_decay": 0.0, "beta1": 0.9, "beta2": 0.95}
-    point = train(OneStep(), task, training, 0, Grant(1), lambda _: None)[-1]
+    point = train(OneStep(), task, training, 0, DeviceSettings(1), lambda _: None)[-1]
     assert task.prepare()["baselines"]["least squares"] < point["squared_error"] < 0.8
     assert point["last_squared_error"] < point["squared_error"]
 

@@ -23,7 +23,7 @@ import fabricated
 LOCAL = Options(local=True, track=False, command="test")
 
 
-def run(study: Study, out: Path, options: Options = LOCAL, stream: Any = None) -> runner.Outcome:
+def run(study: Study, out: Path, options: Options = LOCAL, stream: Any = None) -> runner.RunOutcome:
     return runner.run(study, out, options, Progress("bits_per_byte", "bits/byte", stream or io.StringIO()))
 
 

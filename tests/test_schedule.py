@@ -29,7 +29,7 @@ def _quiet(recwarn: pytest.WarningsRecorder) -> None:
     """Ray warns about its own future while it runs; those are not ours to fix."""
 
 
-def run(study: Study, out: Path, **options: Any) -> runner.Outcome:
+def run(study: Study, out: Path, **options: Any) -> runner.RunOutcome:
     return runner.run(study, out, Options(track=False, **options), Progress("bits_per_byte", "bits/byte", io.StringIO()))
 
 

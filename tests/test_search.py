@@ -56,7 +56,7 @@ def path(study_file: Path) -> Path:
     return found
 
 
-def made_up(plan: Mapping[str, Any], grant: Any, report: Any, checkpoints: Any = None) -> dict[str, Any]:
+def made_up(plan: Mapping[str, Any], hardware: Any, report: Any, checkpoints: Any = None) -> dict[str, Any]:
     """A trial without training: losses that the digest and the seed decide; one in five diverges, one in five fails."""
     rng = random.Random(f"{plan['digest']} {plan['seed']}")
     level, fate, curve = 2 + rng.random(), rng.randrange(5), []
@@ -82,7 +82,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
-def run(study: Study, out: Path, progress: Progress | None = None, **options: Any) -> runner.Outcome:
+def run(study: Study, out: Path, progress: Progress | None = None, **options: Any) -> runner.RunOutcome:
     progress = progress or Progress("bits_per_byte", "bits/byte", io.StringIO())
     return runner.run(study, out, Options(**{"local": True, "track": False} | options), progress)
 

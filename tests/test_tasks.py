@@ -14,7 +14,7 @@ import torch
 
 from aotsearch.grammar import library
 from aotsearch.tasks import Task
-from aotsearch.training.train import Grant, evaluate, train
+from aotsearch.training.train import DeviceSettings, evaluate, train
 
 Array = np.ndarray[Any, Any]
 
@@ -139,7 +139,7 @@ def test_an_evaluation_is_the_mean_over_all_items_whatever_the_chunk(case: Case)
 def test_training_on_a_task_gives_points_with_its_measures(case: Case) -> None:
     steps = {"steps": 4, "batch": 3, "evaluations": 2, "learning_rate": 0.1, "warmup": 0, "floor": 1.0, "clip": 1.0}
     training = steps | {"weight_decay": 0.0, "beta1": 0.9, "beta2": 0.95}
-    curve = train(Constant(case.output), case.task, training, 0, Grant(1), lambda _: None)
+    curve = train(Constant(case.output), case.task, training, 0, DeviceSettings(1), lambda _: None)
     assert [p["step"] for p in curve if "loss" in p] == [2, 4] and all(np.isfinite(p["train_loss"]) for p in curve)
     assert all(case.task.measure in p for p in curve if "loss" in p) and curve[-1]["loss"] != curve[1]["loss"]
 

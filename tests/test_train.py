@@ -13,12 +13,12 @@ from aotsearch import yamlfile
 from aotsearch.errors import InputError
 from aotsearch.grammar.space import Space
 from aotsearch.models.model import build
-from aotsearch.models.parts.site import decayed, decays, drawn
+from aotsearch.models.parts.context import decayed, decays, drawn
 from aotsearch.study.design import Arm
 from aotsearch.study.loading import load
 from aotsearch.study.study import Study
 from aotsearch.training import trial
-from aotsearch.training.train import Diverged, Grant, evaluate, learning_rate, optimiser, train
+from aotsearch.training.train import DeviceSettings, Diverged, evaluate, learning_rate, optimiser, train
 
 
 def plan(study: Study, seed: int = 0, **training: Any) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def plan(study: Study, seed: int = 0, **training: Any) -> dict[str, Any]:
 
 
 def run(made: dict[str, Any], **options: Any) -> dict[str, Any]:
-    return trial.run(made, Grant(1), lambda _: None, **options)
+    return trial.run(made, DeviceSettings(1), lambda _: None, **options)
 
 
 def test_the_same_seed_gives_the_same_losses_to_the_last_bit(study_file: Path) -> None:
@@ -71,7 +71,7 @@ def test_only_matrices_decay(study_file: Path) -> None:
     gain = model.steps["attention_0"].norm.gain
     before = model.embedding.weight.detach().clone(), gain.detach().clone()
     training = study.training() | {"learning_rate": 1e-9, "weight_decay": 1e8, "steps": 1, "warmup": 0, "floor": 1.0}
-    train(model, study.task, training, 0, Grant(1), lambda _: None)
+    train(model, study.task, training, 0, DeviceSettings(1), lambda _: None)
     torch.testing.assert_close(model.embedding.weight, before[0] * 0.9, atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(gain, before[1], atol=1e-6, rtol=1e-6)
 
@@ -119,7 +119,7 @@ def test_a_loss_that_is_not_finite_is_divergence(study_file: Path) -> None:
             return self.p * torch.full((*x.shape, 256), float("nan"))
 
     with pytest.raises(Diverged, match="the loss is nan at step"):
-        train(Broken(), study.task, study.training(), 0, Grant(1), lambda _: None)
+        train(Broken(), study.task, study.training(), 0, DeviceSettings(1), lambda _: None)
 
 
 def test_a_diverged_trial_is_a_record_and_keeps_its_curve(study_file: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_report_may_stop_a_trial(study_file: Path) -> None:
         if "loss" in point:
             raise trial.Stopped("enough")
 
-    found = trial.run(plan(load(study_file)), Grant(1), stop)
+    found = trial.run(plan(load(study_file)), DeviceSettings(1), stop)
     assert found["outcome"] == "pruned" and found["steps"] == 3 and "bits_per_byte" in found["measures"]
 
 
@@ -242,7 +242,7 @@ def test_a_trial_records_what_may_move_its_last_digits(study_file: Path, monkeyp
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    assert trial.environment(Grant(2)) == {k: v for k, v in found.items() if k != "data"} | {
+    assert trial.environment(DeviceSettings(2)) == {k: v for k, v in found.items() if k != "data"} | {
         "instruction_set": "AVX512 bf16 amx",
         "threads": 2,
     }

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from aotsearch.errors import InputError
 from aotsearch.tasks import images
 from aotsearch.tasks.vision import Vision
-from aotsearch.training.train import Grant, evaluate, train
+from aotsearch.training.train import DeviceSettings, evaluate, train
 
 TRAINING = {"steps": 150, "batch": 64, "evaluations": 1, "learning_rate": 3e-2, "warmup": 0.1, "floor": 0.1, "clip": 1.0}
 TRAINING |= {"weight_decay": 0.0, "beta1": 0.9, "beta2": 0.95}
@@ -125,7 +125,7 @@ def test_a_linear_model_learns_digits_and_both_measures_are_recorded() -> None:
     task = Vision(Path())
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-    point = train(model, task, TRAINING, 0, Grant(1), lambda _: None)[-1]
+    point = train(model, task, TRAINING, 0, DeviceSettings(1), lambda _: None)[-1]
     assert point["error"] < 0.08 and point["loss"] < task.prepare()["baselines"]["nearest mean"]
     assert point["accuracy"] == 1 - point["error"]
     x, y = task.test()

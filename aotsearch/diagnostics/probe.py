@@ -21,7 +21,7 @@ from aotsearch.diagnostics.measures.gradients import gradient_norm
 from aotsearch.diagnostics.measures.seen import Call, Map, Subspaces
 from aotsearch.models.model import Model
 from aotsearch.models.parts.attention import TERMS, Attention, present, value_of
-from aotsearch.models.parts.site import Flow
+from aotsearch.models.parts.context import ForwardContext
 from aotsearch.models.parts.tssa import TokenStatistics
 
 ENTRIES = 1 << 23  # of the largest tensor that a pass makes for the diagnostics: 32 MiB in float32
@@ -186,7 +186,7 @@ def _map(call: Call) -> Map | None:
     return Map(a_BHLM, seen_L, v_BHLP, call.given_BLD, call.after_BLD)
 
 
-def attention_map(mixer: Attention, q_BHLP: torch.Tensor, k_BHMP: torch.Tensor, flow: Flow) -> torch.Tensor:
+def attention_map(mixer: Attention, q_BHLP: torch.Tensor, k_BHMP: torch.Tensor, flow: ForwardContext) -> torch.Tensor:
     """A (B, H, L, M), as `mixer.attend` applies it to values; memory stands in the first columns."""
     L = q_BHLP.shape[-2]
     if mixer.memory > 0:

@@ -28,7 +28,7 @@ from aotsearch.errors import AotsearchError, RunError, one_line
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.models import initial
 from aotsearch.models.model import Model, Replace
-from aotsearch.models.parts.site import Flow, Site
+from aotsearch.models.parts.context import ForwardContext, LayerContext
 
 TOKENS = 24  # of the inputs that a text is proved on
 FORMS = {
@@ -43,7 +43,7 @@ def eject(architecture: Architecture, title: str = "", weights: str = "") -> str
     file that its function `load` reads.
 
     Raises:
-        InputError: a part's source does something that can not be followed.
+        InputError: a part's source does something that cannot be followed.
         RunError: the text does not give the numbers of the model.
     """
     record: Record = {}
@@ -111,13 +111,13 @@ class File:
         self.constants: list[str] = []
         self.imports = {"import math", "import torch", "from torch import nn", "from torch.nn import functional as F"}
         self.names: dict[Any, str] = {}  # of kinds and functions; of their texts without a name
-        self.taken = {"Model", "Flow", "initialise", "load"}
+        self.taken = {"Model", "ForwardContext", "initialise", "load"}
 
     def text(self, title: str, weights: str) -> str:
         """The whole file."""
         made, model = f'load("{weights}")' if weights else "Model()", self._model()
-        known = [n for n in vars(Flow(None)) if n in self.carried]  # type: ignore[arg-type]
-        flow = ["class Flow:", quoted("What one forward pass carries from sublayer to sublayer besides the residual stream.", 1)]
+        known = [n for n in vars(ForwardContext(None)) if n in self.carried]  # type: ignore[arg-type]
+        flow = ["class ForwardContext:", quoted("What one forward pass carries from sublayer to sublayer besides the residual stream.", 1)]
         flow += ["", f"    def __init__(self{', positions: nn.Module' if 'positions' in known else ''}):"] if known else []
         flow += [f"        self.{n} = {n if n == 'positions' else None}" for n in known]
         load = [f'def load(path: str = "{weights}") -> Model:', quoted("The trained model.", 1), "    model = Model()"]
@@ -175,7 +175,7 @@ class File:
         kind = self.program.classes.get(name) or (self.program.classes.get(thing) if isinstance(thing, type) else None)
         if kind is not None:
             return self._name(kind)
-        if thing is Flow or (name not in names and hasattr(builtins, name)):
+        if thing is ForwardContext or (name not in names and hasattr(builtins, name)):
             return name
         if isinstance(thing, type | types.FunctionType) and owned(thing):
             if thing not in self.names:
@@ -191,7 +191,7 @@ class File:
             start = "" if isinstance(line, ast.Import) else f"from {home} "
             self.imports.add(f"{start}import {alias.name}" + (f" as {alias.asname}" if alias.asname else ""))
         elif getattr(line, "value", None) is None:
-            raise refused(f"{name} of {names['__name__']} can not be written out")
+            raise refused(f"{name} of {names['__name__']} cannot be written out")
         elif (text := self._named(f"{name} = {ast.unparse(line.value)}", names)) not in self.constants:  # type: ignore[union-attr]
             self.constants.append(text)
         return name
@@ -200,7 +200,10 @@ class File:
 
     def _makes(self, module: Any) -> str:
         """The call that makes a module."""
-        site, call = next((v for v in self.record[id(module)].given.values() if isinstance(v, Site)), None), self.program.call(module)
+        site, call = (
+            next((v for v in self.record[id(module)].given.values() if isinstance(v, LayerContext)), None),
+            self.program.call(module),
+        )
         layer = mark(f"#_{site.layer}") if site is not None and call is not None and call.args else ""
         return f"{self._name(self.program.of[id(module)])}({layer})"
 
@@ -245,7 +248,7 @@ class File:
             f"return self.norm({joined})" if place == "post" else f"return {joined}"
         ]
         told = FORMS.get(place, "x <- {join}, y = f({z})").format(z=z[0], join=joined.replace("_BLD", "").replace("self.", ""))
-        taken = ", ".join(f"{n}: Flow" if n == "flow" else f"{n}: torch.Tensor" for n in self.given)
+        taken = ", ".join(f"{n}: ForwardContext" if n == "flow" else f"{n}: torch.Tensor" for n in self.given)
         text = [
             "class @(nn.Module):",
             quoted(f"One sublayer: {told}." + "\n\nz is x, or what the sublayer before it read." * self.parallel, 1),
@@ -255,7 +258,7 @@ class File:
         text += [*(f"        self.{p} = {p}" for p in names), "", f"    def forward(self, {taken}) -> torch.Tensor:"]
         join = type(step.join).__name__
         kind = {"pre": "", "none": "Unnormed"}.get(place, place.capitalize()) + (join if join != "Add" else "")
-        return self._add("\n".join([*text, *("        " + line for line in lines)]), f"{kind}Sublayer{'WithFlow' if flows else ''}")
+        return self._add("\n".join([*text, *("        " + line for line in lines)]), f"{kind}Sublayer{'WithContext' if flows else ''}")
 
     # ---- the model
 
@@ -302,7 +305,7 @@ class File:
         lines = ["x_BLD = self.embedding(inputs)" if read else "x_BLD = inputs"]
         lines += ["x_BLD = self.pooling.open(x_BLD)"] * (pooled and not self._passes(model.pooling, "open"))
         lines += ["x_BLD = self.positions.embed(x_BLD)"] * placed
-        lines += [f"flow = Flow({'self.positions' if 'positions' in self.carried else ''})"] * self.flows + self._calls()
+        lines += [f"flow = ForwardContext({'self.positions' if 'positions' in self.carried else ''})"] * self.flows + self._calls()
         lines += ["x_BLD = self.pooling(x_BLD)"] * pooled + ["x_BLD = self.final_norm(x_BLD)"] * normed
         last = "self.head(x_BLD)" if head is not None else "F.linear(x_BLD, self.embedding.weight)" if model.tied else "x_BLD"
         made += ["initialise(self)"] * bool(self._initialise())

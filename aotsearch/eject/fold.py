@@ -21,8 +21,8 @@ from torch.nn import functional as F
 
 from aotsearch.errors import InputError
 from aotsearch.grammar import library
-from aotsearch.models.parts import site
-from aotsearch.models.parts.site import Flow, Site
+from aotsearch.models.parts import context
+from aotsearch.models.parts.context import ForwardContext, LayerContext
 
 Table = dict[str, Any]
 PLAIN = (bool, int, float, type(None), torch.dtype, tuple, list, dict)
@@ -45,7 +45,7 @@ class Unit(Protocol):
 
 
 def refused(why: str) -> InputError:
-    return InputError(f"this architecture can not be ejected: {why}")
+    return InputError(f"this architecture cannot be ejected: {why}")
 
 
 def owned(thing: Any) -> bool:
@@ -62,7 +62,7 @@ def top(module: str) -> Table:
     """The statement that binds each name at the top of a module; statements keep the comments above and beside them."""
     file = getattr(sys.modules.get(module), "__file__", None)
     if file is None or not Path(file).is_file():
-        raise refused(f"the source of {module} can not be read")
+        raise refused(f"the source of {module} cannot be read")
     text = Path(file).read_text(encoding="utf-8")
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
     notes = {t.start[0]: (t.string, t.line) for t in tokens if t.type == tokenize.COMMENT and "type:" not in t.string}
@@ -91,7 +91,9 @@ class Plain(ast.NodeTransformer):
         self.generic_visit(node)
         if (doc := ast.get_docstring(node)) is not None:
             node.body[0].value = ast.Constant(doc.replace("\n", "\n    "))  # type: ignore[attr-defined]
-        known = [n for n in vars(builtins).keys() | self.names.keys() if hasattr(builtins, n) or self.names[n] in (torch, nn, Flow)]
+        known = [
+            n for n in vars(builtins).keys() | self.names.keys() if hasattr(builtins, n) or self.names[n] in (torch, nn, ForwardContext)
+        ]
         for holder, name in [(node, "returns"), *((n, "annotation") for n in ast.walk(node.args) if isinstance(n, ast.arg))]:
             given = getattr(holder, name)
             if given is not None and not loaded(given) <= set(known):
@@ -163,7 +165,7 @@ class Put(ast.NodeTransformer):
 # ---- what is known
 
 
-class Scope:
+class Bindings:
     """What is known at a place of a function: a table of names for each of the modules that its class stands for, and the names at the top
     of its module; not the names that it binds itself (`local`), nor attributes that are `changed` when it runs."""
 
@@ -202,7 +204,7 @@ class Scope:
 class Fold(ast.NodeTransformer):
     """The pass over a method; `given` are the arguments of a word's constructor."""
 
-    def __init__(self, unit: Unit, scope: Scope, given: set[str], method: ast.FunctionDef):
+    def __init__(self, unit: Unit, scope: Bindings, given: set[str], method: ast.FunctionDef):
         self.unit, self.scope, self.given, self.method, self.read = unit, scope, given, method.name, loaded(method)
 
     def visit(self, node: ast.AST) -> Any:
@@ -217,13 +219,13 @@ class Fold(ast.NodeTransformer):
             return None if long or (bare and text[0] in "[{") else tree(text)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             base, name = next(iter(self.scope.values(node.value)), None), getattr(value, "__name__", "")
-            if isinstance(base, Site) and value is not None:
+            if isinstance(base, LayerContext) and value is not None:
                 return ast.Name(node.attr, ast.Load())
             if node.value.id == "self" and isinstance(value, types.FunctionType | types.BuiltinFunctionType):
                 return tree(name) if self.scope.outer.get(name) is value else tree(f"F.{name}") if hasattr(F, name) else None
             held = [k for k, v in self.unit.object._modules.items() if v is base and base is not None]
             return tree(f"self.{held[0]}.{node.attr}") if held and node.value.id in self.given else None  # an option that is a part
-        if isinstance(value, Site) and isinstance(node, ast.Name):
+        if isinstance(value, LayerContext) and isinstance(node, ast.Name):
             return ast.Name("layer", ast.Load())
         return self.unit.program.call(value) if given and isinstance(value, nn.Module) else None
 
@@ -234,9 +236,9 @@ class Fold(ast.NodeTransformer):
             return self.unit.program.call(name)
         if name == "getattr" and len(node.args) == 2 and isinstance(node.args[1], ast.Constant):
             return ast.Attribute(node.args[0], str(node.args[1].value), ast.Load())
-        if isinstance(thing, nn.Identity) or thing is site.decayed:
+        if isinstance(thing, nn.Identity) or thing is context.decayed:
             return node.args[0]
-        if thing is site.drawn:  # what is normal at the start
+        if thing is context.drawn:  # what is normal at the start
             parameter, std = map(ast.unparse, node.args)
             zeros = re.fullmatch(r"nn\.Parameter\(torch\.zeros\((.*)\)\)", parameter)
             text = f"nn.Parameter({std} * torch.randn({zeros[1]}))" if zeros else f"nn.init.normal_({parameter}, std={std})"
@@ -352,7 +354,7 @@ def folded(unit: Unit, node: ast.FunctionDef, given: set[str], tables: list[Tabl
     binds, text, out = [bound(s) for s in node.body], ast.unparse(node), []
     local = set().union(*binds)
     start = [{k: v for k, v in table.items() if k not in local} for table in tables]
-    fold = Fold(unit, Scope(start, local | set(arguments(node)), unit.names, unit.kind.changed), given, node)
+    fold = Fold(unit, Bindings(start, local | set(arguments(node)), unit.names, unit.kind.changed), given, node)
     for i, s in enumerate(node.body):
         out += several(fold.visit(s))
         for name in binds[i].difference(*binds[i + 1 :]):

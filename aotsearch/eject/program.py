@@ -16,8 +16,8 @@ from torch import nn
 
 from aotsearch.eject.fold import Table, arguments, definition, folded, loaded, owned, refused
 from aotsearch.grammar.words import Word
-from aotsearch.models.model import Model, Step
-from aotsearch.models.parts.site import Positions, Site
+from aotsearch.models.model import Model, ResidualStep
+from aotsearch.models.parts.context import LayerContext, Positions
 
 ROUNDS = 40  # of folding, after which something is wrong
 
@@ -49,7 +49,7 @@ def recorded(record: Record) -> Iterator[None]:
         if code.co_name != "__init__" or event not in ("call", "return"):
             return
         module = frame.f_locals.get(code.co_varnames[0])
-        if isinstance(module, nn.Module) and owned(type(module)) and not isinstance(module, Model | Step):
+        if isinstance(module, nn.Module) and owned(type(module)) and not isinstance(module, Model | ResidualStep):
             word = frame.f_back is not None and frame.f_back.f_code is Word.make.__code__
             made = record.setdefault(id(module), Made(module, word))
             names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount] if event == "call" else frame.f_locals
@@ -65,7 +65,7 @@ def recorded(record: Record) -> Iterator[None]:
 
 def alike(value: Any, record: Record, exact: bool = False) -> str:
     """What modules have in common that one class can stand for, whatever the number of their layer; `exact`: with it and all numbers."""
-    if isinstance(value, Site):
+    if isinstance(value, LayerContext):
         return repr(value if exact else dataclasses.replace(value, layer=0))
     if not isinstance(value, nn.Module):
         return repr(value.shape if isinstance(value, torch.Tensor) else value)
@@ -133,7 +133,7 @@ class Unit:
             self.init = vars(cls)["__init__"].__code__
             self.given = set(arguments(init)[1:]) if kind.word and cls is kind.cls else set()
             for a in init.args.args:  # the place of a module is the number of its layer
-                if isinstance(kind.shown[0].arguments.get(self.init, {}).get(a.arg), Site):
+                if isinstance(kind.shown[0].arguments.get(self.init, {}).get(a.arg), LayerContext):
                     a.arg, a.annotation = "layer", ast.Name("int", ast.Load())
 
     def fold(self, method: str) -> None:

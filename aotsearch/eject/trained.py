@@ -30,7 +30,7 @@ def write(folder: Path, arm: str, seed: int, out: Path) -> list[Path]:
     try:
         torch.load(weights, map_location="meta", weights_only=True)
     except Exception as e:  # noqa: BLE001 (whatever a damaged file makes torch raise)
-        raise InputError(f"{weights} can not be read: {str(e).splitlines()[0]}") from None
+        raise InputError(f"{weights} cannot be read: {str(e).splitlines()[0]}") from None
     return [put(out, text.encode()), put(beside, weights.read_bytes())]
 
 

@@ -95,7 +95,12 @@ def _rates(analysis: Analysis, study: Study) -> list[str]:
     return notes
 
 
-PARTS = {"test": "the test split", "diagnostics": "the diagnostics", "knock_out": "the knock-out"}
+PARTS = {
+    "test": "the test split",
+    "diagnostics": "the diagnostics",
+    "knock_out": "the knock-out",
+    "whole_validation": "the whole validation split",
+}
 
 
 def _lost(records: Iterable[Record]) -> list[str]:

@@ -23,7 +23,7 @@ from aotsearch.yamlfile import Node
 
 Breach = tuple[str, str]  # which law is broken, and the option it is about ("" where it is not about one)
 BESIDE = "beside."
-TRAITS = ("rotates", "biases")  # of positions, as `Site` has them
+TRAITS = ("rotates", "biases")  # of positions, as `LayerContext` has them
 PLACED = ("initialisation", *TRAITS)  # what laws of sublayers may ask of their model besides its width
 
 

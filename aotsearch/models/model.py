@@ -26,8 +26,8 @@ from aotsearch.grammar.architecture import NONE, Architecture, Part, Sublayer, s
 from aotsearch.grammar.laws import TRAITS, Around
 from aotsearch.models import initial
 from aotsearch.models.initial import Start
-from aotsearch.models.parts.coefficient import Learned
-from aotsearch.models.parts.site import Flow, Positions, Site
+from aotsearch.models.parts.coefficient import LearnedCoefficient
+from aotsearch.models.parts.context import ForwardContext, LayerContext, Positions
 
 
 class Replace(nn.Module):
@@ -37,7 +37,7 @@ class Replace(nn.Module):
         return y_BLD
 
 
-class Step(nn.Module):
+class ResidualStep(nn.Module):
     """One sublayer: norm, operation, join, in the order that its place says.
 
     pre: x <- join(x, f(norm(z)));  post: x <- norm(join(x, f(z)));  sandwich: x <- join(x, after(f(norm(z))))
@@ -45,7 +45,7 @@ class Step(nn.Module):
     z is the stream x, or what the sublayer before it read, where they are parallel.
     """
 
-    def __init__(self, site: Site, sublayer: Sublayer):
+    def __init__(self, site: LayerContext, sublayer: Sublayer):
         super().__init__()
         word = library.find("sublayer", sublayer.operation.word)
         self.mixes = word.slot == "mixer"
@@ -55,7 +55,7 @@ class Step(nn.Module):
         self.join = join_of(sublayer.join, site)
         self.place = sublayer.place
 
-    def forward(self, x_BLD: torch.Tensor, flow: Flow, z_BLD: torch.Tensor) -> torch.Tensor:
+    def forward(self, x_BLD: torch.Tensor, flow: ForwardContext, z_BLD: torch.Tensor) -> torch.Tensor:
         if self.place != "post":
             z_BLD = self.norm(z_BLD)
         y_BLD = self.operation(z_BLD, flow) if self.mixes else self.operation(z_BLD)
@@ -88,7 +88,7 @@ class Model(nn.Module):
                 self.order.append(self.order[sublayer.same_as])
                 continue
             word = sublayer.operation.word
-            step = Step(dataclasses.replace(site, layer=seen[word]), sublayer)
+            step = ResidualStep(dataclasses.replace(site, layer=seen[word]), sublayer)
             if sublayer.parallel and sublayer.place != "post":
                 self._share_norm(step, sublayer, architecture)
             name = f"{word}_{seen[word]}"
@@ -103,7 +103,7 @@ class Model(nn.Module):
             outputs = next(sizes[name] for name in ("vocabulary", "classes", "outputs") if name in sizes)
             self.head = nn.Linear(architecture.width, outputs, bias="vocabulary" not in sizes)
 
-    def _as_told(self, site: Site) -> None:
+    def _as_told(self, site: LayerContext) -> None:
         """What positions do is what the laws have read from the text of their class.
 
         Raises:
@@ -118,7 +118,7 @@ class Model(nn.Module):
             assert word.package, law
             raise word.blamed(TypeError(law), "cannot be used")
 
-    def _share_norm(self, step: Step, sublayer: Sublayer, architecture: Architecture) -> None:
+    def _share_norm(self, step: ResidualStep, sublayer: Sublayer, architecture: Architecture) -> None:
         """Sublayers that read the same input norm it once, where their norms are alike and both act on it."""
         before = architecture.sublayers[len(self.order) - 1]
         if before.norm == sublayer.norm and before.place != "post":
@@ -129,7 +129,7 @@ class Model(nn.Module):
         if self.pooling is not None:
             x_BLD = self.pooling.open(x_BLD)
         x_BLD = self.positions.embed(x_BLD)
-        flow = Flow(self.positions)
+        flow = ForwardContext(self.positions)
         z_BLD = x_BLD
         for name, beside in zip(self.order, self.parallel, strict=True):
             z_BLD = z_BLD if beside else x_BLD
@@ -172,9 +172,9 @@ def may_rest(join: nn.Module, width: int) -> bool:
     return bool(join(something, nothing).any() and join(nothing, something).any())
 
 
-def _ends(architecture: Architecture, sizes: dict[str, int]) -> tuple[Any, Any, Site]:
+def _ends(architecture: Architecture, sizes: dict[str, int]) -> tuple[Any, Any, LayerContext]:
     """The embedding, the pooling if there is one, and the site of what stands between them."""
-    site = Site(architecture.width, sizes.get("context", 0), causal=not {"image", "subspaces"} & sizes.keys(), sizes=sizes)
+    site = LayerContext(architecture.width, sizes.get("context", 0), causal=not {"image", "subspaces"} & sizes.keys(), sizes=sizes)
     embedding = module_of("embedding", architecture.embedding, site)
     if "image" in sizes:
         site = dataclasses.replace(site, tokens=embedding.tokens(sizes["image"]))
@@ -199,7 +199,7 @@ def blaming(model: nn.Module) -> Iterator[None]:
         raise words[0].blamed(e, "a model with it cannot be computed") from e
 
 
-def module_of(slot: str, part: Part, site: Site) -> Any:
+def module_of(slot: str, part: Part, site: LayerContext) -> Any:
     """The module of a part where it stands; parts among its options are built first."""
     word, options = library.find(slot, part.word), settings(slot, part)
     inner = dataclasses.replace(site, heads=options.get("heads", 1))
@@ -209,22 +209,22 @@ def module_of(slot: str, part: Part, site: Site) -> Any:
     return word.make(site, **options)
 
 
-def join_of(part: Part, site: Site) -> nn.Module:
+def join_of(part: Part, site: LayerContext) -> nn.Module:
     """The module of a join, which may be absent."""
     found: nn.Module = Replace() if part.absent else module_of("join", part, site)
     return found
 
 
-def _optional(slot: str, part: Part, site: Site) -> nn.Module:
+def _optional(slot: str, part: Part, site: LayerContext) -> nn.Module:
     module: nn.Module = nn.Identity() if part == NONE else module_of(slot, part, site)
     return module
 
 
 def _share_coefficients(steps: nn.ModuleDict) -> None:
     """Coefficients that are learned per model are one parameter, held by the first of them."""
-    first: dict[tuple[str, str], Learned] = {}
+    first: dict[tuple[str, str], LearnedCoefficient] = {}
     for step, module in steps.items():
         for name, part in module.named_modules():
-            if isinstance(part, Learned) and part.per == "model":
+            if isinstance(part, LearnedCoefficient) and part.per == "model":
                 owner = first.setdefault((step.rpartition("_")[0], name), part)
                 part.raw = owner.raw

@@ -117,9 +117,9 @@ def _trainable(config: dict[str, Any]) -> None:
     from ray import tune
 
     trial = config["trial"]
-    # what was granted decides, not what the machine has: without a grant Ray does not hide the GPUs (ray#54928)
+    # what was granted decides, not what the machine has: without a hardware Ray does not hide the GPUs (ray#54928)
     on_gpu = bool(ray.get_gpu_ids())  # of those that are granted the first is `cuda`, whatever its number on the machine
-    grant = devices.Grant(config["threads"], "cuda" if on_gpu else "cpu", config["share"] if on_gpu else 1.0)
+    hardware = devices.DeviceSettings(config["threads"], "cuda" if on_gpu else "cpu", config["share"] if on_gpu else 1.0)
     points: list[Mapping[str, float]] = []
     evaluations = itertools.count(1)
 
@@ -129,7 +129,7 @@ def _trainable(config: dict[str, Any]) -> None:
             tune.report({"points": list(points), "loss": point["loss"], "evaluation": next(evaluations)})
             points.clear()
 
-    record = trials.run(trial, grant, report, Path(config["checkpoints"]))
+    record = trials.run(trial, hardware, report, Path(config["checkpoints"]))
     tune.report({"points": list(points), "record": record, "loss": record["measures"].get("loss", float("inf"))})
     if record.get("device_lost"):
         raise RuntimeError("this process can compute no more; the next trial gets a new one")

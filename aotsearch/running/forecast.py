@@ -12,7 +12,7 @@ from aotsearch.report.contents import sizes
 from aotsearch.running.progress import clock
 from aotsearch.study.design import Arm, order
 from aotsearch.study.study import Study
-from aotsearch.training.device import Grant, gpus_here
+from aotsearch.training.device import DeviceSettings, gpus_here
 from aotsearch.training.train import forecast as measure
 
 STARTUP_S = 25.0  # Ray, MLflow and the report, on a laptop
@@ -27,19 +27,19 @@ def forecast(study: Study, workers: int | None = None) -> dict[str, Any]:
     s = study.settings
     r, cpus, gpus = s.resources, os.cpu_count() or 1, gpus_here()
     at_once = r.room(workers * r.cpus if workers else cpus, gpus)
-    grant = Grant(min(r.cpus, cpus), "cuda" if gpus and r.share(gpus) else "cpu")
+    hardware = DeviceSettings(min(r.cpus, cpus), "cuda" if gpus and r.share(gpus) else "cpu")
     facts = study.task.prepare()
     arms = {arm.name: arm for arm in study.arms()}
     seconds: dict[str, float] = {}
-    _seconds(study, study.reference, grant)  # the first steps of a process are slow
+    _seconds(study, study.reference, hardware)  # the first steps of a process are slow
     for arm in arms.values():
         if arm.architecture.digest not in seconds:
-            seconds[arm.architecture.digest] = round(_seconds(study, arm.architecture, grant), 2)
+            seconds[arm.architecture.digest] = round(_seconds(study, arm.architecture, hardware), 2)
     costs = {name: _costs(arm, s.budget.batch) | {"seconds": seconds[arm.architecture.digest]} for name, arm in arms.items()}
     trials = [{"arm": name, "seed": seed, **costs[name]} for name, seed in order(list(arms), s.first_seeds)]
     one_seed = sum(seconds.values())  # arms that are one model are trained once
     document: dict[str, Any] = {"trials": trials, "workers": max(1, at_once), "aliases": dict(study.design.aliases)}
-    document |= {"device": grant.device, "lacking": "" if at_once else r.lack(cpus, gpus)}
+    document |= {"device": hardware.device, "lacking": "" if at_once else r.lack(cpus, gpus)}
     document |= {"arms": list(arms), "models": len(seconds), "data": facts, "notes": study.notes}
     document["not_varied"] = [{"decision": address, "reason": reason} for address, reason in study.not_varied.items()]
     total = one_seed * len(s.first_seeds)
@@ -56,10 +56,10 @@ def forecast(study: Study, workers: int | None = None) -> dict[str, Any]:
     return document
 
 
-def _seconds(study: Study, architecture: Architecture, grant: Grant) -> float:
+def _seconds(study: Study, architecture: Architecture, hardware: DeviceSettings) -> float:
     model = build(architecture)
     with blaming(model):
-        return measure(model, study.task, study.training(), grant)
+        return measure(model, study.task, study.training(), hardware)
 
 
 def _costs(arm: Arm, batch: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class Local:
     def __init__(self, resources: Resources):
         gpus = devices.gpus_here()
         resources.required_room(os.cpu_count() or 1, gpus)
-        self.grant = devices.Grant(resources.cpus, "cuda" if resources.share(gpus) else "cpu")
+        self.hardware = devices.DeviceSettings(resources.cpus, "cuda" if resources.share(gpus) else "cpu")
 
     def run(self, work: Work, observer: Observer, checkpoints: Path) -> None:
         """Execute; what is finished is with the observer.
@@ -35,7 +35,7 @@ class Local:
         search = work.search
         for trial in work.trials if search is None else search.proposals:
             observer.started(trial)
-            record = trials.run(trial, self.grant, reporter(search, trial, observer), checkpoints)
+            record = trials.run(trial, self.hardware, reporter(search, trial, observer), checkpoints)
             if search is not None:
                 search.tell(record)
             observer.finished(record)

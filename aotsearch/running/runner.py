@@ -53,7 +53,7 @@ class Options:
 
 
 @dataclass
-class Outcome:
+class RunOutcome:
     """What a run came to."""
 
     folder: Path
@@ -73,7 +73,7 @@ def default_folder(study: Study) -> Path:
     return Path("runs") / study.name
 
 
-def run(study: Study, out: str | Path | None = None, options: Options | None = None, progress: Progress | None = None) -> Outcome:
+def run(study: Study, out: str | Path | None = None, options: Options | None = None, progress: Progress | None = None) -> RunOutcome:
     """Run or continue a study in a folder.
 
     Whatever can be refused is refused before the folder is made or anything in it changed.
@@ -214,7 +214,7 @@ class _Say(logging.Handler):
         self.progress.say(record.getMessage())
 
 
-def _conclude(folder: Path, journal: Journal, began: float) -> Outcome:
+def _conclude(folder: Path, journal: Journal, began: float) -> RunOutcome:
     """The report and the last of the view."""
     from aotsearch.report import report
 
@@ -229,7 +229,7 @@ def _conclude(folder: Path, journal: Journal, began: float) -> Outcome:
         journal.tracker.publish(found.headline.to_dict(), found.summary(), files, folder / STUDY_FILE)
     outcomes = Counter(r["outcome"] for r in journal.records.values())
     seconds = time.monotonic() - began
-    return Outcome(folder, outcomes, len(journal.clock), seconds, found.analysis, found.summary(), notes)
+    return RunOutcome(folder, outcomes, len(journal.clock), seconds, found.analysis, found.summary(), notes)
 
 
 def versions() -> dict[str, str]:

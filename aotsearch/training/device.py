@@ -24,7 +24,7 @@ FULL = ("can't allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAIL
 
 
 @dataclass(frozen=True)
-class Grant:
+class DeviceSettings:
     """The resources given to a trial.
 
     Attributes:
@@ -87,14 +87,14 @@ def autocast(device: str | torch.device, precision: str) -> contextlib.AbstractC
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
 
 
-def alike_if_possible(grant: Grant, work: Callable[[Grant], T]) -> T:
-    """What work gives under a grant; again from its start, and not deterministic, where it needs what torch can only compute otherwise."""
+def alike_if_possible(hardware: DeviceSettings, work: Callable[[DeviceSettings], T]) -> T:
+    """What work gives on this hardware; again from its start, and not deterministic, where torch can only compute it so."""
     try:
-        return work(grant)
+        return work(hardware)
     except RuntimeError as e:
         if not unlike(e):
             raise
-    return work(dataclasses.replace(grant, deterministic=False))
+    return work(dataclasses.replace(hardware, deterministic=False))
 
 
 def unlike(error: BaseException) -> bool:

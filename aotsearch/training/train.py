@@ -21,10 +21,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from aotsearch.models.parts.site import decays
+from aotsearch.models.parts.context import decays
 from aotsearch.tasks import Items, Task
 from aotsearch.training import device as devices
-from aotsearch.training.device import Grant as Grant
+from aotsearch.training.device import DeviceSettings as DeviceSettings
 from aotsearch.training.device import autocast
 
 CURVE = 20  # points at which the training loss is written down
@@ -64,7 +64,7 @@ def optimiser(model: nn.Module, training: Mapping[str, Any]) -> torch.optim.Adam
     return torch.optim.AdamW(groups, lr=training["learning_rate"], betas=(training["beta1"], training["beta2"]), fused=fused)
 
 
-def train(model: nn.Module, task: Task, training: Mapping[str, Any], seed: int, grant: Grant, report: Report) -> list[Point]:
+def train(model: nn.Module, task: Task, training: Mapping[str, Any], seed: int, hardware: DeviceSettings, report: Report) -> list[Point]:
     """Train a model and return its curve; each point goes to `report` as soon as it is known.
 
     A point has `step` and `train_loss` (the mean of the task's loss since the last point); at an evaluation also the task's measures. With
@@ -77,11 +77,11 @@ def train(model: nn.Module, task: Task, training: Mapping[str, Any], seed: int, 
     evaluations = {round(steps * (i + 1) / training["evaluations"]) for i in range(training["evaluations"])}
     points = {math.ceil(steps * (i + 1) / CURVE) for i in range(CURVE)} | evaluations
     curve: list[Point] = []
-    precision = grant.precision(training)
-    with grant.use():
-        model.to(grant.device)
+    precision = hardware.precision(training)
+    with hardware.use():
+        model.to(hardware.device)
         adam = optimiser(model, training)
-        total, last = torch.zeros((), device=grant.device), 0  # in float32, as losses are in every precision
+        total, last = torch.zeros((), device=hardware.device), 0  # in float32, as losses are in every precision
         for step in range(steps):
             batch = task.batch(seed, step, training["batch"])
             total += train_step(model, adam, task, batch, learning_rate(step, training), training["clip"], precision)
@@ -93,11 +93,11 @@ def train(model: nn.Module, task: Task, training: Mapping[str, Any], seed: int, 
             total.zero_()
             last = done
             if done in evaluations:
-                point |= _measured(model, task, seed, done, grant.device, precision)
+                point |= _measured(model, task, seed, done, hardware.device, precision)
             curve.append(point)
             report(point)
         if steps == 0:  # an untrained model is measured as it is
-            curve.append({"step": 0, **_measured(model, task, seed, 0, grant.device, precision)})
+            curve.append({"step": 0, **_measured(model, task, seed, 0, hardware.device, precision)})
             report(curve[-1])
     return curve
 
@@ -166,26 +166,26 @@ def _totals(model: nn.Module, task: Task, items: Items, device: str) -> dict[str
         return None  # the error is gone by then, and with it what its traceback holds
 
 
-def forecast(model: nn.Module, task: Task, training: Mapping[str, Any], grant: Grant) -> float:
+def forecast(model: nn.Module, task: Task, training: Mapping[str, Any], hardware: DeviceSettings) -> float:
     """Seconds that training this model will take, from a few timed steps and one timed evaluation batch."""
-    return devices.alike_if_possible(grant, lambda g: _forecast(model, task, training, g))
+    return devices.alike_if_possible(hardware, lambda g: _forecast(model, task, training, g))
 
 
-def _forecast(model: nn.Module, task: Task, training: Mapping[str, Any], grant: Grant) -> float:
-    precision = grant.precision(training)
-    with grant.use():
-        model.to(grant.device)
+def _forecast(model: nn.Module, task: Task, training: Mapping[str, Any], hardware: DeviceSettings) -> float:
+    precision = hardware.precision(training)
+    with hardware.use():
+        model.to(hardware.device)
         adam = optimiser(model, training)
         batch = task.batch(0, max(0, training["steps"] - 1), training["batch"])  # the last: a curriculum grows
         times = []
         for _ in range(4):
             start = time.perf_counter()
             train_step(model, adam, task, batch, 0.0, training["clip"], precision)
-            devices.wait(grant.device)  # for the whole step: the loss is known before its gradients are
+            devices.wait(hardware.device)  # for the whole step: the loss is known before its gradients are
             times.append(time.perf_counter() - start)
         inputs, targets = task.validation()
         start = time.perf_counter()
-        evaluate(model, task, (inputs[: task.chunk], targets[: task.chunk]), grant.device, precision)
+        evaluate(model, task, (inputs[: task.chunk], targets[: task.chunk]), hardware.device, precision)
         evaluation = (time.perf_counter() - start) * len(inputs) / min(task.chunk, len(inputs))
     return float(min(times[1:]) * training["steps"] + evaluation * training["evaluations"])
 

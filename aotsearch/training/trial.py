@@ -32,7 +32,7 @@ from aotsearch.study.design import REFERENCE, Arm
 from aotsearch.study.study import VERSIONS, Study
 from aotsearch.tasks import Halved, Task
 from aotsearch.training import device as devices
-from aotsearch.training.device import Grant
+from aotsearch.training.device import DeviceSettings
 from aotsearch.training.train import Diverged, Report, evaluate, train
 
 DIAGNOSED = 32  # windows or images of the validation split on which layers are measured
@@ -91,17 +91,17 @@ def _counts(architecture: Architecture) -> dict[str, int]:
         return dict.fromkeys(SIZES, 0)
 
 
-def run(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Path | None = None) -> dict[str, Any]:
+def run(trial: Mapping[str, Any], hardware: DeviceSettings, report: Report, checkpoints: Path | None = None) -> dict[str, Any]:
     """Train one trial and return its record.
 
     Args:
         trial: What `plan` made.
-        grant: The resources it may use.
+        hardware: The resources it may use.
         report: Called with every point of the curve, once; may raise Stopped.
         checkpoints: Folder for the trained weights, one file per trial.
     """
     curve: list[dict[str, float]] = []
-    started, used, told = time.perf_counter(), grant, 0
+    started, used, told = time.perf_counter(), hardware, 0
 
     def keep(point: dict[str, float]) -> None:
         nonlocal told
@@ -110,7 +110,7 @@ def run(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Pat
             told = len(curve)
             report(point)
 
-    def attempt(g: Grant) -> dict[str, Any]:
+    def attempt(g: DeviceSettings) -> dict[str, Any]:
         nonlocal used
         used = g
         curve.clear()
@@ -122,8 +122,8 @@ def run(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Pat
     after: dict[str, Any] = {}
     made_with: dict[str, Any] = {}
     try:
-        made_with |= environment(grant)  # which asks the device for its name: one that is full or lost may not answer
-        after = devices.alike_if_possible(grant, attempt)
+        made_with |= environment(hardware)  # which asks the device for its name: one that is full or lost may not answer
+        after = devices.alike_if_possible(hardware, attempt)
         lost = bool(after.get("device_lost"))
     except Diverged as e:
         outcome, message = "diverged", str(e)
@@ -134,17 +134,17 @@ def run(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Pat
             raise  # the data or the disk, not the trial
         outcome, lost = "out-of-memory" if devices.out_of_memory(e) else "failed", devices.lost(e)
         message, trace = _line(e), traceback.format_exc()
-    peak = None if lost else devices.peak(grant.device)
-    if not lost and (outcome == "out-of-memory" or devices.is_cuda(grant.device)):
-        devices.release(grant.device)  # only now: an error holds the model by its traceback
+    peak = None if lost else devices.peak(hardware.device)
+    if not lost and (outcome == "out-of-memory" or devices.is_cuda(hardware.device)):
+        devices.release(hardware.device)  # only now: an error holds the model by its traceback
     return record(trial, outcome, curve) | {
         **after,
         "message": message,
         "traceback": trace,
         "seconds": round(time.perf_counter() - started, 3),
-        "device": grant.device.partition(":")[0],
-        "precision": grant.precision(trial["training"]),
-        "threads": grant.threads,
+        "device": hardware.device.partition(":")[0],
+        "precision": hardware.precision(trial["training"]),
+        "threads": hardware.threads,
         "deterministic": used.deterministic,
         "peak_memory": peak,
         "environment": made_with,
@@ -153,25 +153,25 @@ def run(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Pat
     }
 
 
-def _trained(trial: Mapping[str, Any], grant: Grant, report: Report, checkpoints: Path | None) -> dict[str, Any]:
+def _trained(trial: Mapping[str, Any], hardware: DeviceSettings, report: Report, checkpoints: Path | None) -> dict[str, Any]:
     """Train the model of a trial and return what is measured of it besides its curve; nothing of it is left in memory after."""
     architecture = Architecture.from_dict(trial["architecture"], trial["decisions"])
     model, task = build(architecture, trial["seed"]), load_task(trial)
-    curve = train(model, task, trial["training"], trial["seed"], grant, report)
+    curve = train(model, task, trial["training"], trial["seed"], hardware, report)
     if checkpoints is not None:
         _save(model, checkpoints / f"{trial['key']}.pt")
-    return _after(model, task, trial, grant, curve[-1])  # raises nothing that an error could be: the trial is trained
+    return _after(model, task, trial, hardware, curve[-1])  # raises nothing that an error could be: the trial is trained
 
 
-def environment(grant: Grant) -> dict[str, Any]:
+def environment(hardware: DeviceSettings) -> dict[str, Any]:
     """What may move a loss in its last digits where two trials do not share it: versions, instruction set, threads, device; with the data,
     which a worker on another machine opens there."""
     amx = [name for name, known in (("bf16", torch.cpu._is_avx512_bf16_supported), ("amx", torch.cpu._is_amx_tile_supported)) if known()]
     return {
         **{name: found for name in VERSIONS if (found := version(name))},
         "instruction_set": " ".join([torch.backends.cpu.get_cpu_capability(), *amx]),
-        "threads": grant.threads,
-        "device_name": torch.cuda.get_device_name() if devices.is_cuda(grant.device) else _processor(),
+        "threads": hardware.threads,
+        "device_name": torch.cuda.get_device_name() if devices.is_cuda(hardware.device) else _processor(),
     }
 
 
@@ -200,24 +200,24 @@ def _line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:500]
 
 
-def _after(model: Model, task: Task, trial: Mapping[str, Any], grant: Grant, last: Mapping[str, float]) -> dict[str, Any]:
+def _after(model: Model, task: Task, trial: Mapping[str, Any], hardware: DeviceSettings, last: Mapping[str, float]) -> dict[str, Any]:
     """What is measured of a trained model besides its loss: the test split, every layer, every layer removed; and where the task's source
     has validation and test as one, the measures over both, for comparison with published numbers.
 
     Whatever goes wrong in one of them, the trial is trained and the others are measured: `unmeasured` says which is missing, and why.
     """
-    seed, precision = trial["seed"], grant.precision(trial["training"])
+    seed, precision = trial["seed"], hardware.precision(trial["training"])
 
     def test() -> Any:
-        return evaluate(model, task, task.test(seed), grant.device, precision)
+        return evaluate(model, task, task.test(seed), hardware.device, precision)
 
     def diagnostics() -> Any:
-        inputs, targets = (devices.put(items[:DIAGNOSED], grant.device) for items in task.validation(seed))
+        inputs, targets = (devices.put(items[:DIAGNOSED], hardware.device) for items in task.validation(seed))
         return probe.measure(model, inputs, trial["diagnostics"], lambda m: task.loss(m(inputs), targets))
 
     def knock_out() -> Any:
         validation = task.validation(seed)
-        rows = probe.knock_out(model, lambda m: evaluate(m, task, validation, grant.device, precision)[task.measure])
+        rows = probe.knock_out(model, lambda m: evaluate(m, task, validation, hardware.device, precision)[task.measure])
         return [dataclasses.asdict(row) for row in rows]
 
     def whole_validation() -> Any:
@@ -236,7 +236,7 @@ def _after(model: Model, task: Task, trial: Mapping[str, Any], grant: Grant, las
         if not wanted:
             continue
         try:
-            with grant.use():
+            with hardware.use():
                 found[part] = measure()
         except Exception as e:  # a task or a part of an installed package may raise anything, and memory may run out
             if devices.unlike(e):
@@ -244,7 +244,7 @@ def _after(model: Model, task: Task, trial: Mapping[str, Any], grant: Grant, las
             unmeasured[part] = _line(e)
             if devices.lost(e):
                 return {**found, "unmeasured": unmeasured, "device_lost": True}
-            devices.release(grant.device)
+            devices.release(hardware.device)
     if not found.get("whole_validation", True):  # the source has two splits
         del found["whole_validation"]
     return found | ({"unmeasured": unmeasured} if unmeasured else {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from aotsearch import Count, Flag, Site, word
+from aotsearch import Count, Flag, LayerContext, word
 
 
 @word("channel", "maxout")
@@ -26,7 +26,7 @@ class Maxout(nn.Module):
         pieces > 1
     """
 
-    def __init__(self, site: Site, *, pieces: Count = 2, bias: Flag = False):
+    def __init__(self, site: LayerContext, *, pieces: Count = 2, bias: Flag = False):
         super().__init__()
         self.pieces = pieces
         self.up = nn.Linear(site.width, pieces * site.width, bias=bias)

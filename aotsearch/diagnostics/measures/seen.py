@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from aotsearch.models.model import Step
-from aotsearch.models.parts.site import Flow
+from aotsearch.models.model import ResidualStep
+from aotsearch.models.parts.context import ForwardContext
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Call:
         left_BLD: The stream it left: after the join and, where the norm is placed after, the norm.
     """
 
-    step: Step
-    flow: Flow
+    step: ResidualStep
+    flow: ForwardContext
     x_BLD: torch.Tensor
     read_BLD: torch.Tensor
     given_BLD: torch.Tensor

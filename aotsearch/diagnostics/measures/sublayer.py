@@ -9,7 +9,7 @@ from aotsearch.diagnostics.catalogue import diagnostic
 from aotsearch.diagnostics.measures.matrices import norm
 from aotsearch.diagnostics.measures.seen import Call
 from aotsearch.models.parts.attention import Attention, value_of
-from aotsearch.models.parts.join import Add, Convex, LayerScale, Step
+from aotsearch.models.parts.join import Add, Convex, LayerScale, StepJoin
 from aotsearch.models.parts.norm import DynamicTanh
 
 SATURATED = 0.9
@@ -60,7 +60,7 @@ def step_size(c: Call) -> torch.Tensor | float | None:
     Source: the joins' own.
     """
     match c.step.join:
-        case Step(size=size):
+        case StepJoin(size=size):
             return size
         case LayerScale(gain=gain):
             return gain.mean()

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from aotsearch.grammar.words import Coefficient, Count, Divisor, Flag, Natural, Number, Positive, Score, word
 from aotsearch.models.parts.coefficient import Differential, Follows
-from aotsearch.models.parts.score import Linear, Softmax
-from aotsearch.models.parts.site import Flow, Site
+from aotsearch.models.parts.context import ForwardContext, LayerContext
+from aotsearch.models.parts.score import LinearScore, Softmax
 
 TERMS = ("map", "identity", "uniform", "square", "second", "first", "exclusive")  # attributes, whose names are also those in a state
 
@@ -119,7 +119,7 @@ class Attention(nn.Module):
 
     def __init__(
         self,
-        site: Site,
+        site: LayerContext,
         *,
         heads: Divisor = 4,
         kv_heads: Count | Literal["all"] = "all",
@@ -169,7 +169,7 @@ class Attention(nn.Module):
 
         self.fused = isinstance(score, Softmax) and softcap == "none"
         self.score = None if self.fused or not self.attends else score
-        self.features = isinstance(score, Linear)
+        self.features = isinstance(score, LinearScore)
         self.softcap = softcap
         self.qk_norm = qk_norm if self.attends else "none"
         scored = self.size // 2 if present(second_map) else self.size  # entries that a score sums over
@@ -192,7 +192,7 @@ class Attention(nn.Module):
         self.transposed = output == "transposed"
         self.output = nn.Linear(width, width, bias=bias is not False) if output == "free" else None
 
-    def forward(self, x_BLD: torch.Tensor, flow: Flow) -> torch.Tensor:
+    def forward(self, x_BLD: torch.Tensor, flow: ForwardContext) -> torch.Tensor:
         B, L, D = x_BLD.shape
         v_BHLP = self.values_of(x_BLD, flow)
         if self.attends:
@@ -233,7 +233,7 @@ class Attention(nn.Module):
         """The entries of a token, dealt to heads: (B, H, L, P)."""
         return x_BLD.view(*x_BLD.shape[:2], -1, self.size).transpose(1, 2)
 
-    def values_of(self, x_BLD: torch.Tensor, flow: Flow) -> torch.Tensor:
+    def values_of(self, x_BLD: torch.Tensor, flow: ForwardContext) -> torch.Tensor:
         """The values (B, H, L, P), which the first attention of a model leaves to those after it."""
         if not self.owns or (self.values == "first" and flow.first_BLD is not None):  # the first itself, where its weights come again
             return self.heads_of(first_values(flow))
@@ -253,7 +253,7 @@ class Attention(nn.Module):
             v_BHLP = 0.5 * (v_BHLP + self.heads_of(flow.first_BLD))
         return v_BHLP
 
-    def queries_and_keys(self, x_BLD: torch.Tensor, v_BHLP: torch.Tensor, flow: Flow) -> tuple[torch.Tensor, torch.Tensor]:
+    def queries_and_keys(self, x_BLD: torch.Tensor, v_BHLP: torch.Tensor, flow: ForwardContext) -> tuple[torch.Tensor, torch.Tensor]:
         """Queries and keys (B, H, L, P), normed, placed and, where the scale is learned, scaled. With a second map they are
         (2 B, H, L, P / 2): those of the first halves, then those of the second."""
         if self.qkv == "tied":
@@ -286,7 +286,7 @@ class Attention(nn.Module):
             q_BHLP = q_BHLP * self.learned_scale.view(-1, 1, 1)
         return q_BHLP, k_BHLP
 
-    def attend(self, q_BHLP: torch.Tensor, k_BHMP: torch.Tensor, v_BHMP: torch.Tensor, flow: Flow) -> torch.Tensor:
+    def attend(self, q_BHLP: torch.Tensor, k_BHMP: torch.Tensor, v_BHMP: torch.Tensor, flow: ForwardContext) -> torch.Tensor:
         """A V, by the fused kernel where the score is plain softmax."""
         L = q_BHLP.shape[-2]
         if self.memory > 0:
@@ -349,7 +349,7 @@ class Attention(nn.Module):
         return (caches + present(self.square)) * wide * tokens
 
 
-def first_values(flow: Flow) -> torch.Tensor:
+def first_values(flow: ForwardContext) -> torch.Tensor:
     """The values of the first attention."""
     assert flow.first_BLD is not None
     return flow.first_BLD

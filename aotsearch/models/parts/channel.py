@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from aotsearch.grammar.words import Count, Flag, Positive, word
-from aotsearch.models.parts.site import Site, decayed, drawn
+from aotsearch.models.parts.context import LayerContext, decayed, drawn
 
 
 def gelu_tanh(x: torch.Tensor) -> torch.Tensor:
@@ -55,7 +55,7 @@ class Mlp(nn.Module):
 
     def __init__(
         self,
-        site: Site,
+        site: LayerContext,
         *,
         expand: Positive = 4.0,
         activation: Literal["gelu", "gelu-tanh", "relu", "relu2", "silu"] = "gelu",
@@ -90,7 +90,7 @@ class GatedLinearUnit(nn.Module):
 
     def __init__(
         self,
-        site: Site,
+        site: LayerContext,
         *,
         expand: Positive = 2.6666666666666665,
         activation: Literal["silu", "gelu", "relu"] = "silu",
@@ -109,7 +109,7 @@ class GatedLinearUnit(nn.Module):
 
 
 @word("channel", "linear")
-class Linear(nn.Module):
+class LinearChannel(nn.Module):
     r"""One linear map: what is left of the channel operation in the probabilistic Laplacian eigenmaps.
 
     y = x W
@@ -120,7 +120,7 @@ class Linear(nn.Module):
         bias: Whether a bias is added.
     """
 
-    def __init__(self, site: Site, *, bias: Flag = False):
+    def __init__(self, site: LayerContext, *, bias: Flag = False):
         super().__init__()
         self.output = nn.Linear(site.width, site.width, bias=bias)
 
@@ -145,7 +145,7 @@ class Ista(nn.Module):
         sparsity: The weight lambda of the l1 norm.
     """
 
-    def __init__(self, site: Site, *, step: Positive = 0.1, sparsity: Positive = 0.1):
+    def __init__(self, site: LayerContext, *, step: Positive = 0.1, sparsity: Positive = 0.1):
         super().__init__()
         self.step, self.sparsity = step, sparsity
         self.dictionary = drawn(nn.Parameter(torch.zeros(site.width, site.width)), math.sqrt(2 / site.width))
@@ -178,7 +178,7 @@ class Dictionary(nn.Module):
 
     def __init__(
         self,
-        site: Site,
+        site: LayerContext,
         *,
         expand: Positive = 4.0,
         steps: Count = 2,

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from aotsearch.grammar.words import Count, Number, word
-from aotsearch.models.parts.site import Site, drawn
+from aotsearch.models.parts.context import LayerContext, drawn
 
 
 @word("coefficient", "learned")
-class Learned(nn.Module):
+class LearnedCoefficient(nn.Module):
     r"""A trained number.
 
     c = t, or with bounds c = low + (high - low) sigmoid(t)
@@ -39,7 +39,7 @@ class Learned(nn.Module):
 
     def __init__(
         self,
-        site: Site,
+        site: LayerContext,
         *,
         per: Literal["layer", "head", "model"] = "layer",
         start: Number = 0.0,
@@ -77,7 +77,7 @@ class Split(nn.Module):
         inside != 0 or (rest != 0 and heads < beside.heads)
     """
 
-    def __init__(self, site: Site, *, heads: Count = 1, inside: Number = 1.0, rest: Number = 0.0):
+    def __init__(self, site: LayerContext, *, heads: Count = 1, inside: Number = 1.0, rest: Number = 0.0):
         super().__init__()
         values = torch.tensor([inside if h < heads else rest for h in range(site.heads)])
         self.values_H11: torch.Tensor
@@ -113,7 +113,7 @@ class Follows(nn.Module):
 
     def __init__(
         self,
-        site: Site,
+        site: LayerContext,
         *,
         of: Literal["map", "identity", "uniform", "squared_map", "second_map", "first_values"] = "map",
         times: Number = -1.0,
@@ -149,7 +149,7 @@ class Differential(nn.Module):
         width / beside.heads >= 2
     """
 
-    def __init__(self, site: Site, *, start: Number | Literal["depth"] = "depth"):
+    def __init__(self, site: LayerContext, *, start: Number | Literal["depth"] = "depth"):
         super().__init__()
         self.start = 0.8 - 0.6 * math.exp(-0.3 * site.layer) if start == "depth" else start
         size = site.width // site.heads // 2

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from aotsearch.grammar.words import Count, Flag, Positive, word
-from aotsearch.models.parts.site import Site, drawn
+from aotsearch.models.parts.context import LayerContext, drawn
 
 
 @word("embedding", "token")
@@ -27,7 +27,7 @@ class Token(nn.Module):
         vocabulary > 0
     """
 
-    def __init__(self, site: Site):
+    def __init__(self, site: LayerContext):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(site.sizes["vocabulary"], site.width))
 
@@ -53,7 +53,9 @@ class Patch(nn.Module):
         image % size == 0
     """
 
-    def __init__(self, site: Site, *, size: Count = 2, norms: Flag | Literal["after"] = False, std: Positive | Literal["model"] = "model"):
+    def __init__(
+        self, site: LayerContext, *, size: Count = 2, norms: Flag | Literal["after"] = False, std: Positive | Literal["model"] = "model"
+    ):
         super().__init__()
         self.size = size
         entries = site.sizes["channels"] * size * size
@@ -97,7 +99,7 @@ class Stem(nn.Module):
         width * 2 % size == 0
     """
 
-    def __init__(self, site: Site, *, size: Count = 16):
+    def __init__(self, site: LayerContext, *, size: Count = 16):
         super().__init__()
         self.size = size
         halvings = size.bit_length() - 1
@@ -129,7 +131,7 @@ class Vector(nn.Module):
         inputs > 0
     """
 
-    def __init__(self, site: Site):
+    def __init__(self, site: LayerContext):
         super().__init__()
         self.map = nn.Linear(site.sizes["inputs"], site.width)
 
@@ -150,7 +152,7 @@ class Identity(nn.Module):
         inputs == width
     """
 
-    def __init__(self, site: Site):
+    def __init__(self, site: LayerContext):
         super().__init__()
 
     def forward(self, vectors_BLI: torch.Tensor) -> torch.Tensor:

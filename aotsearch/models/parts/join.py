@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from aotsearch.grammar.words import Flag, Number, word
-from aotsearch.models.parts.site import Site
+from aotsearch.models.parts.context import LayerContext
 
 
 @word("join", "add")
@@ -18,7 +18,7 @@ class Add(nn.Module):
     Source: He et al. 2015, arXiv:1512.03385.
     """
 
-    def __init__(self, site: Site):
+    def __init__(self, site: LayerContext):
         super().__init__()
 
     def forward(self, x_BLD: torch.Tensor, y_BLD: torch.Tensor) -> torch.Tensor:
@@ -26,7 +26,7 @@ class Add(nn.Module):
 
 
 @word("join", "step")
-class Step(nn.Module):
+class StepJoin(nn.Module):
     r"""A residual connection with a step size: an unrolled iteration. Learned from 0 it is ReZero.
 
     x <- x + eta y
@@ -41,7 +41,7 @@ class Step(nn.Module):
         learned or size != 0
     """
 
-    def __init__(self, site: Site, *, size: Number = 0.5, learned: Flag = False):
+    def __init__(self, site: LayerContext, *, size: Number = 0.5, learned: Flag = False):
         super().__init__()
         self.size = nn.Parameter(torch.tensor(float(size))) if learned else size
 
@@ -61,7 +61,7 @@ class LayerScale(nn.Module):
         start: Initial value of every entry of g.
     """
 
-    def __init__(self, site: Site, *, start: Number = 0.1):
+    def __init__(self, site: LayerContext, *, start: Number = 0.1):
         super().__init__()
         self.gain = nn.Parameter(torch.full((site.width,), float(start)))
 
@@ -81,7 +81,7 @@ class Convex(nn.Module):
         start: Initial value of every entry of a.
     """
 
-    def __init__(self, site: Site, *, start: Number = 0.05):
+    def __init__(self, site: LayerContext, *, start: Number = 0.05):
         super().__init__()
         self.share = nn.Parameter(torch.full((site.width,), float(start)))
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from aotsearch.grammar.words import Flag, Positive, word
-from aotsearch.models.parts.site import Site
+from aotsearch.models.parts.context import LayerContext
 
 
 @word("norm", "layernorm")
@@ -23,7 +23,7 @@ class LayerNorm(nn.Module):
         eps: Added to the variance.
     """
 
-    def __init__(self, site: Site, *, bias: Flag = True, eps: Positive = 1e-5):
+    def __init__(self, site: LayerContext, *, bias: Flag = True, eps: Positive = 1e-5):
         super().__init__()
         self.gain = nn.Parameter(torch.ones(site.width))
         self.bias = nn.Parameter(torch.zeros(site.width)) if bias else None
@@ -45,7 +45,7 @@ class RmsNorm(nn.Module):
         eps: Added to the mean square.
     """
 
-    def __init__(self, site: Site, *, eps: Positive = 1e-5):
+    def __init__(self, site: LayerContext, *, eps: Positive = 1e-5):
         super().__init__()
         self.gain = nn.Parameter(torch.ones(site.width))
         self.eps = eps
@@ -66,7 +66,7 @@ class DynamicTanh(nn.Module):
         alpha: Initial value of the learned scalar a.
     """
 
-    def __init__(self, site: Site, *, alpha: Positive = 0.5):
+    def __init__(self, site: LayerContext, *, alpha: Positive = 0.5):
         super().__init__()
         self.alpha = nn.Parameter(torch.tensor(float(alpha)))
         self.gain = nn.Parameter(torch.ones(site.width))
@@ -88,7 +88,7 @@ class Sphere(nn.Module):
         radius: The Euclidean norm of every token; sqrt(width) gives unit root mean square.
     """
 
-    def __init__(self, site: Site, *, radius: Positive = 1.0):
+    def __init__(self, site: LayerContext, *, radius: Positive = 1.0):
         super().__init__()
         self.radius = radius
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from aotsearch.grammar.words import Count, Divisor, Number, Positive, word
-from aotsearch.models.parts.site import Site, drawn
+from aotsearch.models.parts.context import LayerContext, drawn
 
 
 @word("pooling", "mean")
@@ -24,7 +24,7 @@ class Mean(nn.Module):
 
     added = 0  # tokens
 
-    def __init__(self, site: Site):
+    def __init__(self, site: LayerContext):
         super().__init__()
 
     def open(self, x_BLD: torch.Tensor) -> torch.Tensor:
@@ -48,7 +48,7 @@ class ClassToken(nn.Module):
 
     added = 1
 
-    def __init__(self, site: Site, *, std: Positive = 0.02):
+    def __init__(self, site: LayerContext, *, std: Positive = 0.02):
         super().__init__()
         self.token = drawn(nn.Parameter(torch.zeros(site.width)), std)
 
@@ -80,7 +80,7 @@ class ClassAttention(nn.Module):
 
     def __init__(
         self,
-        site: Site,
+        site: LayerContext,
         *,
         blocks: Count = 2,
         heads: Divisor = 4,

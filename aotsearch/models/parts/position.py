@@ -13,11 +13,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from aotsearch.grammar.words import Count, Positive, word
-from aotsearch.models.parts.site import Positions, Site, decayed, drawn
+from aotsearch.models.parts.context import LayerContext, Positions, decayed, drawn
 
 
 @word("positions", "learned")
-class Learned(Positions):
+class LearnedPositions(Positions):
     r"""A learned vector per place, added to the input.
 
     x_l <- x_l + p_l,   l < context
@@ -28,7 +28,7 @@ class Learned(Positions):
         std: Standard deviation of its initial values.
     """
 
-    def __init__(self, site: Site, *, std: Positive = 0.02):
+    def __init__(self, site: LayerContext, *, std: Positive = 0.02):
         super().__init__()
         self.table = decayed(drawn(nn.Parameter(torch.zeros(site.tokens, site.width)), std), "image" not in site.sizes)
 
@@ -51,7 +51,7 @@ class Sinusoidal(Positions):
         scale: What the sines are multiplied by.
     """
 
-    def __init__(self, site: Site, *, base: Positive = 10000.0, scale: Positive = 0.0283):
+    def __init__(self, site: LayerContext, *, base: Positive = 10000.0, scale: Positive = 0.0283):
         super().__init__()
         self.base, self.scale = base, scale
 
@@ -78,7 +78,7 @@ class Rotary(Positions):
 
     rotates = True
 
-    def __init__(self, site: Site, *, base: Positive = 10000.0):
+    def __init__(self, site: LayerContext, *, base: Positive = 10000.0):
         super().__init__()
         self.base = base
 
@@ -105,7 +105,7 @@ class Alibi(Positions):
 
     biases = True
 
-    def __init__(self, site: Site):
+    def __init__(self, site: LayerContext):
         super().__init__()
 
     def bias(self, heads: int, tokens: int, device: torch.device) -> torch.Tensor:
@@ -133,7 +133,7 @@ class Fourier(Positions):
         features % 2 == 0
     """
 
-    def __init__(self, site: Site, *, features: Count = 32, base: Positive = 10000.0):
+    def __init__(self, site: LayerContext, *, features: Count = 32, base: Positive = 10000.0):
         super().__init__()
         self.features, self.base = features, base
         self.map = nn.Linear(2 * features, site.width)

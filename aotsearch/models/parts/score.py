@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from aotsearch.grammar.words import Flag, Number, Positive, word
-from aotsearch.models.parts.site import Site
+from aotsearch.models.parts.context import LayerContext
 
 
 @word("score", "softmax")
@@ -24,7 +24,7 @@ class Softmax(nn.Module):
     Source: Vaswani et al. 2017, arXiv:1706.03762.
     """
 
-    def __init__(self, site: Site):
+    def __init__(self, site: LayerContext):
         super().__init__()
 
     def forward(self, s_BHLM: torch.Tensor, keep_LM: torch.Tensor) -> torch.Tensor:
@@ -43,7 +43,7 @@ class Sink(nn.Module):
         learned: Whether b_h is trained, one per head, from 0; else it is 0.
     """
 
-    def __init__(self, site: Site, *, learned: Flag = True):
+    def __init__(self, site: LayerContext, *, learned: Flag = True):
         super().__init__()
         self.sink = nn.Parameter(torch.zeros(site.heads)) if learned else None
 
@@ -72,7 +72,7 @@ class Threshold(nn.Module):
         tau < 1
     """
 
-    def __init__(self, site: Site, *, tau: Positive = 0.501):
+    def __init__(self, site: LayerContext, *, tau: Positive = 0.501):
         super().__init__()
         self.tau = tau
 
@@ -92,7 +92,7 @@ class Diagonal(nn.Module):
     Source: a control of our own, after Wang et al. 2025, arXiv:2506.03790.
     """
 
-    def __init__(self, site: Site):
+    def __init__(self, site: LayerContext):
         super().__init__()
 
     def forward(self, s_BHLM: torch.Tensor, keep_LM: torch.Tensor) -> torch.Tensor:
@@ -113,7 +113,7 @@ class Sigmoid(nn.Module):
         bias: The number b.
     """
 
-    def __init__(self, site: Site, *, bias: Number | Literal["log"] = "log"):
+    def __init__(self, site: LayerContext, *, bias: Number | Literal["log"] = "log"):
         super().__init__()
         self.bias = bias
 
@@ -137,7 +137,7 @@ class Relu(nn.Module):
         initialisation not in ['shaped', 'simplified'] or beside.qkv == 'tied'
     """
 
-    def __init__(self, site: Site):
+    def __init__(self, site: LayerContext):
         super().__init__()
 
     def forward(self, s_BHLM: torch.Tensor, keep_LM: torch.Tensor) -> torch.Tensor:
@@ -145,7 +145,7 @@ class Relu(nn.Module):
 
 
 @word("score", "linear")
-class Linear(nn.Module):
+class LinearScore(nn.Module):
     r"""Linear attention: scores are products of positive features, and their own normaliser.
 
     A_ij = f(q_i) . f(k_j) / sum_k f(q_i) . f(k_k),   f(x) = elu(x) + 1
@@ -161,7 +161,7 @@ class Linear(nn.Module):
         beside.scale == 'sqrt' or beside.scale == 'learned'
     """
 
-    def __init__(self, site: Site):
+    def __init__(self, site: LayerContext):
         super().__init__()
 
     def forward(self, s_BHLM: torch.Tensor, keep_LM: torch.Tensor) -> torch.Tensor:

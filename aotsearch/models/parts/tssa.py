@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from aotsearch.grammar.words import Divisor, Flag, word
-from aotsearch.models.parts.site import Flow, Site, decayed, drawn
+from aotsearch.models.parts.context import ForwardContext, LayerContext, decayed, drawn
 
 
 @word("mixer", "tssa")
@@ -32,7 +32,7 @@ class TokenStatistics(nn.Module):
         heads > 1
     """
 
-    def __init__(self, site: Site, *, heads: Divisor = 4, bias: Flag = False):
+    def __init__(self, site: LayerContext, *, heads: Divisor = 4, bias: Flag = False):
         super().__init__()
         self.heads, self.causal = heads, site.causal
         self.subspace = nn.Linear(site.width, site.width, bias=bias)
@@ -40,7 +40,7 @@ class TokenStatistics(nn.Module):
         self.offset_HL = decayed(drawn(nn.Parameter(torch.zeros(heads, site.tokens)), 0.0), False) if site.causal else None
         self.output = nn.Linear(site.width, site.width, bias=bias)
 
-    def forward(self, x_BLD: torch.Tensor, flow: Flow) -> torch.Tensor:
+    def forward(self, x_BLD: torch.Tensor, flow: ForwardContext) -> torch.Tensor:
         B, L, D = x_BLD.shape
         w_BHLP = self.subspace(x_BLD).view(B, L, self.heads, -1).transpose(1, 2)
         square_BHLP = w_BHLP.square()

@@ -10,7 +10,7 @@ from torch import nn
 
 
 @dataclass(frozen=True)
-class Site:
+class LayerContext:
     """What a part may know of the model around it.
 
     Attributes:
@@ -56,7 +56,7 @@ class Positions(nn.Module):
         raise NotImplementedError
 
 
-class Flow:
+class ForwardContext:
     """What one forward pass carries from sublayer to sublayer besides the residual stream.
 
     Attributes:
