@@ -20,7 +20,9 @@ from torch.nn import functional as F
 
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.models.model import Model, build
-from aotsearch.models.parts.attention import Attention, value_of
+from aotsearch.models.parts.attention import Attention, present, value_of
+from aotsearch.models.parts.coefficient import Follows
+from aotsearch.models.parts.score import LinearScore, Sigmoid
 
 BATCH, STEPS, RATE = 4, 20, 3e-3
 SHIFT = 3  # tokens
@@ -195,7 +197,8 @@ def heard(s: Subject) -> str | None:
     excused = [f"steps.{name}." for name in mute(s, further)]
     excused += [f"{name}." for name, module in further.named_modules() if isinstance(module, Attention) and not mapped(module)]
     if s.exact.pooling is not None and not any(step.mixes for step in s.exact.steps.values()):
-        excused.append("embedding.")  # the tokens that are pooled may have heard of no other
+        excused += ["embedding.", "positions."]  # the tokens that are pooled may have heard of no other
+    excused += cancelled(further)
     never = {n for n in never if not n.startswith(tuple(excused))}
     if never:
         return f"no gradient ever reaches {', '.join(sorted(never))}"
@@ -203,6 +206,15 @@ def heard(s: Subject) -> str | None:
     still = silent(s, noisy(model, 0.0), 4)
     still -= silent(s, noisy(model, 1e-6), 1) if still else set()
     return f"the start is a saddle for {', '.join(sorted(still))}" if still else None
+
+
+def cancelled(model: Model) -> list[str]:
+    """The coefficients that say nothing in the first attention, whose values are the first values: the two terms that one number ties."""
+    for name, module in model.named_modules():
+        if isinstance(module, Attention):
+            tied = isinstance(module.first, Follows) or isinstance(module.identity, Follows)
+            return [f"{name}.first.", f"{name}.identity."] if tied and present(module.first) and present(module.identity) else []
+    return []
 
 
 @torch.no_grad()
@@ -326,7 +338,9 @@ def entropic(s: Subject) -> str | None:
 
 
 def bounded(module: Attention) -> bool:
-    """Whether a number in the study says how large scores may be."""
+    """Whether a number in the study says how large scores may be, or the score is even or full where scores are moderate."""
+    if isinstance(module.score, LinearScore | Sigmoid):
+        return True
     written = module.learned_scale is None and module.scale**2 not in (module.size, module.size // 2)
     return module.softcap != "none" or (module.qk_norm == "l2" and written)
 
