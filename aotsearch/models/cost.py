@@ -79,7 +79,7 @@ def cost(architecture: Architecture) -> Cost:
     try:
         return _measured(architecture)[0]
     except (RuntimeError, TypeError, OverflowError) as e:  # torch counts sizes in 64 bits
-        raise InputError(f"a model of width {architecture.width} is too large to be measured: {e}") from None
+        raise InputError(f"a model of width {architecture.width} is too large to be measured: {str(e).partition(chr(10))[0]}") from None
 
 
 def breakdown(architecture: Architecture) -> list[Row]:
