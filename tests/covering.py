@@ -20,7 +20,8 @@ from aotsearch.grammar import forms, library
 from aotsearch.grammar.architecture import NONE, Architecture, Part, canonical
 from aotsearch.grammar.laws import Around, laws, unfit
 from aotsearch.grammar.space import Space
-from aotsearch.grammar.words import Option
+from aotsearch.grammar.words import NEEDED, SUBLAYERS, Option
+from aotsearch.grammar.words import NONE as NO_WORD
 from aotsearch.yamlfile import Node
 
 WIDTHS = (8, 12)
@@ -77,7 +78,7 @@ def _levels(option: Option, few: bool) -> tuple[Value, ...]:
 @functools.cache
 def words(slot: str) -> tuple[Word, ...]:
     """The words of a slot, and the part that is not there; the usual one first."""
-    return (*map(Word, library.words_of(slot)), *(() if slot in library.NEEDED else (Word(library.NONE),)))
+    return (*map(Word, library.words_of(slot)), *(() if slot in NEEDED else (Word(NO_WORD),)))
 
 
 def assemble(given: Mapping[str, Value], few: bool = False, last: Assembly | None = None, changed: str = "") -> Assembly:
@@ -90,7 +91,7 @@ def assemble(given: Mapping[str, Value], few: bool = False, last: Assembly | Non
         return value
 
     def part(slot: str, address: str, word: str) -> Part:
-        if word == library.NONE:
+        if word == NO_WORD:
             return NONE
         options: dict[str, Any] = {}
         for option, values in declared(slot, word, few):
@@ -132,7 +133,7 @@ def assemble(given: Mapping[str, Value], few: bool = False, last: Assembly | Non
     sizes = tuple(sorted(TASKS[pick("task", tuple(TASKS))].items()))
     around = Around(pick("width", WIDTHS))
     pick("skeleton", SKELETONS)
-    pick("before", (Word(library.NONE), *words("mixer")[:-1]))
+    pick("before", (Word(NO_WORD), *words("mixer")[:-1]))
     for name in ("embedding", "positions", "pooling"):
         slot(name)
     slot("norm", "final_norm")
@@ -143,13 +144,13 @@ def assemble(given: Mapping[str, Value], few: bool = False, last: Assembly | Non
         {**ends, "width": around.width, "head": made.row["head"], "initialisation": made.row["initialisation"]}, sizes
     )
     around = Around.of(model)
-    there = [name for name in library.SUBLAYERS if not slot(name).absent]
+    there = [name for name in SUBLAYERS if not slot(name).absent]
     for name in there:
         pick(f"{name}.place", forms.SUBLAYER["place"].literals)  # type: ignore[union-attr]
         slot("norm", f"{name}.norm")
         slot("join", f"{name}.join")
     if not there:
-        made.blamed = made.blamed or library.SUBLAYERS
+        made.blamed = made.blamed or SUBLAYERS
     if len(there) == 2 and "parallel" in made.row["skeleton"] and made.parts["channel.join"].absent:
         made.blamed = made.blamed or ("skeleton", "mixer", "channel.join")
     law = unfit(model) if not made.blamed else None
@@ -170,7 +171,7 @@ def plain(row: Row) -> dict[str, Any]:
         return [{word: {**options, **own, **more}}]
 
     mixer, channel = sublayer("mixer"), sublayer("channel")
-    before = [] if row["before"] == library.NONE else [str(row["before"])]
+    before = [] if row["before"] == NO_WORD else [str(row["before"])]
     bodies: dict[str, Any] = {
         "sequence": {"repeat": 2, "of": [*mixer, *channel]},
         "parallel": {"repeat": 2, "of": {"parallel": [*mixer, *channel]}},

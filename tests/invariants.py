@@ -197,7 +197,8 @@ def heard(s: Subject) -> str | None:
     excused = [f"steps.{name}." for name in mute(s, further)]
     excused += [f"{name}." for name, module in further.named_modules() if isinstance(module, Attention) and not mapped(module)]
     if s.exact.pooling is not None and not any(step.mixes for step in s.exact.steps.values()):
-        excused += ["embedding.", "positions."]  # the tokens that are pooled may have heard of no other
+        excused.append("embedding.")  # the tokens that are pooled may have heard of no other
+        excused += ["positions."] * bool(s.exact.pooling.added)  # and a token of its own stands at one place alone
     excused += cancelled(further)
     never = {n for n in never if not n.startswith(tuple(excused))}
     if never:
@@ -338,8 +339,10 @@ def entropic(s: Subject) -> str | None:
 
 
 def bounded(module: Attention) -> bool:
-    """Whether a number in the study says how large scores may be, or the score is even or full where scores are moderate."""
-    if isinstance(module.score, LinearScore | Sigmoid):
+    """Whether a number in the study says how large scores may be, or that moderate scores leave a map even: what linear attention's
+    features do, and a bias above 0."""
+    full = isinstance(module.score, Sigmoid) and module.score.bias != "log" and module.score.bias > 0
+    if full or isinstance(module.score, LinearScore):
         return True
     written = module.learned_scale is None and module.scale**2 not in (module.size, module.size // 2)
     return module.softcap != "none" or (module.qk_norm == "l2" and written)

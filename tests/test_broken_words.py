@@ -18,7 +18,7 @@ from aotsearch.show.show import tree
 from aotsearch.study.loading import load
 from aotsearch.study.study import Study
 from aotsearch.training import trial
-from aotsearch.training.train import DeviceSettings
+from aotsearch.training.device import DeviceSettings
 
 HEAD = """
 from __future__ import annotations

@@ -23,6 +23,7 @@ from aotsearch.errors import InputError
 from aotsearch.grammar import library
 from aotsearch.grammar.architecture import Architecture, part_from_plain
 from aotsearch.grammar.space import Space
+from aotsearch.grammar.words import Option, Word
 from aotsearch.models.model import Model, build, module_of
 from aotsearch.models.parts.attention import Attention, present
 from aotsearch.models.parts.channel import Mlp
@@ -65,7 +66,7 @@ def architecture(model: dict[str, Any], sizes: dict[str, int] = SIZES) -> Archit
     return Space.parse(yamlfile.parse(yamlfile.dump({"model": {"width": WIDTH, **model}}), "f"), sizes).reference
 
 
-def levels(word: library.Word, option: library.Option) -> list[Any]:
+def levels(word: Word, option: Option) -> list[Any]:
     """Other levels of an option than its default."""
     if option.name in LEVELS:
         found = {"stem": [2], "class-attention": [1]}.get(word.name, LEVELS[option.name])
@@ -84,7 +85,7 @@ def levels(word: library.Word, option: library.Option) -> list[Any]:
     return found
 
 
-def settings(word: library.Word) -> Iterator[tuple[str, Any, Any]]:
+def settings(word: Word) -> Iterator[tuple[str, Any, Any]]:
     """An option, the word without it, and with it: for every option at every other level."""
     base = SETTINGS.get(word.name, {})
     for option in word.options.values():
@@ -95,7 +96,7 @@ def settings(word: library.Word) -> Iterator[tuple[str, Any, Any]]:
             yield option.name, {word.name: before} if before else word.name, {word.name: {**beside, option.name: level}}
 
 
-def around(word: library.Word, setting: Any) -> tuple[dict[str, Any], dict[str, int]]:
+def around(word: Word, setting: Any) -> tuple[dict[str, Any], dict[str, int]]:
     """A small model in which a word stands, and the sizes of its task."""
     if word.slot == "mixer":
         return {"depth": 2, "block": [setting, "mlp"]}, SIZES
@@ -238,7 +239,7 @@ KNOBS = [
 
 
 @pytest.mark.parametrize(("word", "before", "after"), KNOBS)
-def test_every_option_of_every_word_acts(word: library.Word, before: Any, after: Any) -> None:
+def test_every_option_of_every_word_acts(word: Word, before: Any, after: Any) -> None:
     first, second = (architecture(*around(word, setting)) for setting in (before, after))
     assert first.digest != second.digest
     assert acts(first, second), f"{word.name}: {before} and {after} compute the same"

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from aotsearch.tasks.regression import PROMPTS, Regression, solve
-from aotsearch.training.train import DeviceSettings, train
+from aotsearch.training.device import DeviceSettings
+from aotsearch.training.train import train
 
 
 def make(**options: Any) -> Regression:

@@ -20,7 +20,7 @@ from aotsearch import yamlfile
 from aotsearch.errors import InputError
 from aotsearch.grammar import forms as grammar
 from aotsearch.grammar import library, parser
-from aotsearch.grammar.words import Option
+from aotsearch.grammar.words import NEEDED, NONE, SUBLAYERS, Option
 from aotsearch.study import loading, schema
 from aotsearch.study.settings import Budget, Search, StudySettings
 
@@ -96,7 +96,7 @@ def test_every_word_and_option_is_there_with_what_it_means() -> None:
             assert option.description and option.description in described["description"] and option.law in described["description"]
             assert option.required or described["default"] == option.default
             assert set(option.literals) <= {branch.get("const") for branch in described["anyOf"]}
-        place = "block" if slot in library.SUBLAYERS else slot
+        place = "block" if slot in SUBLAYERS else slot
         offered = {b["const"]: b["description"] for b in document()["definitions"][place]["anyOf"] if "const" in b}
         assert word.summary in offered[name]
 
@@ -217,10 +217,10 @@ def forms(draw: st.DrawFn, place: grammar.Place, rules: dict[str, Any], depth: i
 
 @st.composite
 def components(draw: st.DrawFn, place: str, rules: dict[str, Any], depth: int) -> Any:
-    needed = place in library.NEEDED
+    needed = place in NEEDED
     word = draw(st.sampled_from([*schema._words(place), *(() if needed else (None,))]))
     if word is None or not depth:
-        return word.name if needed and word is not None else library.NONE
+        return word.name if needed and word is not None else NONE
     declared = {**word.options, **(grammar.SUBLAYER if place == "block" else {})}
     chosen = draw(st.lists(st.sampled_from(sorted(declared)), unique=True, max_size=3)) if declared else []
     return {word.name: {key: draw(forms(declared[key], rules, depth - 1)) for key in chosen}}

@@ -14,7 +14,8 @@ import torch
 
 from aotsearch.grammar import library
 from aotsearch.tasks import Task
-from aotsearch.training.train import DeviceSettings, evaluate, train
+from aotsearch.training.device import DeviceSettings
+from aotsearch.training.train import evaluate, train
 
 Array = np.ndarray[Any, Any]
 

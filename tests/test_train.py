@@ -18,7 +18,8 @@ from aotsearch.study.design import Arm
 from aotsearch.study.loading import load
 from aotsearch.study.study import Study
 from aotsearch.training import trial
-from aotsearch.training.train import DeviceSettings, Diverged, evaluate, learning_rate, optimiser, train
+from aotsearch.training.device import DeviceSettings
+from aotsearch.training.train import Diverged, evaluate, learning_rate, optimiser, train
 
 
 def plan(study: Study, seed: int = 0, **training: Any) -> dict[str, Any]:

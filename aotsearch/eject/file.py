@@ -55,8 +55,8 @@ def eject(architecture: Architecture, title: str = "", weights: str = "") -> str
         tail = f"; look at the words of {', '.join(blame)}" if blame else ""
         try:
             carried: set[str] = set()
-            while not (program := Program(model, record, carried)).flow_reads() <= carried | {"positions"}:
-                carried |= program.flow_reads()  # what nobody reads is not carried
+            while not (read := (program := Program(model, record, carried)).flow_reads()) <= carried | {"positions"}:
+                carried |= read  # what nobody reads is not carried
             text = File(program, record, architecture).text(title, weights)
         except AotsearchError:
             raise
@@ -200,10 +200,8 @@ class File:
 
     def _makes(self, module: Any) -> str:
         """The call that makes a module."""
-        site, call = (
-            next((v for v in self.record[id(module)].given.values() if isinstance(v, LayerContext)), None),
-            self.program.call(module),
-        )
+        given, call = self.record[id(module)].given, self.program.call(module)
+        site = next((v for v in given.values() if isinstance(v, LayerContext)), None)
         layer = mark(f"#_{site.layer}") if site is not None and call is not None and call.args else ""
         return f"{self._name(self.program.of[id(module)])}({layer})"
 
@@ -236,17 +234,12 @@ class File:
 
     def _sublayer(self, step: Any) -> str:
         """The class of a step, written if it is not there."""
-        z, joined, names, flows = (
-            self.given[-1] if self.parallel else "x_BLD",
-            self._joined(step),
-            self._parts(step),
-            self._takes_flow(step),
-        )
+        z = self.given[-1] if self.parallel else "x_BLD"
+        joined, names, flows = self._joined(step), self._parts(step), self._takes_flow(step)
         place = step.place if "norm" in names else "none"
         lines = [f"y_BLD = self.operation({z if place in ('post', 'none') else f'self.norm({z})'}{', flow' if flows else ''})"]
-        lines += ["y_BLD = self.after(y_BLD)"] * ("after" in names) + [
-            f"return self.norm({joined})" if place == "post" else f"return {joined}"
-        ]
+        lines += ["y_BLD = self.after(y_BLD)"] * ("after" in names)
+        lines += [f"return self.norm({joined})" if place == "post" else f"return {joined}"]
         told = FORMS.get(place, "x <- {join}, y = f({z})").format(z=z[0], join=joined.replace("_BLD", "").replace("self.", ""))
         taken = ", ".join(f"{n}: ForwardContext" if n == "flow" else f"{n}: torch.Tensor" for n in self.given)
         text = [

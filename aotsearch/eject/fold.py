@@ -91,12 +91,10 @@ class Plain(ast.NodeTransformer):
         self.generic_visit(node)
         if (doc := ast.get_docstring(node)) is not None:
             node.body[0].value = ast.Constant(doc.replace("\n", "\n    "))  # type: ignore[attr-defined]
-        known = [
-            n for n in vars(builtins).keys() | self.names.keys() if hasattr(builtins, n) or self.names[n] in (torch, nn, ForwardContext)
-        ]
+        known = vars(builtins).keys() | {n for n, thing in self.names.items() if thing in (torch, nn, ForwardContext)}
         for holder, name in [(node, "returns"), *((n, "annotation") for n in ast.walk(node.args) if isinstance(n, ast.arg))]:
             given = getattr(holder, name)
-            if given is not None and not loaded(given) <= set(known):
+            if given is not None and not loaded(given) <= known:
                 setattr(holder, name, None)
         return node
 
@@ -338,10 +336,9 @@ class Fold(ast.NodeTransformer):
             return all(map(self._idle, target.elts))
         if isinstance(target, ast.Name):
             return target.id in self.unit.first[self.method] and target.id not in self.read
-        name = (
-            target.attr if isinstance(target, ast.Attribute) and ast.unparse(target.value) == "self" and self.method == "__init__" else ""
-        )
-        return name != "" and name not in self.unit.kind.read and name not in self.unit.kind.state
+        if self.method != "__init__" or not isinstance(target, ast.Attribute) or ast.unparse(target.value) != "self":
+            return False
+        return target.attr not in self.unit.kind.read and target.attr not in self.unit.kind.state
 
 
 def several(found: Any) -> list[Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from aotsearch.errors import InputError, suggest
 from aotsearch.grammar import library
-from aotsearch.grammar.words import SLOTS, Word
+from aotsearch.grammar.words import NEEDED, NONE, SLOTS, Word
 
 WIDTH = 100
 
@@ -25,7 +25,7 @@ def overview() -> str:
             lines += [f"  {name:<{column}}{text}" for name, text in zip([w.name, *[""] * len(texts)], texts, strict=False)]
     lines += [
         "",
-        f"`{library.NONE}` stands in every slot but {', '.join(library.NEEDED)}: the part is not there.",
+        f"`{NONE}` stands in every slot but {', '.join(NEEDED)}: the part is not there.",
         "`aotsearch words WORD` shows one word in detail.",
     ]
     return "\n".join(lines[1:])

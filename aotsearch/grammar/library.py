@@ -15,11 +15,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from aotsearch.grammar.signatures import declared, name_of, read_word, read_words
-from aotsearch.grammar.words import NEEDED as NEEDED
-from aotsearch.grammar.words import NONE as NONE
-from aotsearch.grammar.words import SUBLAYERS as SUBLAYERS
-from aotsearch.grammar.words import Broken
-from aotsearch.grammar.words import Word as Word
+from aotsearch.grammar.words import SUBLAYERS, Broken, Word
 
 HOMES = ("models.parts", "tasks")  # folders with words of ours
 GROUPS = ("aotsearch.parts", "aotsearch.tasks")  # entry points of packages with words

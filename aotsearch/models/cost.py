@@ -79,7 +79,8 @@ def cost(architecture: Architecture) -> Cost:
     try:
         return _measured(architecture)[0]
     except (RuntimeError, TypeError, OverflowError) as e:  # torch counts sizes in 64 bits
-        raise InputError(f"a model of width {architecture.width} is too large to be measured: {str(e).partition(chr(10))[0]}") from None
+        reason = str(e).partition("\n")[0]
+        raise InputError(f"a model of width {architecture.width} is too large to be measured: {reason}") from None
 
 
 def breakdown(architecture: Architecture) -> list[Row]:

@@ -117,7 +117,7 @@ def _trainable(config: dict[str, Any]) -> None:
     from ray import tune
 
     trial = config["trial"]
-    # what was granted decides, not what the machine has: without a hardware Ray does not hide the GPUs (ray#54928)
+    # what was granted decides, not what the machine has: without a grant of one Ray does not hide the GPUs (ray#54928)
     on_gpu = bool(ray.get_gpu_ids())  # of those that are granted the first is `cuda`, whatever its number on the machine
     hardware = devices.DeviceSettings(config["threads"], "cuda" if on_gpu else "cpu", config["share"] if on_gpu else 1.0)
     points: list[Mapping[str, float]] = []

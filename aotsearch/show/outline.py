@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from aotsearch.grammar import library
 from aotsearch.grammar.architecture import TOKEN, Architecture, Part, Sublayer, settings
 from aotsearch.grammar.glossary import plain
+from aotsearch.grammar.words import SUBLAYERS
 from aotsearch.models.cost import Row, breakdown
 
 
@@ -94,7 +95,7 @@ def _sublayer_line(row: Row, sublayer: Sublayer, number: int, group: _Group) -> 
     if sublayer.same_as is not None and part != "join" and not decided.absent:
         local = group.times > 1 and sublayer.same_as >= group.start
         text += f", weights of {f'sublayer {sublayer.same_as - group.start + 1}' if local else row.module}"
-    if sublayer.parallel and part in library.SUBLAYERS:
+    if sublayer.parallel and part in SUBLAYERS:
         text += ", beside the sublayer before"
     return Line(number, group.times, part, text, row.shape, row.parameters, row.flops_per_token)
 

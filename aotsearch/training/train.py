@@ -24,8 +24,7 @@ from torch import nn
 from aotsearch.models.parts.context import decays
 from aotsearch.tasks import Items, Task
 from aotsearch.training import device as devices
-from aotsearch.training.device import DeviceSettings as DeviceSettings
-from aotsearch.training.device import autocast
+from aotsearch.training.device import DeviceSettings, autocast
 
 CURVE = 20  # points at which the training loss is written down
 FUSED = ("cpu", "cuda")  # devices on which Adam is one kernel in every torch that we run on; not for complex parameters

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from aotsearch.grammar import library
+from aotsearch.grammar.words import NONE
 from aotsearch.models.exchange.layout import ACTIVATIONS, DRAWN, Kind, Layout, Theirs, Weights
 from aotsearch.models.model import Model
 
@@ -47,7 +47,7 @@ GPT2 = Layout(
         **_norm("final_norm", "transformer.ln_f"),
         "head.weight": Theirs("lm_head.weight"),
     },
-    kinds={**TRANSFORMER, "embedding": Kind("token"), "pooling": Kind(library.NONE)},
+    kinds={**TRANSFORMER, "embedding": Kind("token"), "pooling": Kind(NONE)},
     names={
         "vocab_size": "vocabulary",
         "n_positions": "context",
@@ -140,7 +140,7 @@ LLAMA = Layout(
     kinds={
         "embedding": Kind("token"),
         "positions": Kind("rope", said={"base": ()}),
-        "pooling": Kind(library.NONE),
+        "pooling": Kind(NONE),
         "mixer": Kind("attention", said={"heads": (), "kv_heads": (), "bias": (True, False)}),
         "channel": Kind("glu", said={"expand": (), "activation": tuple(ACTIVATIONS), "bias": ()}),
         "norm": Kind("rmsnorm", said={"eps": ()}),

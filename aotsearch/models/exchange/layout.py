@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from aotsearch.errors import InputError
-from aotsearch.grammar import library
 from aotsearch.grammar.architecture import ADD, Architecture, Part, settings
+from aotsearch.grammar.words import SUBLAYERS
 from aotsearch.models.model import Model
 
 Weights = dict[str, torch.Tensor]
@@ -181,7 +181,7 @@ class Layout:
             raise InputError(f"{self.title} is mixers and channel operations in turn, and the model has {len(a.sublayers)} sublayers")
         for i, s in enumerate(a.sublayers):
             place = f"sublayer {i}"
-            yield place, library.SUBLAYERS[i % 2], s.operation
+            yield place, SUBLAYERS[i % 2], s.operation
             yield f"the norm of {place}", "norm", s.norm
             others = {"place": (s.place, "pre"), "join": (s.join, ADD)}
             others |= {"tied": (s.same_as is not None, False), "parallel": (s.parallel, False)}
