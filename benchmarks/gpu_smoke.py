@@ -33,7 +33,8 @@ from aotsearch.study.study import Study
 from aotsearch.tasks import Items
 from aotsearch.training import trial
 from aotsearch.training.device import DeviceSettings, is_cuda, release
-from aotsearch.training.train import evaluate, forecast, train
+from aotsearch.training.evaluation import evaluate
+from aotsearch.training.train import forecast, train
 
 ROOT = Path(__file__).parent.parent
 PRESETS = ROOT / "spaces" / "presets"

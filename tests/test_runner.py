@@ -239,7 +239,7 @@ def test_the_loss_on_the_whole_of_val_bin_is_recorded_where_validation_is_half_o
     from aotsearch.evidence.tables import measured
     from aotsearch.grammar.architecture import Architecture
     from aotsearch.report import contents, report
-    from aotsearch.training.train import evaluate
+    from aotsearch.training.evaluation import evaluate
 
     rng = np.random.default_rng(0)
     for name, size in (("train.bin", 4000), ("val.bin", 403)):

@@ -28,6 +28,7 @@ from aotsearch.study.loading import load
 from aotsearch.study.study import Study
 from aotsearch.tracking.wording import run_name
 from aotsearch.training import trial
+from aotsearch.training.train import Stopped
 
 GRAMMAR = """
 name: searched
@@ -69,7 +70,7 @@ def made_up(plan: Mapping[str, Any], hardware: Any, report: Any, checkpoints: An
             loss = level + 1 / step + 0.1 * rng.random()
             curve.append({"step": step, "train_loss": loss, "loss": loss * 0.7, "bits_per_byte": loss})
             report(curve[-1])
-    except trial.Stopped as e:
+    except Stopped as e:
         outcome, message = "pruned", str(e)
     return trial.record(plan, outcome, curve) | {"message": message, "traceback": "", "seconds": 0.0}
 
@@ -144,17 +145,17 @@ def test_both_executors_stop_the_same_trials_at_the_same_rungs(seed: int, reduct
     scheduler = cluster.scheduler(ray, reasons)
     for name, values in losses.items():
         plan = {"digest": name, "key": name, "training": {"steps": steps}}
-        told = local.reporter(alone, plan, Silent())  # type: ignore[arg-type]
+        told = local.reporter(alone, Silent())  # type: ignore[arg-type]
         points = [{"step": 10 * (i + 1), "train_loss": 1.0, "loss": 0.0, "error": value} for i, value in enumerate(values)]
         try:
             for point in points:
-                told({"step": point["step"] - 5, "train_loss": 1.0})  # between evaluations a curve has points of its own
-                told(point)
-        except trial.Stopped as e:
+                told(plan, {"step": point["step"] - 5, "train_loss": 1.0})  # between evaluations a curve has points of its own
+                told(plan, point)
+        except Stopped as e:
             here[name] = str(e)
         for i, point in enumerate(points[:-1], 1):  # the last comes with the record
-            result = {"points": [{"step": point["step"] - 5}, point], "evaluation": i}
-            if scheduler.on_trial_result(None, type("T", (), {"config": {"trial": plan}}), result) == scheduler.STOP:
+            result = {"points": [(name, {"step": point["step"] - 5}), (name, point)], "evaluation": i}
+            if scheduler.on_trial_result(None, type("T", (), {"config": {"bundle": [plan]}}), result) == scheduler.STOP:
                 there[name] = reasons[name]
                 break
     assert here == there

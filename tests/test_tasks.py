@@ -15,7 +15,8 @@ import torch
 from aotsearch.grammar import library
 from aotsearch.tasks import Task
 from aotsearch.training.device import DeviceSettings
-from aotsearch.training.train import evaluate, train
+from aotsearch.training.evaluation import evaluate
+from aotsearch.training.train import train
 
 Array = np.ndarray[Any, Any]
 

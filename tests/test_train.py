@@ -19,7 +19,11 @@ from aotsearch.study.loading import load
 from aotsearch.study.study import Study
 from aotsearch.training import trial
 from aotsearch.training.device import DeviceSettings
-from aotsearch.training.train import Diverged, evaluate, learning_rate, optimiser, train
+from aotsearch.training.environment import environment
+from aotsearch.training.evaluation import evaluate
+from aotsearch.training.program import optimiser
+from aotsearch.training.schedule import learning_rate
+from aotsearch.training.train import Diverged, Stopped, train
 
 
 def plan(study: Study, seed: int = 0, **training: Any) -> dict[str, Any]:
@@ -144,7 +148,7 @@ def test_a_failing_trial_is_a_record_with_its_reason(study_file: Path, monkeypat
 def test_a_report_may_stop_a_trial(study_file: Path) -> None:
     def stop(point: dict[str, float]) -> None:
         if "loss" in point:
-            raise trial.Stopped("enough")
+            raise Stopped("enough")
 
     found = trial.run(plan(load(study_file)), DeviceSettings(1), stop)
     assert found["outcome"] == "pruned" and found["steps"] == 3 and "bits_per_byte" in found["measures"]
@@ -243,7 +247,7 @@ def test_a_trial_records_what_may_move_its_last_digits(study_file: Path, monkeyp
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    assert trial.environment(DeviceSettings(2)) == {k: v for k, v in found.items() if k != "data"} | {
+    assert environment(DeviceSettings(2)) == {k: v for k, v in found.items() if k != "data"} | {
         "instruction_set": "AVX512 bf16 amx",
         "threads": 2,
     }

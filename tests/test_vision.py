@@ -14,7 +14,8 @@ from aotsearch.errors import InputError
 from aotsearch.tasks import images
 from aotsearch.tasks.vision import Vision
 from aotsearch.training.device import DeviceSettings
-from aotsearch.training.train import evaluate, train
+from aotsearch.training.evaluation import evaluate
+from aotsearch.training.train import train
 
 TRAINING = {"steps": 150, "batch": 64, "evaluations": 1, "learning_rate": 3e-2, "warmup": 0.1, "floor": 0.1, "clip": 1.0}
 TRAINING |= {"weight_decay": 0.0, "beta1": 0.9, "beta2": 0.95}

@@ -10,12 +10,12 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from aotsearch.errors import InputError, RunError
-from aotsearch.running.work import Observer, Record, Search, Work, on_the_way
+from aotsearch.running.work import Observer, Record, Search, Trial, Work, on_the_way
 from aotsearch.study.settings import Resources
 from aotsearch.training import device as devices
 from aotsearch.training import trial as trials
@@ -64,7 +64,7 @@ class Cluster:
         except InputError:
             self.close()
             raise
-        self.cpus, self.gpus = resources.cpus, resources.share(has.get("GPU", 0))
+        self.fuse, self.cpus, self.gpus = resources.fuse, resources.cpus, resources.share(has.get("GPU", 0))
         self.workers = min(workers or room, room)
 
     def close(self) -> None:
@@ -81,9 +81,9 @@ class Cluster:
         search = work.search
         reasons: dict[str, str] = {}  # why trials were stopped, by key
         scratch = tempfile.mkdtemp(prefix="aotsearch-")
-        config: dict[str, Any] = {"threads": self.cpus, "share": self.gpus, "checkpoints": str(checkpoints)}
+        config: dict[str, Any] = {"threads": self.cpus, "share": self.gpus, "checkpoints": str(checkpoints), "fuse": 1}
         if search is None:
-            config["trial"] = tune.grid_search(list(work.trials))
+            config |= {"bundle": tune.grid_search(list(work.bundles)), "fuse": self.fuse}
         tuner = tune.Tuner(
             tune.with_resources(_trainable, {"cpu": self.cpus, "gpu": self.gpus}),
             param_space=config,
@@ -112,27 +112,27 @@ def _said(error: Exception | None) -> str:
 
 
 def _trainable(config: dict[str, Any]) -> None:
-    """Run one trial inside a Ray worker; each report carries the points since the last, the last one the record."""
+    """Run a bundle of trials inside a Ray worker; each report carries the points since the last, and the records that are known."""
     import ray
     from ray import tune
 
-    trial = config["trial"]
     # what was granted decides, not what the machine has: without a grant of one Ray does not hide the GPUs (ray#54928)
     on_gpu = bool(ray.get_gpu_ids())  # of those that are granted the first is `cuda`, whatever its number on the machine
     hardware = devices.DeviceSettings(config["threads"], "cuda" if on_gpu else "cpu", config["share"] if on_gpu else 1.0)
-    points: list[Mapping[str, float]] = []
+    points: list[tuple[str, Mapping[str, float]]] = []
     evaluations = itertools.count(1)
 
-    def report(point: Mapping[str, float]) -> None:
-        points.append(point)
+    def report(trial: Trial, point: Mapping[str, float]) -> None:
+        points.append((trial["key"], point))
         if on_the_way(trial, point):
             tune.report({"points": list(points), "loss": point["loss"], "evaluation": next(evaluations)})
             points.clear()
 
-    record = trials.run(trial, hardware, report, Path(config["checkpoints"]))
-    tune.report({"points": list(points), "record": record, "loss": record["measures"].get("loss", float("inf"))})
-    if record.get("device_lost"):
-        raise RuntimeError("this process can compute no more; the next trial gets a new one")
+    for record in trials.run_together(config["bundle"], hardware, report, Path(config["checkpoints"]), config["fuse"]):
+        tune.report({"points": list(points), "record": record, "loss": record["measures"].get("loss", float("inf"))})
+        points.clear()
+        if record.get("device_lost"):
+            raise RuntimeError("this process can compute no more; the next trial gets a new one")
 
 
 def _callback(work: Work, observer: Observer, reasons: Mapping[str, str]) -> Any:
@@ -143,36 +143,37 @@ def _callback(work: Work, observer: Observer, reasons: Mapping[str, str]) -> Any
 
         def __init__(self) -> None:
             self.curves: dict[str, list[Mapping[str, float]]] = {}
-            self.done: set[str] = set()
+            self.plans: dict[str, Trial] = {}  # of trials that have no record yet
 
         def __reduce__(self) -> Any:
             return object, ()  # Tune pickles its parts for a restore that is never made
 
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            self.curves[trial.trial_id] = []
-            observer.started(trial.config["trial"])
+            for plan in trial.config["bundle"]:
+                self.plans[plan["key"]], self.curves[plan["key"]] = plan, []
+                observer.started(plan)
 
         def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-            plan = trial.config["trial"]
-            for point in result.get("points", ()):
-                self.curves[trial.trial_id].append(point)
-                observer.point(plan, point)
+            for key, point in result.get("points", ()):
+                self.curves[key].append(point)
+                observer.point(self.plans[key], point)
             if "record" in result:
-                self._finish(trial, result["record"])
+                self._finish(result["record"])
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            self._end(trial, "pruned", reasons.get(trial.config["trial"]["key"], "pruned"))
+            self._end(trial, "pruned", lambda key: reasons.get(key, "pruned"))
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            self._end(trial, "failed", f"the worker was lost: {_said(trial.get_error())[-300:]}")
+            self._end(trial, "failed", lambda _: f"the worker was lost: {_said(trial.get_error())[-300:]}")
 
-        def _end(self, trial: Any, outcome: str, message: str) -> None:
-            if trial.trial_id not in self.done:
-                record = trials.record(trial.config["trial"], outcome, list(self.curves.get(trial.trial_id, ())))  # type: ignore[arg-type]
-                self._finish(trial, record | {"message": message})
+        def _end(self, trial: Any, outcome: str, message: Callable[[str], str]) -> None:
+            for plan in trial.config["bundle"]:
+                if (key := plan["key"]) in self.plans:
+                    record = trials.record(plan, outcome, list(self.curves.get(key, ())))  # type: ignore[arg-type]
+                    self._finish(record | {"message": message(key)})
 
-        def _finish(self, trial: Any, record: Record) -> None:
-            self.done.add(trial.trial_id)
+        def _finish(self, record: Record) -> None:
+            del self.plans[record["key"]]
             if work.search is not None:
                 work.search.tell(record)
             observer.finished(record)
@@ -191,9 +192,9 @@ def scheduler(search: Search, reasons: dict[str, str]) -> Any:
             return object, ()  # as above
 
         def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-            plan = trial.config["trial"]
+            (plan,) = trial.config["bundle"]
             # what comes without a number is the last one, with the record
-            if "evaluation" in result and (reason := search.stop(plan, result["evaluation"], result["points"][-1])):
+            if "evaluation" in result and (reason := search.stop(plan, result["evaluation"], result["points"][-1][1])):
                 reasons[plan["key"]] = reason
                 return str(self.STOP)
             return str(self.CONTINUE)
@@ -215,7 +216,7 @@ def _searcher(search: Search) -> Any:
 
         def suggest(self, trial_id: str) -> Any:
             trial = next(search.proposals, None)
-            return Searcher.FINISHED if trial is None else {"trial": trial}
+            return Searcher.FINISHED if trial is None else {"bundle": [trial]}
 
         def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
             pass

@@ -12,6 +12,7 @@ from aotsearch.running.work import Observer, Record, Search, Trial, Work, on_the
 from aotsearch.study.settings import Resources
 from aotsearch.training import device as devices
 from aotsearch.training import trial as trials
+from aotsearch.training.train import Stopped
 
 
 class Local:
@@ -21,10 +22,13 @@ class Local:
         InputError: this machine has less than a trial is granted.
     """
 
+    workers = 1
+
     def __init__(self, resources: Resources):
         gpus = devices.gpus_here()
         resources.required_room(os.cpu_count() or 1, gpus)
         self.hardware = devices.DeviceSettings(resources.cpus, "cuda" if resources.share(gpus) else "cpu")
+        self.fuse = resources.fuse
 
     def run(self, work: Work, observer: Observer, checkpoints: Path) -> None:
         """Execute; what is finished is with the observer.
@@ -33,26 +37,28 @@ class Local:
             RunError: the device was lost: this process can compute nothing more.
         """
         search = work.search
-        for trial in work.trials if search is None else search.proposals:
-            observer.started(trial)
-            record = trials.run(trial, self.hardware, reporter(search, trial, observer), checkpoints)
-            if search is not None:
-                search.tell(record)
-            observer.finished(record)
-            _end_if_lost(record)
+        for bundle in work.bundles if search is None else ([trial] for trial in search.proposals):
+            for trial in bundle:
+                observer.started(trial)
+            fuse = self.fuse if search is None else 1
+            for record in trials.run_together(bundle, self.hardware, reporter(search, observer), checkpoints, fuse):
+                if search is not None:
+                    search.tell(record)
+                observer.finished(record)
+                _end_if_lost(record)
 
     def close(self) -> None:
         """There is nothing to close."""
 
 
-def reporter(search: Search | None, trial: Trial, observer: Observer) -> Callable[[Mapping[str, float]], None]:
+def reporter(search: Search | None, observer: Observer) -> Callable[[Trial, Mapping[str, float]], None]:
     """Tells the observer each point, and ends the trial of a search where its rungs say so."""
     evaluations = itertools.count(1)
 
-    def report(point: Mapping[str, float]) -> None:
+    def report(trial: Trial, point: Mapping[str, float]) -> None:
         observer.point(trial, point)
         if search is not None and on_the_way(trial, point) and (reason := search.stop(trial, next(evaluations), point)):
-            raise trials.Stopped(reason)
+            raise Stopped(reason)
 
     return report
 

@@ -16,11 +16,12 @@ from aotsearch.evidence.tables import curve_of, left_out, promising, searched, u
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.running.journal import Journal
 from aotsearch.running.rungs import Rungs
-from aotsearch.running.work import Executor, Search, Work
+from aotsearch.running.work import Executor, Search, Trial, Work, bundled
 from aotsearch.study.design import REFERENCE, Arm, order
 from aotsearch.study.rates import TUNE_SEED, Rate, asked, beyond, chosen
 from aotsearch.study.study import Study
 from aotsearch.training import trial
+from aotsearch.training.environment import now
 
 Cell = tuple[Arm, int, float | None]  # arm, seed, learning rate where it is tuned
 
@@ -66,12 +67,15 @@ class Phases:
     def hand_over(self, work: Work) -> None:
         self.executor().run(work, self.journal, self.checkpoints)
 
+    def _bundles(self, trials: list[Trial]) -> list[list[Trial]]:
+        return bundled(trials, self.study.settings.resources.fuse, self.executor().workers)
+
     def _run(self, cells: Iterable[Cell], phase: str) -> None:
         plans = trial.plans(self.study, cells, phase)
         left = [p for p in plans if not self.journal.has(p["key"])]
         self.journal.progress.begin(len(plans), [self.journal.records[p["key"]] for p in plans if self.journal.has(p["key"])])
         if left:
-            self.hand_over(Work(trials=left))
+            self.hand_over(Work(self._bundles(left)))
 
     def _train(self, arms: list[Arm], seeds: list[int], rates: Mapping[str, Rate], phase: str) -> None:
         """Every arm under every seed, at the shared learning rate and, where it is another, at its own."""
@@ -180,7 +184,7 @@ class _Searching:
     def _adopt(self, made: Mapping[str, Any]) -> Record:
         """A model that was trained when the space had other decisions for it is recorded again with those of today."""
         same = {name: made[name] for name in ("arm", "arms", "decisions", "changes")}
-        record = {**self.journal.records[made["key"]], **same, "finished": trial.now()}
+        record = {**self.journal.records[made["key"]], **same, "finished": now()}
         record.pop("event")
         self.journal.finished(record)
         return self.journal.records[made["key"]]

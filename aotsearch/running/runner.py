@@ -32,7 +32,7 @@ from aotsearch.running.status import status as status
 from aotsearch.running.work import Executor
 from aotsearch.study.settings import Resources
 from aotsearch.study.study import Study
-from aotsearch.training.trial import now, version
+from aotsearch.training.environment import now, version
 
 if TYPE_CHECKING:
     from aotsearch.tracking.view import Tracker

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from aotsearch.running.rungs import Rungs
+from aotsearch.training.speed import SHORT
 
+MOST = 8  # replicas of one program, where their number is left open
 Trial = dict[str, Any]
 Record = dict[str, Any]
 
@@ -44,14 +48,20 @@ class Search:
 
 @dataclass(frozen=True)
 class Work:
-    """What to execute: trials to run, or a search."""
+    """What to execute: bundles of trials, each for one worker, or a search."""
 
-    trials: Sequence[Trial] = ()
+    bundles: Sequence[Sequence[Trial]] = ()
     search: Search | None = None
 
 
 class Executor(Protocol):
-    """Who trains: its constructor raises InputError where it has less than one trial is granted."""
+    """Who trains: its constructor raises InputError where it has less than one trial is granted.
+
+    Attributes:
+        workers: How many bundles it trains at a time.
+    """
+
+    workers: int
 
     def run(self, work: Work, observer: Observer, checkpoints: Path) -> None: ...
     def close(self) -> None: ...
@@ -60,3 +70,26 @@ class Executor(Protocol):
 def on_the_way(trial: Trial, point: Mapping[str, float]) -> bool:
     """Whether a point of a curve is an evaluation at which its trial may be stopped; the last one ends it anyway."""
     return "loss" in point and point["step"] < trial["training"]["steps"]
+
+
+def bundled(trials: Sequence[Trial], fuse: int | Literal["auto"], workers: int) -> list[list[Trial]]:
+    """Trials in bundles of one model, which differ in seed or learning rate alone and may be trained as one program.
+
+    No worker is left without a bundle for it, and the most work comes first, so that workers end at about the same time. What is too short
+    to find out whether one program is faster stays as it is, in its order.
+    """
+    if fuse == 1 or (fuse == "auto" and all(trial["training"]["steps"] < SHORT for trial in trials)):
+        return [[trial] for trial in trials]
+    groups: dict[str, list[Trial]] = {}
+    for trial in trials:
+        alike = {name: value for name, value in trial["training"].items() if name != "learning_rate"}
+        groups.setdefault(json.dumps([trial["digest"], alike, trial["task"]], sort_keys=True), []).append(trial)
+    most = min(MOST if fuse == "auto" else fuse, max(1, len(trials) // workers))
+    found = [list(part) for group in groups.values() for part in even(group, -(-len(group) // most))]
+    return sorted(found, key=lambda bundle: -len(bundle) * bundle[0]["flops_per_token"])
+
+
+def even(items: Sequence[Trial], parts: int) -> list[Sequence[Trial]]:
+    """Items in so many parts whose sizes differ by one at most."""
+    cuts = [len(items) * i // parts for i in range(parts + 1)]
+    return [items[a:b] for a, b in itertools.pairwise(cuts)]

@@ -102,6 +102,9 @@ class Resources(Settings):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of the forward pass (weights stay float32); auto is bfloat16 on a GPU, float32 on a processor"
     )
+    fuse: Count | Literal["auto"] = Field(
+        "auto", description="seeds of an arm trained as one program, at most so many; auto where it is faster; 1 is each as it is"
+    )
 
     def share(self, gpus: float) -> float:
         """The GPUs of a trial where there are so many."""

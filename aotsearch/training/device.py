@@ -12,6 +12,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -31,6 +32,7 @@ class DeviceSettings:
         threads: Of a processor.
         device: `cpu` or `cuda`.
         share: Of the memory of a GPU that others share: who takes more is out of memory, not its neighbour.
+        usual: The precision of trainings that ask for none.
         deterministic: Whether what torch can compute alike every time is, so that a trial that is run again on the same kind of device
             with the same libraries gives the same losses to the last bit.
     """
@@ -38,11 +40,13 @@ class DeviceSettings:
     threads: int
     device: str = "cpu"
     share: float = 1.0
+    usual: str = ""
     deterministic: bool = True
 
     def precision(self, training: Mapping[str, Any]) -> str:
-        """The precision of a training on this device: the one it asks for, else bfloat16 on a GPU and float32 on processors."""
-        return str(training.get("precision") or ("float32" if self.device == "cpu" else "bfloat16"))
+        """The precision of a training on this device: the one it asks for, else the usual one (bfloat16 on a GPU, float32 on processors,
+        where nothing was measured)."""
+        return str(training.get("precision") or self.usual or ("float32" if self.device == "cpu" else "bfloat16"))
 
     @contextlib.contextmanager
     def use(self) -> Iterator[None]:
@@ -102,13 +106,16 @@ def unlike(error: BaseException) -> bool:
     return ALIKE in str(error)
 
 
-def put(array: np.ndarray[Any, Any], device: str | torch.device) -> torch.Tensor:
-    """An array as a tensor on the device.
-
-    To a GPU it goes by pinned memory, so that the copy waits for no computation; torch keeps that memory until the copy is made.
-    """
+def staged(array: np.ndarray[Any, Any], device: str | torch.device) -> torch.Tensor:
+    """An array as a tensor from which it is copied to the device: in pinned memory for a GPU, so that the copy waits for nothing."""
     tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if is_cuda(device) else tensor.to(device)
+    return tensor.pin_memory() if is_cuda(device) else tensor
+
+
+def put(items: np.ndarray[Any, Any] | torch.Tensor, device: str | torch.device) -> torch.Tensor:
+    """An array as a tensor on the device; torch keeps pinned memory until it is copied from. A tensor that is there stays."""
+    tensor = items if isinstance(items, torch.Tensor) else staged(items, device)
+    return tensor.to(device, non_blocking=True)
 
 
 def wait(device: str | torch.device) -> None:
@@ -122,12 +129,20 @@ def begin_peak(device: str | torch.device) -> None:
     if is_cuda(device):
         torch.cuda.init()  # type: ignore[no-untyped-call]
         torch.cuda.reset_peak_memory_stats()
+        return
+    with contextlib.suppress(OSError):  # Linux
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def peak(device: str | torch.device) -> int | None:
-    """Bytes of tensors at the peak, on a GPU; a processor's are not counted."""
-    known = is_cuda(device) and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    return torch.cuda.max_memory_allocated() if known else None
+    """Bytes at the peak: of tensors on a GPU; of the whole process on a processor, where the system tells."""
+    if is_cuda(device):
+        return torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
 
 
 def release(device: str | torch.device) -> None:

@@ -1,8 +1,8 @@
-"""Model + task + settings -> curve: the one training loop. It knows nothing of Ray, Optuna or MLflow.
+"""Models + task + settings -> curves: the one training loop. It knows nothing of Ray, Optuna or MLflow.
 
-AdamW, linear warm-up and cosine decay, clipped gradients, evaluation of the whole validation split. What is predicted, and what is lost by
-it, is the task's (`aotsearch.tasks.Task`). Batches are a function of seed and step, so two models under one seed see the same data in the
-same order.
+AdamW, linear warm-up and a falling learning rate (`schedule`), clipped gradients, evaluation of the whole validation split. What is
+predicted, and what is lost by it, is the task's (`aotsearch.tasks.Task`). Batches are a function of seed and step, so two models under one
+seed see the same data in the same order. One model trains as it is, several of one architecture as one program (`program`).
 
 Weights, gradients and Adam's moments are float32 whatever the precision. In bfloat16 the forward pass and the loss of each step are under
 autocast, and each evaluation is, every one in a context of its own: autocast keeps its bfloat16 copies of the weights until the outermost
@@ -12,22 +12,28 @@ context ends, so one around the whole loop would train on the first values for e
 from __future__ import annotations
 
 import collections
+import contextlib
 import math
+import statistics
 import time
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from aotsearch.models.parts.context import decays
-from aotsearch.tasks import Items, Task
+from aotsearch.tasks import Task
 from aotsearch.training import device as devices
-from aotsearch.training.device import DeviceSettings, autocast
+from aotsearch.training.device import DeviceSettings
+from aotsearch.training.evaluation import evaluate
+from aotsearch.training.program import Program, program
+from aotsearch.training.schedule import averaged, evaluations, learning_rate
 
 CURVE = 20  # points at which the training loss is written down
-FUSED = ("cpu", "cuda")  # devices on which Adam is one kernel in every torch that we run on; not for complex parameters
+AHEAD = 2  # batches that are prepared before they are needed, where a thread of the processor is free for it
 
 Point = dict[str, float]
 Report = Callable[[Point], None]
@@ -37,34 +43,64 @@ class Diverged(Exception):
     """The loss is not finite."""
 
 
-def learning_rate(step: int, training: Mapping[str, Any]) -> float:
-    r"""Linear warm-up to the highest rate, then half a cosine down to `floor` of it.
+class Stopped(Exception):
+    """Raised by a report to end a trial early, on purpose."""
 
-    r_t = r t / w for t <= w,   r (f + (1 - f) (1 + cos(pi (t - w) / (T - w))) / 2) after
 
-    t counts steps from 1 to T, w = warmup T, f = floor. Source: Loshchilov and Hutter 2016, arXiv:1608.03983.
+@dataclass
+class Member:
+    """One model among those that train together, and what comes of it.
+
+    Attributes:
+        model: Its weights are trained in place.
+        training: Alike for all members but for the learning rate.
+        seed: Of its batches.
+        report: Told each point of the curve as soon as it is known; what it raises ends this member alone.
+        curve: Its points so far.
+        error: What ended it before its last step.
     """
-    t, steps = step + 1, training["steps"]
-    warmup = training["warmup"] * steps
-    if t <= warmup:
-        return float(training["learning_rate"] * t / warmup)
-    share = (t - warmup) / max(steps - warmup, 1e-9)
-    return float(training["learning_rate"] * (training["floor"] + (1 - training["floor"]) * (1 + math.cos(math.pi * share)) / 2))
+
+    model: nn.Module
+    training: Mapping[str, Any]
+    seed: int
+    report: Report
+    curve: list[Point] = field(default_factory=list)
+    error: Exception | None = None
 
 
-def optimiser(model: nn.Module, training: Mapping[str, Any]) -> torch.optim.AdamW:
-    """AdamW; what decays is what the parts declare. Source: Loshchilov and Hutter 2017, arXiv:1711.05101."""
-    groups = [
-        {"params": [p for p in model.parameters() if decays(p)], "weight_decay": training["weight_decay"]},
-        {"params": [p for p in model.parameters() if not decays(p)], "weight_decay": 0.0},
-    ]
-    groups = [g for g in groups if g["params"]]
-    fused = all(p.is_floating_point() and p.device.type in FUSED for p in model.parameters())
-    return torch.optim.AdamW(groups, lr=training["learning_rate"], betas=(training["beta1"], training["beta2"]), fused=fused)
+@dataclass
+class Clock:
+    """Where the time of a training went, in seconds.
+
+    Attributes:
+        training: In steps.
+        evaluation: In evaluations.
+        steps: Of one step, over each stretch between two points of the curve.
+    """
+
+    training: float = 0.0
+    evaluation: float = 0.0
+    steps: list[float] = field(default_factory=list)
+
+    @property
+    def step(self) -> float | None:
+        """Seconds of one step: the median over the stretches but the first, in which a process warms up."""
+        return statistics.median(self.steps[1:] or self.steps) if self.steps else None
+
+    def told(self, members: int) -> dict[str, Any]:
+        """What a record says of it; of several that train together each has its share of the time."""
+        n, step = members, self.step
+        times = {"training_seconds": self.training, "evaluation_seconds": self.evaluation, "step_seconds": step}
+        return {name: None if seconds is None else float(f"{seconds / n:.6g}") for name, seconds in times.items()}
+
+    def stretch(self, began: float, steps: int) -> None:
+        """Count a stretch of steps that ends now."""
+        self.training += (seconds := time.perf_counter() - began)
+        self.steps.append(seconds / steps)
 
 
 def train(model: nn.Module, task: Task, training: Mapping[str, Any], seed: int, hardware: DeviceSettings, report: Report) -> list[Point]:
-    """Train a model and return its curve; each point goes to `report` as soon as it is known.
+    """Train one model and return its curve; each point goes to `report` as soon as it is known.
 
     A point has `step` and `train_loss` (the mean of the task's loss since the last point); at an evaluation also the task's measures. With
     no steps at all the model is measured untrained.
@@ -72,97 +108,163 @@ def train(model: nn.Module, task: Task, training: Mapping[str, Any], seed: int, 
     Raises:
         Diverged: the training or the validation loss, or the measure that models are judged by, is not finite.
     """
-    steps = training["steps"]
-    evaluations = {round(steps * (i + 1) / training["evaluations"]) for i in range(training["evaluations"])}
-    points = {math.ceil(steps * (i + 1) / CURVE) for i in range(CURVE)} | evaluations
-    curve: list[Point] = []
-    precision = hardware.precision(training)
+    member = Member(model, training, seed, report)
+    train_together([member], task, hardware, fused=False)
+    if member.error is not None:
+        raise member.error
+    return member.curve
+
+
+def train_together(members: Sequence[Member], task: Task, hardware: DeviceSettings, fused: bool = True) -> Clock:
+    """Train models of one architecture together, each as `train` would; what ends one of them is kept as its `error`."""
     with hardware.use():
-        model.to(hardware.device)
-        adam = optimiser(model, training)
-        total, last = torch.zeros((), device=hardware.device), 0  # in float32, as losses are in every precision
-        for step in range(steps):
-            batch = task.batch(seed, step, training["batch"])
-            total += train_step(model, adam, task, batch, learning_rate(step, training), training["clip"], precision)
-            done = step + 1
+        return _Loop(members, task, hardware, fused).run()
+
+
+class _Loop:
+    """The loop over the steps of some members."""
+
+    def __init__(self, members: Sequence[Member], task: Task, hardware: DeviceSettings, fused: bool):
+        self.members, self.task, self.device = members, task, hardware.device
+        self.training = members[0].training
+        self.precision = hardware.precision(self.training)
+        for member in members:
+            member.model.to(hardware.device)
+        self.program = program([m.model for m in members], task, [m.training for m in members], self.precision, fused)
+        self.means, self.mean = averaged(self.training), Mean(self.program)
+        self.evaluations = set(evaluations(self.training))
+        self.clock = Clock()
+        self.validation: dict[int, Any] = {}  # of each seed, on the device
+
+    def run(self) -> Clock:
+        steps = self.training["steps"]
+        points = {math.ceil(steps * (i + 1) / CURVE) for i in range(CURVE)} | self.evaluations
+        total, last = torch.zeros(len(self.members), device=self.device), 0  # in float32, as losses are in every precision
+        batches, began = self._batches(steps), time.perf_counter()
+        for done, (inputs, targets) in enumerate(batches, 1):
+            total += self.program.step(inputs, targets, [learning_rate(done - 1, m.training) for m in self.members])
+            if done in self.means:
+                self.mean.add(self.means[done])
             if done not in points:
                 continue
-            point: Point = {"step": done, "train_loss": total.item() / (done - last)}
-            _finite(point["train_loss"], done)
+            losses = (total / (done - last)).tolist()  # here, and only here, the device is waited for
+            self.clock.stretch(began, done - last)
+            self._points(done, losses)
             total.zero_()
-            last = done
-            if done in evaluations:
-                point |= _measured(model, task, seed, done, hardware.device, precision)
-            curve.append(point)
-            report(point)
+            last, began = done, time.perf_counter()
+            if not self._running:
+                batches.close()
         if steps == 0:  # an untrained model is measured as it is
-            curve.append({"step": 0, **_measured(model, task, seed, 0, hardware.device, precision)})
-            report(curve[-1])
-    return curve
+            self._points(0, None)
+        elif self.means:
+            self.mean.put()
+        return self.clock
+
+    @property
+    def _running(self) -> list[Member]:
+        return [m for m in self.members if m.error is None]
+
+    def _batches(self, steps: int) -> Generator[tuple[torch.Tensor, torch.Tensor]]:
+        """The batches (N, B, ...) of every step, on the device; on a GPU the next are prepared by a thread while it computes."""
+
+        def made(step: int) -> list[torch.Tensor]:
+            items = [self.task.batch(m.seed, step, self.training["batch"]) for m in self.members]
+            return [devices.staged(np.stack(arrays), self.device) for arrays in zip(*items, strict=True)]
+
+        with ThreadPoolExecutor(1) if devices.is_cuda(self.device) else contextlib.nullcontext() as pool:
+            queue = collections.deque(pool.submit(made, step) for step in range(min(AHEAD, steps))) if pool else None
+            for step in range(steps):
+                if queue is not None and pool is not None:
+                    found = queue.popleft().result()
+                    if step + AHEAD < steps:
+                        queue.append(pool.submit(made, step + AHEAD))
+                else:
+                    found = made(step)
+                inputs, targets = (t.to(self.device, non_blocking=True) for t in found)
+                yield inputs, targets
+
+    def _points(self, step: int, losses: list[float] | None) -> None:
+        """Write down a point of every member that still runs."""
+        measured = step in self.evaluations or losses is None
+        began = time.perf_counter()
+        with self.mean.instead() if measured and self.means else contextlib.nullcontext():
+            for member, loss in zip(self.members, losses or [math.nan] * len(self.members), strict=True):
+                if member.error is not None:
+                    continue
+                try:
+                    self._point(member, step, None if losses is None else loss, measured)
+                except (Diverged, Stopped) as e:
+                    member.error = e
+        self.clock.evaluation += (time.perf_counter() - began) * measured
+
+    def _point(self, member: Member, step: int, loss: float | None, measured: bool) -> None:
+        point: Point = {"step": step}
+        if loss is not None:
+            point["train_loss"] = loss
+            _finite(loss, step)
+        if measured:
+            point |= self._measured(member, step)
+        member.curve.append(point)
+        member.report(point)
+
+    def _measured(self, member: Member, step: int) -> dict[str, float]:
+        if member.seed not in self.validation:
+            self.validation[member.seed] = tuple(devices.put(a, self.device) for a in self.task.validation(member.seed))
+        measures = evaluate(member.model, self.task, self.validation[member.seed], self.device, self.precision)
+        for name in ("loss", self.task.measure):
+            _finite(measures[name], step, name.replace("_", " "))
+        return measures
 
 
-def _measured(model: nn.Module, task: Task, seed: int, step: int, device: str, precision: str) -> dict[str, float]:
-    measures = evaluate(model, task, task.validation(seed), device, precision)
-    for name in ("loss", task.measure):
-        _finite(measures[name], step, name.replace("_", " "))
-    return measures
+class Mean:
+    """The mean of the weights after several steps, and the weights themselves.
 
-
-def train_step(
-    model: nn.Module, adam: torch.optim.Optimizer, task: Task, batch: Items, rate: float, clip: float, precision: str = "float32"
-) -> torch.Tensor:
-    """One update; returns the loss before it, still on the device."""
-    device = next(model.parameters()).device
-    inputs, targets = (devices.put(a, device) for a in batch)
-    with autocast(device.type, precision):
-        loss = task.loss(model(inputs), targets)
-    adam.zero_grad(set_to_none=True)
-    torch.autograd.backward(loss)
-    nn.utils.clip_grad_norm_(model.parameters(), clip)
-    for group in adam.param_groups:
-        group["lr"] = rate
-    adam.step()
-    return loss.detach()
-
-
-_fits: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()  # items of a pass, of models for which a chunk is too large
-
-
-@torch.no_grad()
-def evaluate(model: nn.Module, task: Task, items: Items, device: str, precision: str = "float32") -> dict[str, float]:
-    """The task's measures over all items, in passes of a fixed size; where one does not fit in memory, of half that size from then on.
-
-    Sums over passes are in float64, so measures do not depend on their size but by rounding. The device is waited for once, at the end.
+    Source: Izmailov et al. 2018, arXiv:1803.05407. Differs: what a batch norm has seen is averaged likewise, not seen again.
     """
-    inputs, targets = items
-    sums: dict[str, torch.Tensor] = {}
-    numbers: dict[str, int] = collections.defaultdict(int)
-    model.eval()  # a batch norm uses what it has seen in training
-    size, done = min(_fits.get(model, task.chunk), len(inputs)), 0
-    with autocast(device, precision):
-        while done < len(inputs):
-            totals = _totals(model, task, (inputs[done : done + size], targets[done : done + size]), device)
-            if totals is None:
-                devices.release(device)
-                size = _fits[model] = -(-size // 2)
-                continue
-            done += size
-            for name, (total, number) in totals.items():
-                sums[name] = sums[name] + total.double() if name in sums else total.double()
-                numbers[name] += number
-    model.train()
-    return task.measures({name: total.item() / numbers[name] for name, total in sums.items()})
+
+    def __init__(self, program: Program):
+        self.program = program
+        self.held: list[torch.Tensor] = []
+
+    def add(self, before: int) -> None:
+        """Let the weights of now enter the mean, that many steps after its first."""
+        weights = self.program.weights()
+        if before == 0:
+            self.held = [w.clone() for w in weights]
+        else:
+            torch._foreach_lerp_(self.held, weights, 1 / (before + 1))
+
+    @contextlib.contextmanager
+    def instead(self) -> Iterator[None]:
+        """The mean in the models for a while, then their weights again."""
+        own = [w.clone() for w in self.program.weights()]
+        self.put()
+        try:
+            yield
+        finally:
+            torch._foreach_copy_(self.program.weights(), own)
+
+    def put(self) -> None:
+        """The mean in the models."""
+        torch._foreach_copy_(self.program.weights(), self.held)
 
 
-def _totals(model: nn.Module, task: Task, items: Items, device: str) -> dict[str, tuple[torch.Tensor, int]] | None:
-    """The task's totals of one pass; None where it does not fit in memory, and fewer items may."""
-    inputs, targets = items
-    try:
-        return task.totals(model(devices.put(inputs, device)), devices.put(targets, device))
-    except (RuntimeError, MemoryError) as e:
-        if len(inputs) == 1 or not devices.out_of_memory(e):
-            raise
-        return None  # the error is gone by then, and with it what its traceback holds
+def step_seconds(
+    models: Sequence[nn.Module], task: Task, training: Mapping[str, Any], hardware: DeviceSettings, fused: bool, steps: int = 3
+) -> list[float]:
+    """Seconds of some steps, timed one by one after a first that warms up; the learning rate is 0."""
+    for model in models:
+        model.to(hardware.device)
+    made = program(models, task, [training] * len(models), hardware.precision(training), fused)
+    last = max(0, training["steps"] - 1)  # a curriculum grows
+    batch = [torch.from_numpy(np.stack([a] * len(models))).to(hardware.device) for a in task.batch(0, last, training["batch"])]
+    times = []
+    for _ in range(steps + 1):
+        start = time.perf_counter()
+        made.step(batch[0], batch[1], [0.0] * len(models))
+        devices.wait(hardware.device)  # for the whole step: the loss is known before its gradients are
+        times.append(time.perf_counter() - start)
+    return times[1:]
 
 
 def forecast(model: nn.Module, task: Task, training: Mapping[str, Any], hardware: DeviceSettings) -> float:
@@ -171,22 +273,14 @@ def forecast(model: nn.Module, task: Task, training: Mapping[str, Any], hardware
 
 
 def _forecast(model: nn.Module, task: Task, training: Mapping[str, Any], hardware: DeviceSettings) -> float:
-    precision = hardware.precision(training)
     with hardware.use():
-        model.to(hardware.device)
-        adam = optimiser(model, training)
-        batch = task.batch(0, max(0, training["steps"] - 1), training["batch"])  # the last: a curriculum grows
-        times = []
-        for _ in range(4):
-            start = time.perf_counter()
-            train_step(model, adam, task, batch, 0.0, training["clip"], precision)
-            devices.wait(hardware.device)  # for the whole step: the loss is known before its gradients are
-            times.append(time.perf_counter() - start)
+        seconds = statistics.median(step_seconds([model], task, training, hardware, fused=False))
+        precision = hardware.precision(training)
         inputs, targets = task.validation()
         start = time.perf_counter()
         evaluate(model, task, (inputs[: task.chunk], targets[: task.chunk]), hardware.device, precision)
         evaluation = (time.perf_counter() - start) * len(inputs) / min(task.chunk, len(inputs))
-    return float(min(times[1:]) * training["steps"] + evaluation * training["evaluations"])
+    return float(seconds * training["steps"] + evaluation * training["evaluations"])
 
 
 def _finite(value: float, step: int, name: str = "loss") -> None:

@@ -6,19 +6,16 @@ A trial travels as plain data (`plan` makes it, `run` takes it), so that any pro
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import functools
-import importlib.metadata
 import json
 import math
 import os
 import platform
-import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -27,21 +24,23 @@ from aotsearch.errors import AotsearchError, WordError
 from aotsearch.grammar import library
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.models.cost import cost
-from aotsearch.models.model import Model, build
+from aotsearch.models.model import build
 from aotsearch.study.design import REFERENCE, Arm
-from aotsearch.study.study import VERSIONS, Study
+from aotsearch.study.study import Study
 from aotsearch.tasks import Halved, Task
 from aotsearch.training import device as devices
+from aotsearch.training import speed
 from aotsearch.training.device import DeviceSettings
-from aotsearch.training.train import Diverged, Report, evaluate, train
+from aotsearch.training.environment import environment, now
+from aotsearch.training.evaluation import evaluate
+from aotsearch.training.train import Diverged, Member, Point, Report, Stopped, train_together
 
 DIAGNOSED = 32  # windows or images of the validation split on which layers are measured
 SIZES = ("parameters", "parameters_without_embeddings", "flops_per_token")
+Trial = dict[str, Any]
+Record = dict[str, Any]
+Ending = tuple[str, dict[str, Any]]  # the outcome of a trained trial, and what its record says beside it
 NAMED = ("key", "arm", "arms", "seed", "phase", "equalise", "resized", "digest", "decisions", "changes", "architecture", "training")
-
-
-class Stopped(Exception):
-    """Raised by a report to end a trial early, on purpose."""
 
 
 def plan(study: Study, arm: Arm, seed: int, phase: str, rate: float | None = None) -> dict[str, Any]:
@@ -91,7 +90,7 @@ def _counts(architecture: Architecture) -> dict[str, int]:
         return dict.fromkeys(SIZES, 0)
 
 
-def run(trial: Mapping[str, Any], hardware: DeviceSettings, report: Report, checkpoints: Path | None = None) -> dict[str, Any]:
+def run(trial: Trial, hardware: DeviceSettings, report: Report, checkpoints: Path | None = None) -> Record:
     """Train one trial and return its record.
 
     Args:
@@ -100,107 +99,141 @@ def run(trial: Mapping[str, Any], hardware: DeviceSettings, report: Report, chec
         report: Called with every point of the curve, once; may raise Stopped.
         checkpoints: Folder for the trained weights, one file per trial.
     """
-    curve: list[dict[str, float]] = []
-    started, used, told = time.perf_counter(), hardware, 0
+    return _ended([_Teller(trial, report)], hardware, checkpoints, fused=False)[0]
 
-    def keep(point: dict[str, float]) -> None:
-        nonlocal told
-        curve.append(point)
-        if len(curve) > told:  # else an attempt before this one has told it
-            told = len(curve)
-            report(point)
 
-    def attempt(g: DeviceSettings) -> dict[str, Any]:
+def run_together(
+    bundle: Sequence[Trial],
+    hardware: DeviceSettings,
+    report: Callable[[Trial, Point], None],
+    checkpoints: Path | None = None,
+    fuse: int | Literal["auto"] = 1,
+) -> Iterator[Record]:
+    """Train trials of one architecture that differ in seed or learning rate alone, and give each record as it is known.
+
+    They are one program of at most `fuse` replicas, or where it is `auto` one of as many as they are, if that is faster on this machine;
+    those that memory has no room for in half the company, and each as it is where a part cannot be computed for several at once.
+
+    Raises:
+        AotsearchError: the data or the disk failed, not a trial.
+    """
+    told = [functools.partial(report, trial) for trial in bundle]
+    if fuse != 1 and (fuse != "auto" or speed.fused_is_faster(bundle[0], hardware, load_task)):
+        most = len(bundle) if fuse == "auto" else fuse
+        tellers = list(map(_Teller, bundle, told))
+        for i in range(0, len(bundle), most):
+            yield from _fused(tellers[i : i + most], hardware, checkpoints)
+    else:
+        for trial, heard in zip(bundle, told, strict=True):
+            yield run(trial, hardware, heard, checkpoints)
+
+
+def _fused(tellers: list[_Teller], hardware: DeviceSettings, checkpoints: Path | None) -> Iterator[Record]:
+    """The records of trials trained as one program; in halves where they do not fit, each as it is where that goes wrong for all."""
+    records = _ended(tellers, hardware, checkpoints, fused=True)
+    wrong = {r["outcome"] for r in records} & {"out-of-memory", "failed"}
+    if not wrong or records[0].get("device_lost"):
+        yield from records
+    elif "out-of-memory" in wrong and len(tellers) > 1:
+        middle = len(tellers) // 2
+        for half in (tellers[:middle], tellers[middle:]):
+            yield from _fused(half, hardware, checkpoints)
+    else:
+        for teller in tellers:
+            yield _ended([teller], hardware, checkpoints, fused=False)[0]
+
+
+class _Teller:
+    """A trial whose points are told once, however often it is tried."""
+
+    def __init__(self, trial: Trial, report: Report):
+        self.trial, self.report, self.told = trial, report, 0
+        self.curve: list[Point] = []
+
+    def keep(self, point: Point) -> None:
+        self.curve.append(point)
+        if len(self.curve) > self.told:  # else an attempt before this one has told it
+            self.told = len(self.curve)
+            self.report(point)
+
+
+def _ended(tellers: list[_Teller], hardware: DeviceSettings, checkpoints: Path | None, fused: bool) -> list[Record]:
+    """The records of trials that are trained together; what goes wrong for all of them is the outcome of each."""
+    bundle, n = [t.trial for t in tellers], len(tellers)
+    started, used = time.perf_counter(), hardware
+    made_with: dict[str, Any] = {}
+
+    def attempt(g: DeviceSettings) -> list[Ending]:
         nonlocal used
         used = g
-        curve.clear()
+        for teller in tellers:
+            teller.curve.clear()
         devices.begin_peak(g.device)
-        made_with["data"] = _manifest(_text(trial))
-        return _trained(trial, g, keep, checkpoints)
+        made_with["data"] = _manifest(_text(bundle[0]))
+        return _trained(tellers, g, checkpoints, fused)
 
-    outcome, message, trace, lost = "done", "", "", False
-    after: dict[str, Any] = {}
-    made_with: dict[str, Any] = {}
     try:
         made_with |= environment(hardware)  # which asks the device for its name: one that is full or lost may not answer
-        after = devices.alike_if_possible(hardware, attempt)
-        lost = bool(after.get("device_lost"))
-    except Diverged as e:
-        outcome, message = "diverged", str(e)
-    except Stopped as e:
-        outcome, message = "pruned", str(e)
+        endings = devices.alike_if_possible(hardware, attempt)
+        lost = any(after.get("device_lost") for _, after in endings)
     except Exception as e:  # any other error is the trial's result; SystemExit, by which Ray stops a trial, passes
         if isinstance(e, AotsearchError) and not isinstance(e, WordError):
             raise  # the data or the disk, not the trial
-        outcome, lost = "out-of-memory" if devices.out_of_memory(e) else "failed", devices.lost(e)
-        message, trace = _line(e), traceback.format_exc()
+        outcome, lost = (
+            "out-of-memory" if devices.out_of_memory(e) else "diverged" if isinstance(e, Diverged) else "failed",
+            devices.lost(e),
+        )
+        endings = [(outcome, {"message": _line(e), "traceback": traceback.format_exc()})] * n
     peak = None if lost else devices.peak(hardware.device)
-    if not lost and (outcome == "out-of-memory" or devices.is_cuda(hardware.device)):
+    if not lost and (endings[0][0] == "out-of-memory" or devices.is_cuda(hardware.device)):
         devices.release(hardware.device)  # only now: an error holds the model by its traceback
-    return record(trial, outcome, curve) | {
-        **after,
-        "message": message,
-        "traceback": trace,
-        "seconds": round(time.perf_counter() - started, 3),
+    common = {
+        "seconds": round((time.perf_counter() - started) / n, 3),
         "device": hardware.device.partition(":")[0],
-        "precision": hardware.precision(trial["training"]),
+        "precision": hardware.precision(bundle[0]["training"]),
         "threads": hardware.threads,
         "deterministic": used.deterministic,
+        "fused": n if fused else 0,
         "peak_memory": peak,
         "environment": made_with,
         "process": os.getpid(),
         **({"device_lost": True} if lost else {}),
     }
+    return [
+        record(t.trial, outcome, list(t.curve)) | {"message": "", "traceback": ""} | after | common
+        for t, (outcome, after) in zip(tellers, endings, strict=True)
+    ]
 
 
-def _trained(trial: Mapping[str, Any], hardware: DeviceSettings, report: Report, checkpoints: Path | None) -> dict[str, Any]:
-    """Train the model of a trial and return what is measured of it besides its curve; nothing of it is left in memory after."""
-    architecture = Architecture.from_dict(trial["architecture"], trial["decisions"])
-    model, task = build(architecture, trial["seed"]), load_task(trial)
-    curve = train(model, task, trial["training"], trial["seed"], hardware, report)
-    if checkpoints is not None:
-        _save(model, checkpoints / f"{trial['key']}.pt")
-    return _after(model, task, trial, hardware, curve[-1])  # raises nothing that an error could be: the trial is trained
+def _named(error: Exception) -> str:
+    """The outcome that an error is."""
+    return "out-of-memory" if devices.out_of_memory(error) else "diverged" if isinstance(error, Diverged) else "failed"
 
 
-def environment(hardware: DeviceSettings) -> dict[str, Any]:
-    """What may move a loss in its last digits where two trials do not share it: versions, instruction set, threads, device; with the data,
-    which a worker on another machine opens there."""
-    amx = [name for name, known in (("bf16", torch.cpu._is_avx512_bf16_supported), ("amx", torch.cpu._is_amx_tile_supported)) if known()]
-    return {
-        **{name: found for name in VERSIONS if (found := version(name))},
-        "instruction_set": " ".join([torch.backends.cpu.get_cpu_capability(), *amx]),
-        "threads": hardware.threads,
-        "device_name": torch.cuda.get_device_name() if devices.is_cuda(hardware.device) else _processor(),
-    }
-
-
-def version(package: str) -> str:
-    """The version of a package; empty where it is not installed."""
-    if package == "aotsearch":  # what is installed to be edited keeps the version that it was installed with
-        return str(sys.modules["aotsearch"].__version__)
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # run from its source
-        return ""
-
-
-@functools.cache
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        lines = []
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor() or platform.machine()
-    )
+def _trained(tellers: list[_Teller], hardware: DeviceSettings, checkpoints: Path | None, fused: bool) -> list[Ending]:
+    """Train the models of some trials, and measure of each what there is besides its curve; nothing of them is left in memory after."""
+    first = tellers[0].trial
+    architecture, task = Architecture.from_dict(first["architecture"], first["decisions"]), load_task(first)
+    members = [Member(build(architecture, t.trial["seed"]), t.trial["training"], t.trial["seed"], t.keep) for t in tellers]
+    clock = train_together(members, task, hardware, fused)
+    endings = []
+    for teller, member in zip(tellers, members, strict=True):
+        if member.error is not None:
+            outcome = "pruned" if isinstance(member.error, Stopped) else "diverged"
+            endings.append((outcome, clock.told(len(members)) | {"message": str(member.error)}))
+            continue
+        if checkpoints is not None:
+            _save(member.model, checkpoints / f"{teller.trial['key']}.pt")
+        after = _after(member.model, task, teller.trial, hardware, member.curve[-1])  # raises nothing that an error could be: it is trained
+        endings.append(("done", clock.told(len(members)) | after))
+    return endings
 
 
 def _line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:500]
 
 
-def _after(model: Model, task: Task, trial: Mapping[str, Any], hardware: DeviceSettings, last: Mapping[str, float]) -> dict[str, Any]:
+def _after(model: Any, task: Task, trial: Mapping[str, Any], hardware: DeviceSettings, last: Mapping[str, float]) -> dict[str, Any]:
     """What is measured of a trained model besides its loss: the test split, every layer, every layer removed; and where the task's source
     has validation and test as one, the measures over both, for comparison with published numbers.
 
@@ -271,10 +304,6 @@ def record(trial: Mapping[str, Any], outcome: str, curve: list[dict[str, float]]
         "peak_memory": None,
         "finished": now(),
     }
-
-
-def now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def load_task(trial: Mapping[str, Any]) -> Any:
