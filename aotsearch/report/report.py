@@ -49,8 +49,13 @@ class Report:
         return {f"{name}.png": figures.to_png(figure) for name, figure in self.pictures.items()}
 
 
-def write(folder: str | Path, formats: Sequence[str] = ("html", "md", "latex", "csv")) -> list[Path]:
+def write(
+    folder: str | Path, formats: Sequence[str] = ("html", "md", "latex", "csv"), material: Material | None = None
+) -> list[Path]:
     """Write the report of a run folder into its `report` folder, each file whole or not at all.
+
+    Args:
+        material: What `read` returns, where that was called.
 
     Raises:
         InputError: an unknown format, or a folder without a readable run.
@@ -58,7 +63,7 @@ def write(folder: str | Path, formats: Sequence[str] = ("html", "md", "latex", "
     for name in formats:
         if name not in FORMATS:
             raise InputError(f"unknown report format {name!r}{suggest(name, FORMATS)}")
-    report = Report(read(folder))
+    report = Report(material or read(folder))
     files: dict[str, bytes] = {}
     for name in dict.fromkeys(formats):
         files |= FORMATS[name](report)
