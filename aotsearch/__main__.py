@@ -197,7 +197,7 @@ def ui(folder: Folder, port: Annotated[int, typer.Option(min=1, max=65535, help=
 
     if not Ledger.open(folder).locked:  # while a run writes, its view is its own
         found = reports.read(folder)
-        files = sorted((folder / "report").glob("*")) or reports.write(folder, material=found)
+        files = sorted((folder / "report").glob("[!.]*")) or reports.write(folder, material=found)
         rebuild(folder, found.headline.to_dict(), found.summary(), files)
     argv = ui_command(folder, port)
     _say(f"MLflow: {ui_address(folder, port)}   (ready in some seconds; Ctrl-C ends it)")

@@ -183,7 +183,7 @@ def test_a_run_through_ray_without_mlflow_says_so_and_goes_on(study_file: Path, 
     study, stream = load(study_file, ["study.seeds=1"]), io.StringIO()
     run(study, tmp_path / "run")
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    monkeypatch.setattr(report, "write", lambda _: [])
+    monkeypatch.setattr(report, "write", lambda *_, **__: [])
     assert run(study, tmp_path / "run", Options(), stream).trained == 0  # nothing is left: Ray is not even started
     assert "mlflow is not installed: the ledger is written" in stream.getvalue()
 
@@ -275,7 +275,7 @@ def test_values_that_are_not_finite_neither_end_a_run_nor_its_continuation(study
     assert record["curve"][-1]["perplexity"] is None and record["knock_out"][0]["increase"] is None
     assert record["not_finite"]["test.loss"] == "inf" and record["not_finite"]["test.bits_per_byte"] == "nan"
     assert "4 trials gave values that are not finite" in " ".join(first.summary.split())
-    monkeypatch.setattr(report, "write", lambda _: [])
+    monkeypatch.setattr(report, "write", lambda *_, **__: [])
     again = run(load(study_file, odd), out)
     assert again.trained == 0 and again.summary == first.summary
 
@@ -288,7 +288,7 @@ def test_a_trial_that_trained_but_was_not_measured_whole_is_done_and_trained_aga
     def short(*_: Any) -> None:
         raise InputError("test is 4 long, and context 16 needs 17")
 
-    monkeypatch.setattr(report, "write", lambda _: [])
+    monkeypatch.setattr(report, "write", lambda *_, **__: [])
     study = load(study_file, ["study.seeds=1"])
     with monkeypatch.context() as broken:
         broken.setattr(Language, "test", short)
@@ -321,7 +321,7 @@ def test_status_counts_what_the_present_start_has_begun_and_not_what_was_killed(
 
 
 def test_a_study_that_goes_on_under_another_version_says_so_and_names_the_pairs(study_file: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(report, "write", lambda _: [])
+    monkeypatch.setattr(report, "write", lambda *_, **__: [])
     out = tmp_path / "run"
     run(load(study_file, ["study.seeds=1"]), out)
     ledger = Ledger(out)

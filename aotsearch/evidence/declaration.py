@@ -12,13 +12,14 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
+import hashlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aotsearch import yamlfile
+from aotsearch import __version__, yamlfile
 from aotsearch.errors import InputError
 from aotsearch.evidence.ledger import Ledger
 from aotsearch.study.design import Arm
@@ -138,6 +139,12 @@ def history(ledger: Ledger) -> History:
     before = sum(not e["trials"] for e in events)
     told = list(zip(events, confirmed[1:], strict=True))[max(0, before - 1) :]
     return History(tuple(_read(e, known) for e, known in told), manifest, _edited(events[-1], path), "" if before else lost)
+
+
+def fingerprint(ledger: Ledger) -> str:
+    """Names all that is made from a run folder, a report or a view: what came out with this fingerprint would come out the same again."""
+    copy = ledger.folder / STUDY_FILE
+    return hashlib.sha256(f"{__version__} {ledger.digest()} {copy.read_text() if copy.is_file() else ''}".encode()).hexdigest()
 
 
 def event(study: Study, arms: Sequence[Arm], records: Iterable[Record]) -> dict[str, Any]:

@@ -146,8 +146,8 @@ class Ledger:
         return []
 
     def digest(self) -> str:
-        """SHA-256 of the file."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+        """SHA-256 of the file; of nothing where there is none."""
+        return hashlib.sha256(self.path.read_bytes() if self.path.exists() else b"").hexdigest()
 
     def last(self, kind: str) -> dict[str, Any] | None:
         """The latest event of a kind."""

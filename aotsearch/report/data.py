@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from aotsearch.evidence.analysis import judge
 from aotsearch.evidence.answer import Analysis
 from aotsearch.evidence.contrast import Contrast
-from aotsearch.evidence.declaration import History, history
+from aotsearch.evidence.declaration import History, fingerprint, history
 from aotsearch.evidence.ledger import Ledger
 from aotsearch.evidence.tables import Record, arms_met, cells, search_table, tabulate
 from aotsearch.report.summary import summary, warnings
@@ -37,6 +37,7 @@ class Material:
         importance: The `importance` event of a search; empty where none was written.
         corrupt: Lines of the ledger that could not be read.
         ledger: SHA-256 of the ledger that was read.
+        fingerprint: Of the run folder as it was read.
     """
 
     study: Study
@@ -46,6 +47,7 @@ class Material:
     importance: Record
     corrupt: int
     ledger: str
+    fingerprint: str
     analysis: Analysis
 
     @functools.cached_property
@@ -151,6 +153,7 @@ def material(ledger: Ledger, declared: History) -> Material:
     Raises:
         InputError: the trials cannot be compared.
     """
+    made_from = fingerprint(ledger)
     events = list(ledger.events())
     corrupt = ledger.corrupt
     last: dict[str, Record] = {e["event"]: e for e in events}
@@ -165,6 +168,7 @@ def material(ledger: Ledger, declared: History) -> Material:
         importance=last.get("importance", {}),
         corrupt=corrupt,
         ledger=ledger.digest(),
+        fingerprint=made_from,
         analysis=dataclasses.replace(analysis, warnings=warnings(analysis, data)),
     )
 

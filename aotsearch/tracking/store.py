@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from aotsearch.errors import RunError
-from aotsearch.evidence.declaration import history
+from aotsearch.evidence.declaration import fingerprint, history
 from aotsearch.evidence.ledger import Ledger
 from aotsearch.evidence.tables import arms_of
 from aotsearch.study.design import REFERENCE
 from aotsearch.study.study import Study
 from aotsearch.tracking import client, wording
 from aotsearch.tracking.client import Values
+from aotsearch.tracking.glance import ARTIFACTS, FILE, FINISHED, KEY, ROLE, SHOWN
 from aotsearch.tracking.wording import BASE, COST, LONGEST, finite, keys, plain
 
-FILE = "mlflow.db"
-ARTIFACTS = "artifacts"
 STATUS = {"done": "FINISHED", "pruned": "KILLED"}  # every other outcome is FAILED; the tag aot.outcome says which
 
 NOTE, NAME, PARENT = "mlflow.note.content", "mlflow.runName", "mlflow.parentRunId"
@@ -91,7 +90,7 @@ class Store:
             return run
         first = next((e for e in Ledger(self.folder).events() if e["event"] == "run"), None)
         start = client.milliseconds(first["started"]) if first else client.now()
-        tags |= {"aot.role": "study", NOTE: wording.head(self.study), **SOURCE}
+        tags |= {ROLE: "study", NOTE: wording.head(self.study), **SOURCE}
         run = str(self._client.create_run(self._experiment, start, tags, self.study.name).info.run_id)
         s = self.study.settings
         facts = {"design": s.design, "equalise": s.equalise, "margin": s.margin, "confidence": s.confidence, "steps": s.budget.steps}
@@ -110,8 +109,8 @@ class Store:
         everything = ledger.records()
         records = {r["key"]: r for r in history(ledger).place(everything.values())}
         for run in self._client.search_runs([self._experiment], "tags.`aot.key` != ''", max_results=50_000):
-            tags, key = run.data.tags, run.data.tags["aot.key"]
-            child = Child(run.info.run_id, tags.get("aot.finished", ""), set(run.data.params), published={**tags, **run.data.metrics})
+            tags, key = run.data.tags, run.data.tags[KEY]
+            child = Child(run.info.run_id, tags.get(FINISHED, ""), set(run.data.params), published={**tags, **run.data.metrics})
             if key in self.children or (key in everything and not _shows(child, records.get(key))):
                 self._client.delete_run(child.run)  # it shows an earlier try, or part of one, or has a name that now is another's
                 continue
@@ -150,8 +149,8 @@ class Store:
         return fresh
 
     def point(self, key: str, point: Values) -> None:
-        """A trial measured a point of its curve; it is written by the next `flush`."""
-        self._points.setdefault(key, []).append({**point, "time": client.now()})
+        """A trial measured a point of its curve, with its `time` in milliseconds; it is written by the next `flush`."""
+        self._points.setdefault(key, []).append(point)
 
     def flush(self) -> None:
         for key in list(self._points):
@@ -174,7 +173,7 @@ class Store:
         finals = {f"final/{name}": value for name, value in record["measures"].items()}
         finals |= {name: record[name] for name in COST if name in record}
         metrics = [*client.curve(points, child.points), *client.metrics(finals, end), *client.layers(record, end)]
-        tags = {"aot.outcome": record["outcome"], "aot.finished": record["finished"]}
+        tags = {"aot.outcome": record["outcome"], FINISHED: record["finished"]}
         if record.get("message"):
             tags |= {"aot.message": record["message"], NOTE: wording.failure(record)}
         if record.get("unmeasured"):
@@ -193,6 +192,7 @@ class Store:
 
     def publish(self, analysis: Values, summary: str, files: Sequence[Path]) -> None:
         """Effects, verdicts and description on the parent, the report as its artifacts, verdicts on the children."""
+        made_from = fingerprint(Ledger(self.folder))
         numbers, tags = wording.effects(analysis)
         text = wording.note(self.study, analysis)
         self._write(self._parent, client.metrics(numbers, client.now()), (), client.tags({**tags, NOTE: text}))
@@ -206,6 +206,7 @@ class Store:
                 self._client.log_artifact(self._parent, str(path), folder)
         if summary:
             self._client.log_text(self._parent, summary, "summary.txt")
+        self._write(self._parent, tags=client.tags({SHOWN: made_from}))  # last: only then it is all there
 
     def _mark_children(self, analysis: Values) -> None:
         """Give each trial its arm's verdict and its own paired difference, so that the table alone, grouped by arm, shows the effects."""

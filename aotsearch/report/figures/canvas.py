@@ -146,7 +146,8 @@ def _settle(figure: Figure) -> None:
     """Lay the figure out once, for all files made of it: what stays an engine, if only in name, is drawn twice for each file."""
     engine = figure.get_layout_engine()
     if engine is not None:
-        engine.execute(figure)
+        if figure.axes:
+            engine.execute(figure)
         figure.set_layout_engine(None)
 
 
