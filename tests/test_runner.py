@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import math
+import shutil
+import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,7 @@ from aotsearch.running.progress import Progress, clock
 from aotsearch.running.runner import Options
 from aotsearch.study.loading import load
 from aotsearch.study.study import Study
+from aotsearch.training import trial as trials
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fabricated
@@ -334,3 +339,114 @@ def test_a_study_that_goes_on_under_another_version_says_so_and_names_the_pairs(
     outcome = run(load(study_file, ["study.seeds=2"]), out, stream=stream)
     assert outcome.trained == 4 and stream.getvalue().count("trials here were made with torch 2.0.0, now with") == 1
     assert "3 of 6 pairs mix torch 2.0.0 and" in " ".join(outcome.summary.split())
+
+
+# ---- a start that has nothing to do
+
+GIANTS = ("torch", "ray", "optuna", "mlflow", "matplotlib", "pandas")
+
+
+def test_a_second_start_imports_no_giant_and_leaves_the_folder_as_it_was(study_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = ["run", str(study_file), "--out", str(out), "--local", "--set", "study.seeds=1"]
+    first = subprocess.run([sys.executable, "-m", "aotsearch", *command], capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    code = (
+        f"import sys; from aotsearch.__main__ import main; sys.argv = ['aotsearch', *{[c for c in command if c != '--local']}]\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        f"sys.stderr.write(f'giants: {{sorted(set({GIANTS}) & set(sys.modules))}}')"
+    )
+    again = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert again.stderr.endswith("giants: []") and "0 trials trained" in again.stderr
+    assert again.stdout == first.stdout
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_second_start_of_a_search_that_tunes_leaves_the_ledger_as_it_was(study_file: Path, tmp_path: Path) -> None:
+    for overrides in (
+        ["study.design=search", "study.search={trials: 200, confirm: 1}", "study.seeds=1", "study.diagnostics=none"],  # the space has 8
+        ["study.learning_rate={tune: [1e-3, 1e-2]}", "study.seeds={min: 2, max: 3}", "study.diagnostics=none"],
+    ):
+        out = tmp_path / overrides[0].partition("=")[0]
+        run(load(study_file, overrides), out)
+        before = Ledger(out).digest()
+        assert run(load(study_file, overrides), out).trained == 0
+        assert Ledger(out).digest() == before
+
+
+@pytest.mark.parametrize("damage", ["html", "png", "note", "all"])
+def test_a_report_that_is_not_whole_is_made_again(study_file: Path, tmp_path: Path, damage: str) -> None:
+    out = tmp_path / "run"
+    study = load(study_file, ["study.seeds=1", "study.diagnostics=none"])
+    run(study, out)
+    before = {path.name: path.read_bytes() for path in (out / "report").iterdir()}
+    {
+        "html": lambda: (out / "report" / "report.html").write_text("cut"),
+        "png": lambda: (out / "report" / "forest.png").unlink(),
+        "note": lambda: (out / "report" / ".made.json").write_text("[]"),
+        "all": lambda: shutil.rmtree(out / "report"),
+    }[damage]()
+    assert run(study, out).trained == 0
+    assert {path.name: path.read_bytes() for path in (out / "report").iterdir()} == before
+
+
+def test_a_report_follows_the_ledger_the_declaration_and_the_version(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, written = tmp_path / "run", []
+    whole = report.write
+    monkeypatch.setattr(report, "write", lambda *a, **k: written.append(1) or whole(*a, **k))
+    one = ["study.seeds=1", "study.diagnostics=none"]
+    for overrides, fresh in ((one, 1), (one, 0), ([*one, "study.margin=0.07"], 1), ([*one, "study.margin=0.07"], 0)):
+        written.clear()
+        run(load(study_file, overrides), out)
+        assert len(written) == fresh, overrides
+        assert ("0.07" in (out / "report" / "report.md").read_text()) == (len(overrides) == 3)
+    (out / "study.yaml").write_text("name: [")  # what says nothing of the verdicts, but is told among them
+    report.write(out, ["md"])
+    assert "cannot be read" in (out / "report" / "report.md").read_text()
+    run(load(study_file, [*one, "study.margin=0.07"]), out)
+    assert "cannot be read" not in (out / "report" / "report.md").read_text()
+    monkeypatch.setattr("aotsearch.evidence.declaration.__version__", "0.0")
+    written.clear()
+    run(load(study_file, [*one, "study.margin=0.07"]), out)
+    assert written
+
+
+def test_a_view_that_is_behind_is_caught_up_by_a_start_that_trains_nothing(study_file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    out, tracked = tmp_path / "run", Options(local=True, command="test")
+    study = load(study_file, ["study.seeds=1", "study.diagnostics=none"])
+    run(study, out)
+    assert not (out / "mlflow.db").exists()
+    for damage in ("", "UPDATE runs SET status = 'RUNNING' WHERE name LIKE '%seed 0'", "DELETE FROM tags WHERE key = 'aot.shown'"):
+        if damage:
+            with contextlib.closing(sqlite3.connect(out / "mlflow.db")) as connection:
+                connection.execute(damage)
+                connection.commit()
+        assert run(study, out, tracked).trained == 0
+        with contextlib.closing(sqlite3.connect(out / "mlflow.db")) as connection:
+            statuses = [status for (status,) in connection.execute("SELECT status FROM runs WHERE lifecycle_stage = 'active'")]
+        assert statuses == ["FINISHED"] * 5  # the study and its four trials
+        stamp = (out / "mlflow.db").stat().st_mtime_ns
+    assert run(study, out, tracked).trained == 0 and (out / "mlflow.db").stat().st_mtime_ns == stamp
+
+
+def test_a_view_has_all_that_was_trained_before_an_error_ended_the_run(study_file: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    pytest.importorskip("mlflow")
+    out, left, real = tmp_path / "run", [3], trials.run
+
+    def lost(*arguments: Any) -> dict[str, Any]:
+        left[0] -= 1
+        if left[0] < 0:
+            raise RunError("the cluster is gone")
+        return real(*arguments)
+
+    monkeypatch.setattr(trials, "run", lost)
+    with pytest.raises(RunError, match="is gone"):
+        run(load(study_file, ["study.diagnostics=none"]), out, Options(local=True, command="test"))
+    query = "SELECT r.status, t.value FROM runs r LEFT JOIN tags t ON t.run_uuid = r.run_uuid AND t.key = 'aot.outcome'"
+    with contextlib.closing(sqlite3.connect(out / "mlflow.db")) as connection:
+        found = sorted(connection.execute(query), key=str)
+    assert found == [("FINISHED", "done")] * 3 + [("KILLED", "interrupted"), ("KILLED", None)]  # the one begun, and the study

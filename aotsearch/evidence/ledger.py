@@ -127,7 +127,7 @@ class Ledger:
                     self._file, self._end, self._events, self._torn = found.st_ino, 0, [], 0
                 file.seek(self._end)
                 last = self._take(file)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             self._file, self._end, self._events, self._torn, last = 0, 0, [], 0, []
         self.corrupt = self._torn + last.count(None)
         return iter([*self._events, *filter(None, last)])

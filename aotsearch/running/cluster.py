@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,8 +18,6 @@ from typing import Any
 from aotsearch.errors import InputError, RunError
 from aotsearch.running.work import Observer, Record, Search, Work, on_the_way
 from aotsearch.study.settings import Resources
-from aotsearch.training import device as devices
-from aotsearch.training import trial as trials
 
 # Read by Ray when it is imported, here and in its workers. Each has its reason.
 ENVIRONMENT = {
@@ -34,6 +33,8 @@ ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # nothing is restored from it
 }
+FORK = "PL_DISABLE_FORK"  # what Tune asks of the environment of its workers; those that Ray starts at once are taken if theirs is the same
+ACCELERATORS = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")  # of /dev: NVIDIA's cards, its boards, AMD's cards, either under Windows
 
 
 class Cluster:
@@ -50,10 +51,11 @@ class Cluster:
         logging.getLogger("ray").setLevel(logging.ERROR)
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
         if address is None:
-            cpus, gpus = os.cpu_count() or 1, devices.gpus_here()
+            cpus, gpus = os.cpu_count() or 1, _gpus_here()
             resources.required_room(cpus, gpus)
             wanted = (workers or cpus // resources.cpus) * resources.cpus
             quiet |= {"num_cpus": wanted, "num_gpus": gpus, "include_dashboard": False, "object_store_memory": 128 << 20}
+            quiet |= {"runtime_env": _workers_environment(resources.cpus)}
         try:
             ray.init(address=address or "local", **quiet)
         except Exception as e:  # noqa: BLE001 (connection, configuration and start-up errors of many kinds)
@@ -107,6 +109,26 @@ class Cluster:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _workers_environment(threads: int) -> dict[str, Any]:
+    """Of the workers that Ray starts with itself: they import at once what trials need, and where it lies for the driver.
+
+    Tune's actors are placed on workers with the environment that it asks for over this one, so all that it may ask for is in it.
+    """
+    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    variables = {name: value for name, value in os.environ.items() if name in ENVIRONMENT}
+    variables |= {FORK: "1", "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+    return {"env_vars": variables, "worker_process_setup_hook": "aotsearch.running.worker.prepare"}
+
+
+def _gpus_here() -> int:
+    """How many GPUs trials can compute on; torch, whose import takes seconds, is asked only where the machine may have one."""
+    if sys.platform == "linux" and not any(path for name in ACCELERATORS for path in Path("/dev").glob(name)):
+        return 0
+    from aotsearch.training.device import gpus_here
+
+    return gpus_here()
+
+
 def _said(error: Exception | None) -> str:
     return " ".join(str(error or "").split())
 
@@ -115,6 +137,9 @@ def _trainable(config: dict[str, Any]) -> None:
     """Run one trial inside a Ray worker; each report carries the points since the last, the last one the record."""
     import ray
     from ray import tune
+
+    from aotsearch.training import device as devices
+    from aotsearch.training import trial as trials
 
     trial = config["trial"]
     # what was granted decides, not what the machine has: without a grant of one Ray does not hide the GPUs (ray#54928)
@@ -168,8 +193,10 @@ def _callback(work: Work, observer: Observer, reasons: Mapping[str, str]) -> Any
 
         def _end(self, trial: Any, outcome: str, message: str) -> None:
             if trial.trial_id not in self.done:
-                record = trials.record(trial.config["trial"], outcome, list(self.curves.get(trial.trial_id, ())))  # type: ignore[arg-type]
-                self._finish(trial, record | {"message": message})
+                from aotsearch.training.trial import record
+
+                known = record(trial.config["trial"], outcome, list(self.curves.get(trial.trial_id, ())))  # type: ignore[arg-type]
+                self._finish(trial, known | {"message": message})
 
         def _finish(self, trial: Any, record: Record) -> None:
             self.done.add(trial.trial_id)

@@ -17,6 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from aotsearch.report.data import Material
     from aotsearch.tracking.view import Tracker
 
+AHEAD = ("aotsearch.report.report", "scipy.special")  # imported while trials train in other processes: what follows them needs it
 PACKAGES = ("aotsearch", "torch", "ray", "optuna", "mlflow", "numpy", "pandas", "scipy")
 
 
@@ -119,6 +121,8 @@ def run(study: Study, out: str | Path | None = None, options: Options | None = N
         phases = Phases(study, journal, executor, folder / "checkpoints", declared)
         with _interruptible(journal):
             phases.run()
+        if executor.cache_info().currsize:  # it ends while the report is written
+            stack.enter_context(ThreadPoolExecutor(1)).submit(executor().close)
         return _conclude(journal, phases.declared, options.track, began)
 
 
@@ -193,7 +197,7 @@ def _tracked(study: Study, folder: Path, options: Options, progress: Progress) -
             return None
         from aotsearch.tracking.view import Tracker
 
-        opened.append(Tracker(folder, study, options.command))
+        opened.append(Tracker(folder, study, options.command, () if options.local else AHEAD))
         if options.local:  # what trains here imports, too
             opened[0].ready()
         return opened[0]

@@ -58,6 +58,8 @@ class Store:
         if set("%?") & set(str(path)):
             raise RunError(f"{path}: MLflow cannot open a store below a folder with '%' or '?' in its name")
         folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            client.make(path)
         with contextlib.closing(sqlite3.connect(path, timeout=20)) as connection:
             # Readers (the UI) and the writer do not wait for each other, and commits are cheaper. It also finds a file that is no
             # database, which mlflow would try to open for 100 s.

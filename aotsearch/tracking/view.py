@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import logging
 import queue
 import sqlite3
@@ -30,7 +31,7 @@ from aotsearch.tracking.store import Store
 
 __all__ = ["ENVIRONMENT", "Tracker", "rebuild", "ui_address", "ui_command"]
 
-GATHER = 0.5  # seconds in which events gather, so that they are written together
+GATHER = 5.0  # seconds in which events gather, so that they are written together: a write costs 15 ms of a processor that trains
 PATIENCE = 60.0  # seconds that close() waits for the last writes
 TRIES = 3  # failures in a row after which the view is left for a later rebuild
 
@@ -49,15 +50,15 @@ class Tracker:
         folder: The run folder.
         study: Its study.
         command: The command line, for the parent run.
-
-    Attributes:
-        failure: Why the store could not be opened or made, once it was tried.
+        ahead: Modules that are imported after mlflow, before anything waits for them.
+        store: Its store, where that is open; else a line says whether it cannot be.
     """
 
-    def __init__(self, folder: str | Path, study: Study, command: str):
+    def __init__(self, folder: str | Path, study: Study, command: str, ahead: Sequence[str] = (), store: Store | None = None):
+        self.ahead = ahead
         self.folder = Path(folder).resolve()
-        self.failure: RunError | None = None
-        self._open = functools.partial(_opened, self.folder, study, command)
+        self._open: Callable[[], Store] = functools.partial(_opened, self.folder, study, command) if store is None else lambda: store
+        self._lost = False  # whether there is no store
         self._failures = 0  # since the last batch that was written
         self._ending: Job | None = None
         self._queue: queue.SimpleQueue[Job] = queue.SimpleQueue()
@@ -87,8 +88,8 @@ class Tracker:
         self._say(lambda store: store.publish(analysis, summary, [*files, study_yaml]))
 
     def ready(self) -> None:
-        """Wait until the store is open, or is known not to be: until then the thread imports, and two threads that import what they share
-        may be refused by Python as a deadlock."""
+        """Wait until the store is open, or is known not to be, and all is imported: two threads that import what they share may be
+        refused by Python as a deadlock."""
         self._ready.wait(PATIENCE)
 
     def close(self, status: str = "FINISHED", end: int | None = None) -> None:
@@ -108,7 +109,7 @@ class Tracker:
             log.warning("MLflow still writes after %.0f s and is left behind; `aotsearch ui` completes its view from the ledger", PATIENCE)
 
     def _say(self, job: Job) -> None:
-        if self.failure is None:
+        if not self._lost:
             self._queue.put(job)
 
     # ---- the thread
@@ -117,10 +118,12 @@ class Tracker:
         try:
             self._store = self._open()
         except RunError as e:
-            self.failure = e
+            self._lost = True
             log.warning("MLflow is not written: %s; the ledger is, and `aotsearch ui` makes the view later", e)
             return
         finally:
+            for name in self.ahead:
+                importlib.import_module(name)
             self._ready.set()
         self._attempt(Store.sync)
         while self._ending is None or not self._queue.empty():
@@ -186,7 +189,9 @@ def rebuild(folder: str | Path, analysis: Values | None = None, summary: str = "
     with ledger.lock():
         events = list(ledger.events())
         command = next((e["command"] for e in reversed(events) if e["event"] == "run"), "")
-        tracker = Tracker(folder, history(ledger).study, command)
+        study = history(ledger).study
+        store = _opened(Path(folder).resolve(), study, command)
+        tracker = Tracker(folder, study, command, store=store)
         try:
             if analysis is not None:
                 tracker.publish(analysis, summary, files, Path(folder) / STUDY_FILE)
@@ -194,8 +199,6 @@ def rebuild(folder: str | Path, analysis: Values | None = None, summary: str = "
             partial = analysis is not None and analysis.get("partial", False)
             ends = [milliseconds(e["finished"]) for e in events if e["event"] == "finished"]
             tracker.close("KILLED" if partial else "FINISHED", max(ends, default=None))
-        if tracker.failure is not None:
-            raise tracker.failure
     return Path(folder) / FILE
 
 

@@ -1,0 +1,15 @@
+"""What a worker of Ray imports before it is given its first trial: while the driver still plans. Nothing here is imported by the driver."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+
+
+def prepare() -> None:
+    """Import what every trial needs; whatever is wrong with that is told by the trial that meets it."""
+    gc.set_threshold(100_000, 20, 100)  # as in the driver
+    for name in ("aotsearch.training.trial", "aotsearch.running.cluster", "ray.tune.trainable.function_trainable"):
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
