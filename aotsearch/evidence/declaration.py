@@ -14,12 +14,13 @@ import datetime
 import functools
 import hashlib
 import itertools
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aotsearch import __version__, yamlfile
+from aotsearch import yamlfile
 from aotsearch.errors import InputError
 from aotsearch.evidence.ledger import Ledger
 from aotsearch.study.design import Arm
@@ -143,8 +144,9 @@ def history(ledger: Ledger) -> History:
 
 def fingerprint(ledger: Ledger) -> str:
     """Names all that is made from a run folder, a report or a view: what came out with this fingerprint would come out the same again."""
-    copy = ledger.folder / STUDY_FILE
-    return hashlib.sha256(f"{__version__} {ledger.digest()} {copy.read_text() if copy.is_file() else ''}".encode()).hexdigest()
+    copy, version = ledger.folder / STUDY_FILE, sys.modules["aotsearch"].__version__  # nothing here may import the package itself
+    told = copy.read_bytes() if copy.is_file() else b""
+    return hashlib.sha256(f"{version} {ledger.digest()} ".encode() + told).hexdigest()
 
 
 def event(study: Study, arms: Sequence[Arm], records: Iterable[Record]) -> dict[str, Any]:

@@ -118,7 +118,7 @@ class Store:
                 continue
             self.children[key] = child
             if run.info.status in ("RUNNING", "SCHEDULED"):
-                self._interrupt(child)
+                self._end_child(child, records[key]) if child.record else self._interrupt(child)
             if tags.get(PARENT) != self._parent:
                 self._client.set_tag(child.run, PARENT, self._parent)
         for record in records.values():
@@ -182,8 +182,12 @@ class Store:
             tags |= {"aot.unmeasured": "; ".join(f"{part}: {reason}" for part, reason in record["unmeasured"].items())}
         params = client.params(self._facts(record, child))
         self._write(child.run, metrics, params, client.tags(tags))
-        self._client.set_terminated(child.run, STATUS.get(record["outcome"], "FAILED"), end)
+        self._end_child(child, record)
         child.record = record["finished"]
+
+    def _end_child(self, child: Child, record: Values) -> None:
+        """After all else of a trial: a driver that is killed before has left it open, and the next one ends it."""
+        self._client.set_terminated(child.run, STATUS.get(record["outcome"], "FAILED"), client.milliseconds(record["finished"]))
 
     def _interrupt(self, child: Child) -> None:
         child.published["aot.outcome"] = "interrupted"
