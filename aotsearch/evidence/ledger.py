@@ -5,9 +5,9 @@ next step; a line torn by a crash is skipped when read, and the next one starts 
 
 A number that is not finite, which JSON has none of, is null; the event's `not_finite` holds what it was, by its path.
 
-Events: `run` (one per start of the command: command, versions, machine), `data` (the splits and their baselines), `started`
-and `finished` (one trial; `finished` holds its whole record). Of a search also `proposed` (an architecture, before it is trained),
-`exhausted` (no other was found) and `importance` (which decisions mattered to it).
+Events: `run` (one per start of the command that had anything to tell: command, versions, machine), `data` (the splits and their
+baselines), `started` and `finished` (one trial; `finished` holds its whole record). Of a search also `proposed` (an architecture, before it
+is trained), `exhausted` (no other was found) and `importance` (which decisions mattered to it).
 """
 
 from __future__ import annotations
