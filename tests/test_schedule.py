@@ -83,10 +83,12 @@ def test_the_environment_of_the_first_workers_holds_all_that_tune_asks_for(monke
 
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    found = _workers_environment(3)["env_vars"]
+    found = _workers_environment(3, 9)["env_vars"]
     asked = DEFAULT_ENV_VARS | {name: value for name, value in ENVIRONMENT.items() if name in ENV_VARS_TO_PROPAGATE}
     assert asked.items() <= found.items() and len(asked) > 1
     assert str(Path(runner.__file__).parents[2]) == found["PYTHONPATH"].split(os.pathsep)[0]
+    ahead = [len(_workers_environment(threads, workers)) == 2 for threads, workers in ((1, 2), (2, 4), (1, 64))]
+    assert ahead == [True, False, False]  # where each of them may get a trial
 
 
 def test_a_worker_that_cannot_import_ahead_still_starts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,7 @@ ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # nothing is restored from it
 }
 FORK = "PL_DISABLE_FORK"  # what Tune asks of the environment of its workers; those that Ray starts at once are taken if theirs is the same
+MOST_AHEAD = 32  # workers that import before they have a trial: a larger machine has often more of them than a study has trials
 ACCELERATORS = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")  # of /dev: NVIDIA's cards, its boards, AMD's cards, either under Windows
 
 
@@ -55,7 +56,7 @@ class Cluster:
             resources.required_room(cpus, gpus)
             wanted = (workers or cpus // resources.cpus) * resources.cpus
             quiet |= {"num_cpus": wanted, "num_gpus": gpus, "include_dashboard": False, "object_store_memory": 128 << 20}
-            quiet |= {"runtime_env": _workers_environment(resources.cpus)}
+            quiet |= {"runtime_env": _workers_environment(resources.cpus, wanted)}
         try:
             ray.init(address=address or "local", **quiet)
         except Exception as e:  # noqa: BLE001 (connection, configuration and start-up errors of many kinds)
@@ -109,15 +110,16 @@ class Cluster:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _workers_environment(threads: int) -> dict[str, Any]:
-    """Of the workers that Ray starts with itself: they import at once what trials need, and where it lies for the driver.
+def _workers_environment(threads: int, workers: int) -> dict[str, Any]:
+    """Of the workers that Ray starts with itself, one for each processor: all that Tune asks for, so that it places its actors on them.
 
-    Tune's actors are placed on workers with the environment that it asks for over this one, so all that it may ask for is in it.
+    They import at once what trials need, from where it lies for the driver, if each may get a trial: memory is not filled in vain.
     """
     paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     variables = {name: value for name, value in os.environ.items() if name in ENVIRONMENT}
     variables |= {FORK: "1", "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
-    return {"env_vars": variables, "worker_process_setup_hook": "aotsearch.running.worker.prepare"}
+    ahead = {"worker_process_setup_hook": "aotsearch.running.worker.prepare"} if threads == 1 and workers <= MOST_AHEAD else {}
+    return {"env_vars": variables, **ahead}
 
 
 def _gpus_here() -> int:
