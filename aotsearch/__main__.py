@@ -23,6 +23,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+THRESHOLD = gc.get_threshold()
+
 File = Annotated[Path, typer.Argument(help="A study file (YAML).", show_default=False)]
 Folder = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
 Set = Annotated[list[str], typer.Option("--set", metavar="PATH=VALUE", help="Replace a part of the study; may be repeated.")]
@@ -131,7 +133,9 @@ def run(
     from aotsearch.study.loading import load
 
     study = load(file, set_)
-    from aotsearch.running import runner  # with torch, which a mistake in the file does not wait for
+    if local:
+        gc.set_threshold(*THRESHOLD)  # what a trial leaves behind holds tensors
+    from aotsearch.running import runner
 
     folder = out or runner.default_folder(study)
     command = shlex.join(["aotsearch", *sys.argv[1:]])
