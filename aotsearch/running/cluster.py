@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -115,9 +116,12 @@ def _workers_environment(threads: int, workers: int) -> dict[str, Any]:
 
     They import at once what trials need, from where it lies for the driver, if each may get a trial: memory is not filled in vain.
     """
-    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    home, installed = str(Path(__file__).parents[2]), sysconfig.get_paths()
+    paths = [home] if home not in (installed["purelib"], installed["platlib"]) else []  # there it is found, after Python's own library
+    paths += filter(None, [os.environ.get("PYTHONPATH")])
     variables = {name: value for name, value in os.environ.items() if name in ENVIRONMENT}
-    variables |= {FORK: "1", "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+    variables |= {"PYTHONPATH": os.pathsep.join(paths)} if paths else {}
+    variables |= {FORK: "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
     ahead = {"worker_process_setup_hook": "aotsearch.running.worker.prepare"} if threads == 1 and workers <= MOST_AHEAD else {}
     return {"env_vars": variables, **ahead}
 
