@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # what type checkers see; the names are those of _HOMES
     from aotsearch.grammar.words import Coefficient, Count, Divisor, Flag, Natural, Number, Positive, Score, Text, word
     from aotsearch.models.model import build
     from aotsearch.models.parts.context import ForwardContext, LayerContext
-    from aotsearch.report.report import results
+    from aotsearch.report.data import results
     from aotsearch.running.runner import run
     from aotsearch.study.loading import load
     from aotsearch.study.study import Study
@@ -33,7 +33,7 @@ _HOMES = {
     "grammar.words": ["Coefficient", "Count", "Divisor", "Flag", "Natural", "Number", "Positive", "Score", "Text", "word"],
     "models.model": ["build"],
     "models.parts.context": ["ForwardContext", "LayerContext"],
-    "report.report": ["results"],
+    "report.data": ["results"],
     "running.runner": ["run"],
     "study.loading": ["load"],
     "study.study": ["Study"],

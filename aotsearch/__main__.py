@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shlex
@@ -21,6 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+THRESHOLD = gc.get_threshold()
 
 File = Annotated[Path, typer.Argument(help="A study file (YAML).", show_default=False)]
 Folder = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
@@ -77,10 +80,11 @@ def show(
     json_: Json = False,
 ) -> None:
     """Show the reference or an arm as a tree: shapes, parameters, FLOPs, and its difference from the reference."""
-    from aotsearch.show.show import diff, document, tree
     from aotsearch.study.loading import load
 
     study = load(file, set_)
+    from aotsearch.show.show import diff, document, tree  # with torch, which a mistake in the file does not wait for
+
     found, against = study.arm(arm), study.arm(other or "reference")
     if other is not None and not diff_:
         raise InputError(f"{other!r} is one argument too many; to compare two arms: --arm {arm} --diff {other}")
@@ -101,10 +105,12 @@ def plan(
     file: File, set_: Set = [], workers: Annotated[int | None, typer.Option(min=1, help="Trials at a time.")] = None, json_: Json = False
 ) -> None:
     """Every arm and seed with its cost and a forecast of the time, before anything runs."""
-    from aotsearch.running.forecast import forecast, table
     from aotsearch.study.loading import load
 
-    found = forecast(load(file, set_), workers)
+    study = load(file, set_)
+    from aotsearch.running.forecast import forecast, table  # with torch, which a mistake in the file does not wait for
+
+    found = forecast(study, workers)
     if json_:
         _json(found)
     else:
@@ -127,7 +133,9 @@ def run(
     from aotsearch.study.loading import load
 
     study = load(file, set_)
-    from aotsearch.running import runner  # with torch, which a mistake in the file does not wait for
+    if local:
+        gc.set_threshold(*THRESHOLD)  # what a trial leaves behind holds tensors
+    from aotsearch.running import runner
 
     folder = out or runner.default_folder(study)
     command = shlex.join(["aotsearch", *sys.argv[1:]])
@@ -171,10 +179,12 @@ def report(
     json_: Json = False,
 ) -> None:
     """Make the report again from the ledger."""
-    from aotsearch.report import report as reports
+    from aotsearch.report.data import read
 
-    paths = reports.write(folder, [f.strip() for f in format_.split(",") if f.strip()])
-    found = reports.read(folder)
+    found = read(folder)
+    from aotsearch.report.report import write  # with matplotlib, which a folder without a run does not wait for
+
+    paths = write(folder, [f.strip() for f in format_.split(",") if f.strip()], found)
     if json_:
         _json(found.analysis.to_dict())
         return
@@ -191,7 +201,7 @@ def ui(folder: Folder, port: Annotated[int, typer.Option(min=1, max=65535, help=
 
     if not Ledger.open(folder).locked:  # while a run writes, its view is its own
         found = reports.read(folder)
-        files = sorted((folder / "report").glob("*")) or reports.write(folder)
+        files = sorted((folder / "report").glob("[!.]*")) or reports.write(folder, material=found)
         rebuild(folder, found.headline.to_dict(), found.summary(), files)
     argv = ui_command(folder, port)
     _say(f"MLflow: {ui_address(folder, port)}   (ready in some seconds; Ctrl-C ends it)")
@@ -274,6 +284,7 @@ def _say(text: str) -> None:
 
 def main() -> None:
     """The console script: every error a user can cause is one line and an exit code."""
+    gc.set_threshold(100_000, 20, 100)  # what imports make lives on: to look for garbage in it every 700 objects is a quarter of a start
     try:
         app()
     except InputError as e:

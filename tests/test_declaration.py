@@ -86,7 +86,7 @@ write = report.write
 def _instead(patch: pytest.MonkeyPatch) -> None:
     """Nothing is trained, and pages are drawn only where they are read."""
     patch.setattr(trial, "run", made_up)
-    patch.setattr(report, "write", lambda folder: [])
+    patch.setattr(report, "write", lambda *_, **__: [])
 
 
 @pytest.fixture(autouse=True)

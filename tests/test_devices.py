@@ -119,7 +119,7 @@ def test_a_precision_that_is_asked_for_is_part_of_what_a_trial_is(study_file: Pa
 
 
 def test_a_run_folder_holds_trials_of_one_precision(study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reports, "write", lambda folder: [])
+    monkeypatch.setattr(reports, "write", lambda *_, **__: [])
     runner.run(load(study_file, ["study.seeds=1"]), tmp_path / "run", LOCAL)
     low = ["study.seeds=1", "study.resources.precision=bfloat16"]
     with pytest.raises(InputError, match=r"study\.resources.*bfloat16.*choose another --out"):

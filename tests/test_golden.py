@@ -39,7 +39,7 @@ def test_a_folder_of_an_earlier_version_is_reported_as_it_was(kept: Path) -> Non
 
 
 def test_a_folder_of_an_earlier_version_is_continued_without_training(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "write", lambda folder: [])  # pictures, and the view in MLflow, are made in other tests
+    monkeypatch.setattr(report, "write", lambda *_, **__: [])  # pictures, and the view in MLflow, are made in other tests
     study = aotsearch.load(golden.write_study(kept.name, kept.parent))
     found = aotsearch.run(study, out=kept, options=runner.Options(local=True, track=False))
     assert found.trained == 0

@@ -145,3 +145,23 @@ def test_a_folder_that_can_not_be_written_is_not_being_written(tmp_path: Path) -
     finally:
         ledger.folder.chmod(0o755)
     assert {p.name: p.stat().st_mtime_ns for p in ledger.folder.iterdir()} == before, "root too leaves it as it was"
+
+
+def test_a_line_is_read_once_and_what_others_append_is_seen(tmp_path: Path) -> None:
+    ledger, other = Ledger(tmp_path), Ledger(tmp_path)
+    assert list(ledger.events()) == []
+    for number in range(3):
+        other.append("finished", key=str(number), value=number)
+        assert [e["value"] for e in ledger.events()] == list(range(number + 1))
+    first = next(iter(ledger.events()))
+    assert next(iter(ledger.events())) is first  # not read again
+    whole = ledger.path.read_bytes()
+    ledger.path.write_bytes(whole + b'{"crc":"00')  # a writer in the middle of a line
+    assert len(list(ledger.events())) == 3 and ledger.corrupt == 1
+    ledger.path.write_bytes(whole)
+    other.append("finished", key="3", value=3)
+    assert len(list(ledger.events())) == 4 and ledger.corrupt == 0  # it was not torn after all
+    ledger.path.write_bytes(whole[: len(whole) // 2])
+    assert len(list(ledger.events())) == 1 and ledger.corrupt == 1  # cut: read anew
+    ledger.path.unlink()
+    assert list(ledger.events()) == [] and ledger.corrupt == 0

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import math
+import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from aotsearch.running.progress import Progress, clock
 from aotsearch.running.runner import Options
 from aotsearch.study.loading import load
 from aotsearch.study.study import Study
+from aotsearch.training import trial as trials
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fabricated
@@ -183,7 +187,7 @@ def test_a_run_through_ray_without_mlflow_says_so_and_goes_on(study_file: Path, 
     study, stream = load(study_file, ["study.seeds=1"]), io.StringIO()
     run(study, tmp_path / "run")
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    monkeypatch.setattr(report, "write", lambda _: [])
+    monkeypatch.setattr(report, "write", lambda *_, **__: [])
     assert run(study, tmp_path / "run", Options(), stream).trained == 0  # nothing is left: Ray is not even started
     assert "mlflow is not installed: the ledger is written" in stream.getvalue()
 
@@ -275,7 +279,7 @@ def test_values_that_are_not_finite_neither_end_a_run_nor_its_continuation(study
     assert record["curve"][-1]["perplexity"] is None and record["knock_out"][0]["increase"] is None
     assert record["not_finite"]["test.loss"] == "inf" and record["not_finite"]["test.bits_per_byte"] == "nan"
     assert "4 trials gave values that are not finite" in " ".join(first.summary.split())
-    monkeypatch.setattr(report, "write", lambda _: [])
+    monkeypatch.setattr(report, "write", lambda *_, **__: [])
     again = run(load(study_file, odd), out)
     assert again.trained == 0 and again.summary == first.summary
 
@@ -288,7 +292,7 @@ def test_a_trial_that_trained_but_was_not_measured_whole_is_done_and_trained_aga
     def short(*_: Any) -> None:
         raise InputError("test is 4 long, and context 16 needs 17")
 
-    monkeypatch.setattr(report, "write", lambda _: [])
+    monkeypatch.setattr(report, "write", lambda *_, **__: [])
     study = load(study_file, ["study.seeds=1"])
     with monkeypatch.context() as broken:
         broken.setattr(Language, "test", short)
@@ -321,7 +325,7 @@ def test_status_counts_what_the_present_start_has_begun_and_not_what_was_killed(
 
 
 def test_a_study_that_goes_on_under_another_version_says_so_and_names_the_pairs(study_file: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(report, "write", lambda _: [])
+    monkeypatch.setattr(report, "write", lambda *_, **__: [])
     out = tmp_path / "run"
     run(load(study_file, ["study.seeds=1"]), out)
     ledger = Ledger(out)
@@ -334,3 +338,113 @@ def test_a_study_that_goes_on_under_another_version_says_so_and_names_the_pairs(
     outcome = run(load(study_file, ["study.seeds=2"]), out, stream=stream)
     assert outcome.trained == 4 and stream.getvalue().count("trials here were made with torch 2.0.0, now with") == 1
     assert "3 of 6 pairs mix torch 2.0.0 and" in " ".join(outcome.summary.split())
+
+
+# ---- a start that has nothing to do
+
+GIANTS = ("torch", "ray", "optuna", "mlflow", "matplotlib", "pandas")
+
+
+def test_a_second_start_imports_no_giant_and_leaves_the_folder_as_it_was(study_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = ["run", str(study_file), "--out", str(out), "--local", "--set", "study.seeds=1"]
+    first = subprocess.run([sys.executable, "-m", "aotsearch", *command], capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    code = (
+        "import sys; from aotsearch.__main__ import main; sys.argv = ['aotsearch', *{}]\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "sys.stderr.write('giants: ' + str(sorted(set({}) & set(sys.modules))))"
+    ).format([c for c in command if c != "--local"], GIANTS)
+    again = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert again.stderr.endswith("giants: []") and "0 trials trained" in again.stderr
+    assert again.stdout == first.stdout
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_second_start_of_a_search_that_tunes_leaves_the_ledger_as_it_was(study_file: Path, tmp_path: Path) -> None:
+    for overrides in (
+        ["study.design=search", "study.search={trials: 200, confirm: 1}", "study.seeds=1", "study.diagnostics=none"],  # the space has 8
+        ["study.learning_rate={tune: [1e-3, 1e-2]}", "study.seeds={min: 2, max: 3}", "study.diagnostics=none"],
+    ):
+        out = tmp_path / overrides[0].partition("=")[0]
+        run(load(study_file, overrides), out)
+        before = Ledger(out).digest()
+        assert run(load(study_file, overrides), out).trained == 0
+        assert Ledger(out).digest() == before
+
+
+def test_a_report_that_is_not_whole_is_made_again(study_file: Path, tmp_path: Path) -> None:
+    study, folder = load(study_file, ["study.seeds=1", "study.diagnostics=none"]), tmp_path / "run" / "report"
+    run(study, tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for damage in (
+        lambda: (folder / "report.html").write_text("cut"),
+        lambda: (folder / "forest.png").unlink(),
+        lambda: (folder / ".made.json").write_text("[]"),
+        lambda: report.write(tmp_path / "run", ["csv"]) and (folder / "report.tex").unlink(),
+    ):
+        damage()
+        assert run(study, tmp_path / "run").trained == 0
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_report_follows_the_ledger_the_declaration_and_the_version(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, written = tmp_path / "run", []
+    whole = report.write
+    monkeypatch.setattr(report, "write", lambda *a, **k: written.append(1) or whole(*a, **k))
+    one = ["study.seeds=1", "study.diagnostics=none"]
+    for overrides, fresh in ((one, 1), (one, 0), ([*one, "study.margin=0.07"], 1), ([*one, "study.margin=0.07"], 0)):
+        written.clear()
+        run(load(study_file, overrides), out)
+        assert len(written) == fresh, overrides
+        assert ("0.07" in (out / "report" / "report.md").read_text()) == (len(overrides) == 3)
+    (out / "study.yaml").write_text("name: [")  # what says nothing of the verdicts, but is told among them
+    report.write(out, ["md"])
+    assert "cannot be read" in (out / "report" / "report.md").read_text()
+    run(load(study_file, [*one, "study.margin=0.07"]), out)
+    assert "cannot be read" not in (out / "report" / "report.md").read_text()
+    monkeypatch.setattr("aotsearch.__version__", "0.0")
+    written.clear()
+    run(load(study_file, [*one, "study.margin=0.07"]), out)
+    assert written
+
+
+def test_a_view_that_is_behind_is_caught_up_by_a_start_that_trains_nothing(study_file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    out, tracked = tmp_path / "run", Options(local=True, command="test")
+    study = load(study_file, ["study.seeds=1", "study.diagnostics=none"])
+    run(study, out)
+    assert not (out / "mlflow.db").exists()
+    for damage in ("", "UPDATE runs SET status = 'RUNNING' WHERE name LIKE '%seed 0'", "DELETE FROM tags WHERE key = 'aot.shown'"):
+        if damage:
+            with contextlib.closing(sqlite3.connect(out / "mlflow.db")) as connection:
+                connection.execute(damage)
+                connection.commit()
+        assert run(study, out, tracked).trained == 0
+        with contextlib.closing(sqlite3.connect(out / "mlflow.db")) as connection:
+            statuses = [status for (status,) in connection.execute("SELECT status FROM runs WHERE lifecycle_stage = 'active'")]
+        assert statuses == ["FINISHED"] * 5  # the study and its four trials
+        stamp = (out / "mlflow.db").stat().st_mtime_ns
+    assert run(study, out, tracked).trained == 0 and (out / "mlflow.db").stat().st_mtime_ns == stamp
+
+
+def test_a_view_has_all_that_was_trained_before_an_error_ended_the_run(study_file: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    pytest.importorskip("mlflow")
+    out, left, real = tmp_path / "run", [3], trials.run
+
+    def lost(*arguments: Any) -> dict[str, Any]:
+        left[0] -= 1
+        if left[0] < 0:
+            raise RunError("the cluster is gone")
+        return real(*arguments)
+
+    monkeypatch.setattr(trials, "run", lost)
+    with pytest.raises(RunError, match="is gone"):
+        run(load(study_file, ["study.diagnostics=none"]), out, Options(local=True, command="test"))
+    query = "SELECT r.status, t.value FROM runs r LEFT JOIN tags t ON t.run_uuid = r.run_uuid AND t.key = 'aot.outcome'"
+    with contextlib.closing(sqlite3.connect(out / "mlflow.db")) as connection:
+        found = sorted(connection.execute(query), key=str)
+    assert found == [("FINISHED", "done")] * 3 + [("KILLED", "interrupted"), ("KILLED", None)]  # the one begun, and the study

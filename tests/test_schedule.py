@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import io
 import os
 import signal
@@ -15,8 +17,8 @@ import pytest
 
 from aotsearch.errors import InputError
 from aotsearch.evidence.ledger import Ledger
-from aotsearch.running import runner
-from aotsearch.running.cluster import Cluster
+from aotsearch.running import runner, worker
+from aotsearch.running.cluster import ENVIRONMENT, Cluster, _workers_environment
 from aotsearch.running.progress import Progress
 from aotsearch.running.runner import Options
 from aotsearch.study.loading import load
@@ -73,6 +75,27 @@ def test_a_trial_that_asks_for_more_than_the_cluster_has_is_refused(tmp_path: Pa
     for resources, law in ((Resources(gpus=1.0), "asks for 1 cpus and 1 gpus"), (Resources(cpus=6400), "asks for 6400 cpus and 0 gpus")):
         with pytest.raises(InputError, match=law):
             Cluster(None, 1, resources).close()
+
+
+def test_the_environment_of_the_first_workers_holds_all_that_tune_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its actors are not placed on them, and start new ones."""
+    from ray.tune.execution.class_cache import DEFAULT_ENV_VARS, ENV_VARS_TO_PROPAGATE
+
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    found = _workers_environment(3, 9)["env_vars"]
+    asked = DEFAULT_ENV_VARS | {name: value for name, value in ENVIRONMENT.items() if name in ENV_VARS_TO_PROPAGATE}
+    assert asked.items() <= found.items() and len(asked) > 1
+    assert str(Path(runner.__file__).parents[2]) == found["PYTHONPATH"].split(os.pathsep)[0]
+    ahead = [len(_workers_environment(threads, workers)) == 2 for threads, workers in ((1, 2), (2, 4), (1, 64))]
+    assert ahead == [True, False, False]  # where each of them may get a trial
+
+
+def test_a_worker_that_cannot_import_ahead_still_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = gc.get_threshold()
+    monkeypatch.setattr(importlib, "import_module", lambda name: 1 / 0)
+    worker.prepare()
+    assert gc.get_threshold() == usual
 
 
 def start(study_file: Path, out: Path, *arguments: str) -> subprocess.Popen[str]:

@@ -79,7 +79,7 @@ def made_up(plan: Mapping[str, Any], hardware: Any, report: Any, checkpoints: An
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No training and no report: what is left is the search."""
     monkeypatch.setattr(trial, "run", made_up)
-    monkeypatch.setattr(report, "write", lambda *_: [])
+    monkeypatch.setattr(report, "write", lambda *_, **__: [])
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
@@ -164,7 +164,7 @@ def test_both_executors_stop_the_same_trials_at_the_same_rungs(seed: int, reduct
 
 @pytest.mark.filterwarnings("ignore")
 def test_one_worker_of_ray_makes_the_search_of_this_process(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "write", lambda *_: [])
+    monkeypatch.setattr(report, "write", lambda *_, **__: [])
     study = load(path, ["study.search={trials: 12, confirm: 1, reduction: 2}", "study.seeds=1"])
     run(study, tmp_path / "local")
     run(study, tmp_path / "ray", local=False, workers=1)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import re
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +18,13 @@ from typing import Any
 import pytest
 
 from aotsearch.errors import InputError, RunError
+from aotsearch.evidence.declaration import fingerprint
 from aotsearch.evidence.ledger import Ledger
 from aotsearch.study.loading import load
 from aotsearch.study.study import Study
+from aotsearch.tasks import cache
+from aotsearch.tracking import glance
+from aotsearch.tracking import view as module
 from aotsearch.tracking.view import ENVIRONMENT, Tracker, rebuild, ui_address, ui_command
 from aotsearch.tracking.wording import keys, note
 
@@ -259,6 +267,7 @@ def test_what_mlflow_raises_is_one_warning_and_not_an_error(folder: Path, study:
     from mlflow.tracking import MlflowClient
 
     tracker = Tracker(folder, study, "")
+    tracker.ready()
 
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError("no space\nleft on device")
@@ -278,16 +287,89 @@ def test_what_mlflow_raises_is_one_warning_and_not_an_error(folder: Path, study:
     assert len(View(folder).children) == 3
 
 
-def test_a_store_that_is_no_database_is_one_line(tmp_path: Path, study: Study) -> None:
+def test_a_store_that_is_no_database_is_one_line(tmp_path: Path, study: Study, warned: list[str]) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"no database at all " * 100)
-    with pytest.raises(RunError, match=r"mlflow\.db: MLflow cannot use it \(file is not a database\); .*") as error:
-        Tracker(tmp_path, study, "")
-    assert "\n" not in str(error.value)
+    fill(tmp_path, [record("reference", 0)])
+    (tmp_path / "study.yaml").write_text(STUDY)
+    tracker = Tracker(tmp_path, study, "")
+    tracker.finished(record("reference", 0))
+    tracker.close()
+    (line,) = warned
+    assert re.search(r"mlflow\.db: MLflow cannot use it \(file is not a database\); .*; the ledger is, and `aotsearch ui` makes", line)
+    assert "\n" not in line
+    with pytest.raises(RunError, match="file is not a database"):
+        rebuild(tmp_path)
+    assert len(warned) == 1
 
 
-def test_a_folder_that_mlflow_can_not_name_is_one_line(tmp_path: Path, study: Study) -> None:
-    with pytest.raises(RunError, match="'%'"):
-        Tracker(tmp_path / "100%", study, "")
+def test_a_folder_that_mlflow_can_not_name_is_one_line(tmp_path: Path, study: Study, warned: list[str]) -> None:
+    Tracker(tmp_path / "100%", study, "").close()
+    assert len(warned) == 1 and "'%'" in warned[0]
+
+
+def test_what_was_said_before_the_store_is_open_is_written_and_times_are_those_of_the_events(
+    folder: Path, study: Study, warned: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread opens the store, which takes seconds, while trials run."""
+    may_open = threading.Event()
+    opened = module._opened
+    monkeypatch.setattr(module, "_opened", lambda *arguments: may_open.wait(60) and opened(*arguments))
+    tracker = Tracker(folder, study, "")
+    now = 1000 * time.time()
+    for seed in range(3):
+        tracker.started(trial("reference", seed))
+        tracker.progress(trial("reference", seed)["key"], {"step": 1, "train_loss": 5.0})
+    tracker.finished(record("reference", 0))
+    may_open.set()
+    tracker.close("KILLED")  # as where the run ends by an error
+    found = View(folder)
+    assert {r.data.tags["aot.outcome"] for r in found.children.values()} == {"done", "interrupted"} and len(found.children) == 3
+    (point,) = found.client.get_metric_history(found.children["reference seed 1"].info.run_id, "train/loss")
+    assert abs(point.timestamp - now) < 5000 and found.parent.info.status == "KILLED"
+    assert not warned
+
+
+def test_a_new_store_is_a_copy_of_the_one_that_mlflow_made(tmp_path: Path, study: Study, warned: list[str]) -> None:
+    for name in ("first", "second"):
+        fill(tmp_path / name, [record("reference", 0)])
+        (tmp_path / name / "study.yaml").write_text(STUDY)
+        Tracker(tmp_path / name, study, "").close()
+        assert list(View(tmp_path / name).children) == ["reference seed 0"]
+    assert len(list(cache.folder().glob("mlflow-*.db"))) == 1 and not warned
+
+
+def test_a_glance_tells_a_whole_view_from_one_that_is_behind(folder: Path, study: Study, warned: list[str]) -> None:
+    fill(folder, [record("reference", 0), record("positions=rope", 0)])
+    ledger, finished = Ledger(folder), {r["key"]: r["finished"] for r in (record("reference", 0), record("positions=rope", 0))}
+
+    def whole() -> bool:
+        return glance.shown(folder, study.name, fingerprint(ledger), finished)
+
+    assert not whole()
+    rebuild(folder, analysis(contrast("positions=rope")), "text")
+    assert whole()
+    assert not glance.shown(folder, study.name, fingerprint(ledger), finished | {"another": "2026-11-22T05:00:10+00:00"})
+    behind = {
+        "a row that was left open": ("status", "'RUNNING'", "'FINISHED'"),
+        "a row that was removed": ("lifecycle_stage", "'deleted'", "'active'"),
+    }
+    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as connection:
+
+        def change(text: str) -> None:
+            connection.execute(text)
+            connection.commit()
+
+        for what, (column, other, before) in behind.items():
+            change(f"UPDATE runs SET {column} = {other} WHERE name LIKE 'reference%'")
+            assert not whole(), what
+            change(f"UPDATE runs SET {column} = {before} WHERE name LIKE 'reference%'")
+            assert whole()
+        change("UPDATE tags SET value = 'of before' WHERE key = 'aot.shown'")
+        assert not whole()
+    rebuild(folder, analysis(contrast("positions=rope")), "text")
+    assert whole()
+    fill(folder, [record("attention minus I", 0)])
+    assert not whole() and not warned
 
 
 def test_a_relative_folder_is_resolved_and_a_moved_one_shows_its_trials_again(
@@ -308,6 +390,7 @@ def test_a_relative_folder_is_resolved_and_a_moved_one_shows_its_trials_again(
 
 def test_a_reader_in_the_middle_of_reading_does_not_hold_up_the_writer(folder: Path, study: Study, warned: list[str]) -> None:
     tracker = Tracker(folder, study, "")
+    tracker.ready()
     reader = sqlite3.connect(folder / "mlflow.db", isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM runs").fetchall()

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 Vector = NDArray[np.float64]
 
@@ -25,6 +24,8 @@ def boundary(first: int, last: int, error: float) -> tuple[float, ...]:
     One look (first = last) is Student's quantile. Deterministic; computed once for each triple.
     """
     assert 2 <= first <= last and 0 < error < 1
+    from scipy import special  # here, as wherever it is used: what reads no interval does not wait for it
+
     looks = np.arange(first, last + 1)
     a = error / (1 + math.log2(last / first))  # near enough that four steps do
     for _ in range(50):

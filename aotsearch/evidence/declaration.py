@@ -12,7 +12,9 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
+import hashlib
 import itertools
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +140,13 @@ def history(ledger: Ledger) -> History:
     before = sum(not e["trials"] for e in events)
     told = list(zip(events, confirmed[1:], strict=True))[max(0, before - 1) :]
     return History(tuple(_read(e, known) for e, known in told), manifest, _edited(events[-1], path), "" if before else lost)
+
+
+def fingerprint(ledger: Ledger) -> str:
+    """Names all that is made from a run folder, a report or a view: what came out with this fingerprint would come out the same again."""
+    copy, version = ledger.folder / STUDY_FILE, sys.modules["aotsearch"].__version__  # nothing here may import the package itself
+    told = copy.read_bytes() if copy.is_file() else b""
+    return hashlib.sha256(f"{version} {ledger.digest()} ".encode() + told).hexdigest()
 
 
 def event(study: Study, arms: Sequence[Arm], records: Iterable[Record]) -> dict[str, Any]:

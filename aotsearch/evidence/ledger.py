@@ -5,21 +5,22 @@ next step; a line torn by a crash is skipped when read, and the next one starts 
 
 A number that is not finite, which JSON has none of, is null; the event's `not_finite` holds what it was, by its path.
 
-Events: `run` (one per start of the command: command, versions, machine), `data` (the splits and their baselines), `started`
-and `finished` (one trial; `finished` holds its whole record). Of a search also `proposed` (an architecture, before it is trained),
-`exhausted` (no other was found) and `importance` (which decisions mattered to it).
+Events: `run` (one per start of the command that had anything to tell: command, versions, machine), `data` (the splits and their
+baselines), `started` and `finished` (one trial; `finished` holds its whole record). Of a search also `proposed` (an architecture, before it
+is trained), `exhausted` (no other was found) and `importance` (which decisions mattered to it).
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import filelock
 
@@ -39,6 +40,9 @@ class Ledger:
         self.folder = Path(folder)
         self.path = self.folder / FILE
         self.corrupt = 0  # lines skipped by the last read
+        self._file, self._end = 0, 0  # what was read: of which file, and to which byte
+        self._events: list[dict[str, Any]] = []
+        self._torn = 0
 
     @classmethod
     def open(cls, folder: str | Path) -> Ledger:
@@ -112,17 +116,38 @@ class Ledger:
         return event
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """Every whole event in order; torn or altered lines are counted in `corrupt` and skipped."""
-        self.corrupt = 0
-        if not self.path.exists():
-            return
-        with open(self.path, "rb") as file:
-            for line in file:
-                event = _parse(line)
-                if event is not None:
-                    yield event | OUTCOMES[event["outcome"]] if event.get("outcome") in OUTCOMES else event
-                elif line.strip():
-                    self.corrupt += 1
+        """Every whole event in order; torn or altered lines are counted in `corrupt` and skipped.
+
+        A line is read once: the next call reads what was appended since, by whomever, unless the file is another or was cut.
+        """
+        try:
+            with open(self.path, "rb") as file:
+                found = os.fstat(file.fileno())
+                if found.st_ino != self._file or found.st_size < self._end:
+                    self._file, self._end, self._events, self._torn = found.st_ino, 0, [], 0
+                file.seek(self._end)
+                last = self._take(file)
+        except (FileNotFoundError, NotADirectoryError):
+            self._file, self._end, self._events, self._torn, last = 0, 0, [], 0, []
+        self.corrupt = self._torn + last.count(None)
+        return iter([*self._events, *filter(None, last)])
+
+    def _take(self, file: IO[bytes]) -> list[dict[str, Any] | None]:
+        """Read on from the end of the last whole line; what follows the new last one may still be written, and is read again."""
+        for line in file:
+            event = _parse(line)
+            if not line.endswith(b"\n"):
+                return [event] if line.strip() else []
+            self._end += len(line)
+            if event is not None:
+                self._events.append(event)
+            elif line.strip():
+                self._torn += 1
+        return []
+
+    def digest(self) -> str:
+        """SHA-256 of the file; of nothing where there is none."""
+        return hashlib.sha256(self.path.read_bytes() if self.path.exists() else b"").hexdigest()
 
     def last(self, kind: str) -> dict[str, Any] | None:
         """The latest event of a kind."""
@@ -166,6 +191,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         text = line.decode().rstrip("\n")
         event = json.loads(text)
         crc = event.pop("crc")
-        return event if crc == _crc("{" + text.split(",", 1)[1]) else None
+        whole = crc == _crc("{" + text.split(",", 1)[1])
+        return event | OUTCOMES.get(event.get("outcome"), {}) if whole else None
     except (ValueError, KeyError, IndexError, AttributeError):
         return None

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from aotsearch.evidence.boundary import Vector, boundary
 
@@ -55,6 +54,8 @@ def quantile(n: int, confidence: float, family: int) -> float:
     t_{1 - alpha / (2 K)},  alpha = 1 - confidence,  n - 1 degrees of freedom
     """
     assert n >= 2 and family >= 1
+    from scipy import special
+
     return float(special.stdtrit(n - 1, 1 - (1 - confidence) / (2 * family)))
 
 
@@ -90,6 +91,8 @@ def seeds_needed(mean: float, sd: float, n: int, margin: float, confidence: floa
     To add them is to look again, so the interval then is the sequential one of looks from `first` (n, if this is the first) to their
     total: its last quantile is taken as t_{1 - a / 2} with a = (alpha / K) / (1 + log2(total / first)), from which `boundary` starts.
     """
+    from scipy import special
+
     total = np.arange(max(n + 1, 2), MOST_SEEDS + 1)
     level = (1 - confidence) / family / (1 + np.log2(total / max(2, first or n)))
     return _wait(mean, sd, n, margin, total, special.stdtrit(total - 1, 1 - level / 2))
@@ -241,6 +244,8 @@ def noise_floor(values: Sequence[float], confidence: float = 0.95) -> NoiseFloor
 
 def wilson(count: int, total: int, confidence: float) -> tuple[float, float]:
     """Wilson's score interval of a rate (Wilson 1927)."""
+    from scipy import special
+
     z = float(special.ndtri((1 + confidence) / 2))
     rate, scale = count / total, 1 + z * z / total
     centre = (rate + z * z / (2 * total)) / scale

@@ -9,14 +9,15 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.study.design import REFERENCE
 from aotsearch.study.rates import Rate, used
 from aotsearch.study.study import Study
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Record = Mapping[str, Any]
 PLAIN = ("parameters", "parameters_without_embeddings", "flops_per_token", "learning_rate", "seconds", "steps", "tokens")
@@ -57,6 +58,8 @@ def cells(records: Iterable[Record], arms: Iterable[str], rates: Mapping[str, Ra
 
 def tabulate(records: Iterable[Record], study: Study) -> pd.DataFrame:
     """One row per trial: what it was, how it ended, what it cost, and one column per decision; `key` names it in the ledger."""
+    import pandas as pd  # here, so that what needs no table does not wait for it
+
     everything = list(records)
     arms = {name: i for i, name in enumerate(arms_met(everything, study))}
     measure, test = study.task.measure, f"test_{study.task.measure}"

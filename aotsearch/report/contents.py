@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
 from aotsearch.evidence import answer
 from aotsearch.evidence.contrast import Contrast
 from aotsearch.evidence.layers import Knocked
@@ -163,6 +161,8 @@ def searched(m: Material, top: int = 20) -> list[dict[str, Any]]:
     """The best architectures of a search, each with the decisions in which it differs from the reference."""
     if not m.search:
         return []
+    import pandas as pd
+
     table, reference = search_table(m.records, m.study).head(top), m.study.reference.decisions
     rows = []
     for _, series in table.iterrows():

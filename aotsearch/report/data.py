@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from aotsearch.evidence.analysis import judge
 from aotsearch.evidence.answer import Analysis
 from aotsearch.evidence.contrast import Contrast
-from aotsearch.evidence.declaration import history
+from aotsearch.evidence.declaration import History, fingerprint, history
 from aotsearch.evidence.ledger import Ledger
 from aotsearch.evidence.tables import Record, arms_met, cells, search_table, tabulate
 from aotsearch.report.summary import summary, warnings
 from aotsearch.study.study import VERSIONS, Study
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Cells = Mapping[str, Mapping[int, Record]]  # arm -> seed -> trial
 
@@ -37,7 +37,7 @@ class Material:
         importance: The `importance` event of a search; empty where none was written.
         corrupt: Lines of the ledger that could not be read.
         ledger: SHA-256 of the ledger that was read.
-        table: One row per trial.
+        fingerprint: Of the run folder as it was read.
     """
 
     study: Study
@@ -47,8 +47,13 @@ class Material:
     importance: Record
     corrupt: int
     ledger: str
+    fingerprint: str
     analysis: Analysis
-    table: pd.DataFrame
+
+    @functools.cached_property
+    def table(self) -> pd.DataFrame:
+        """One row per trial."""
+        return tabulate(self.records, self.study)
 
     @property
     def search(self) -> bool:
@@ -139,8 +144,16 @@ def read(folder: str | Path) -> Material:
         InputError: the folder holds no run, or trials that cannot be compared.
     """
     ledger = Ledger.open(folder)
-    declared = history(ledger)
-    study = declared.study
+    return material(ledger, history(ledger))
+
+
+def material(ledger: Ledger, declared: History) -> Material:
+    """What `read` returns, for those who have read the declarations.
+
+    Raises:
+        InputError: the trials cannot be compared.
+    """
+    made_from = fingerprint(ledger)
     events = list(ledger.events())
     corrupt = ledger.corrupt
     last: dict[str, Record] = {e["event"]: e for e in events}
@@ -148,15 +161,15 @@ def read(folder: str | Path) -> Material:
     records = declared.place(everything)
     analysis = judge(everything, declared)
     return Material(
-        study=study,
+        study=declared.study,
         records=records,
         runs=[e for e in events if e["event"] == "run"],
         data=data,
         importance=last.get("importance", {}),
         corrupt=corrupt,
-        ledger=hashlib.sha256(ledger.path.read_bytes()).hexdigest(),
+        ledger=ledger.digest(),
+        fingerprint=made_from,
         analysis=dataclasses.replace(analysis, warnings=warnings(analysis, data)),
-        table=tabulate(records, study),
     )
 
 

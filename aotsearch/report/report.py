@@ -15,13 +15,12 @@ import pandas as pd
 
 from aotsearch.errors import InputError, RunError, suggest
 from aotsearch.evidence.layers import MEAN, Knocked, Profile, knocked, profiles
-from aotsearch.report import figures, latex, page
+from aotsearch.report import figures, latex, made, page
 from aotsearch.report.data import Material, read, results
 from aotsearch.report.figures import Figure
+from aotsearch.report.made import FOLDER
 
 __all__ = ["FOLDER", "Material", "read", "results", "write"]
-
-FOLDER = "report"
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,11 @@ class Report:
         return {f"{name}.png": figures.to_png(figure) for name, figure in self.pictures.items()}
 
 
-def write(folder: str | Path, formats: Sequence[str] = ("html", "md", "latex", "csv")) -> list[Path]:
+def write(folder: str | Path, formats: Sequence[str] = ("html", "md", "latex", "csv"), material: Material | None = None) -> list[Path]:
     """Write the report of a run folder into its `report` folder, each file whole or not at all.
+
+    Args:
+        material: What `read` returns, where that was called.
 
     Raises:
         InputError: an unknown format, or a folder without a readable run.
@@ -58,11 +60,14 @@ def write(folder: str | Path, formats: Sequence[str] = ("html", "md", "latex", "
     for name in formats:
         if name not in FORMATS:
             raise InputError(f"unknown report format {name!r}{suggest(name, FORMATS)}")
-    report = Report(read(folder))
+    report = Report(material or read(folder))
     files: dict[str, bytes] = {}
     for name in dict.fromkeys(formats):
         files |= FORMATS[name](report)
-    return [_replace(Path(folder) / FOLDER / name, content) for name, content in files.items()]
+    place = Path(folder) / FOLDER
+    written = [_replace(place / name, content) for name, content in files.items()]
+    _replace(place / made.FILE, made.note(Path(folder), report.material.fingerprint, files))
+    return written
 
 
 def _replace(path: Path, content: bytes) -> Path:

@@ -6,13 +6,14 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from aotsearch.evidence.answer import Analysis
 from aotsearch.evidence.contrast import Contrast
 from aotsearch.study.design import equal_terms, rate_terms, spell
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NOT_BETTER = "not clearly better"
 
@@ -176,6 +177,8 @@ def _wrapped(lines: Iterable[str]) -> list[str]:
 
 
 def _search_lines(searched: pd.DataFrame, analysis: Analysis, top: int = 5) -> list[str]:
+    import pandas as pd
+
     counts = ", ".join(f"{n} {outcome}" for outcome, n in Counter(searched["outcome"]).most_common())
     best = searched[searched["outcome"] == "done"].head(top)
     shown = "; the best, under one seed each:" if len(best) else ""

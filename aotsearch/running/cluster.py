@@ -9,6 +9,8 @@ import itertools
 import logging
 import os
 import shutil
+import sys
+import sysconfig
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,8 +19,6 @@ from typing import Any
 from aotsearch.errors import InputError, RunError
 from aotsearch.running.work import Observer, Record, Search, Trial, Work, on_the_way
 from aotsearch.study.settings import Resources
-from aotsearch.training import device as devices
-from aotsearch.training import trial as trials
 
 # Read by Ray when it is imported, here and in its workers. Each has its reason.
 ENVIRONMENT = {
@@ -34,6 +34,9 @@ ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # nothing is restored from it
 }
+FORK = "PL_DISABLE_FORK"  # what Tune asks of the environment of its workers; those that Ray starts at once are taken if theirs is the same
+MOST_AHEAD = 32  # workers that import before they have a trial: a larger machine has often more of them than a study has trials
+ACCELERATORS = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")  # of /dev: NVIDIA's cards, its boards, AMD's cards, either under Windows
 
 
 class Cluster:
@@ -50,10 +53,11 @@ class Cluster:
         logging.getLogger("ray").setLevel(logging.ERROR)
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
         if address is None:
-            cpus, gpus = os.cpu_count() or 1, devices.gpus_here()
+            cpus, gpus = os.cpu_count() or 1, _gpus_here()
             resources.required_room(cpus, gpus)
             wanted = (workers or cpus // resources.cpus) * resources.cpus
             quiet |= {"num_cpus": wanted, "num_gpus": gpus, "include_dashboard": False, "object_store_memory": 128 << 20}
+            quiet |= {"runtime_env": _workers_environment(resources.cpus, wanted)}
         try:
             ray.init(address=address or "local", **quiet)
         except Exception as e:  # noqa: BLE001 (connection, configuration and start-up errors of many kinds)
@@ -107,6 +111,30 @@ class Cluster:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _workers_environment(threads: int, workers: int) -> dict[str, Any]:
+    """Of the workers that Ray starts with itself, one for each processor: all that Tune asks for, so that it places its actors on them.
+
+    They import at once what trials need, from where it lies for the driver, if each may get a trial: memory is not filled in vain.
+    """
+    home, installed = str(Path(__file__).parents[2]), sysconfig.get_paths()
+    paths = [home] if home not in (installed["purelib"], installed["platlib"]) else []  # there it is found, after Python's own library
+    paths += filter(None, [os.environ.get("PYTHONPATH")])
+    variables = {name: value for name, value in os.environ.items() if name in ENVIRONMENT}
+    variables |= {"PYTHONPATH": os.pathsep.join(paths)} if paths else {}
+    variables |= {FORK: "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+    ahead = {"worker_process_setup_hook": "aotsearch.running.worker.prepare"} if threads == 1 and workers <= MOST_AHEAD else {}
+    return {"env_vars": variables, **ahead}
+
+
+def _gpus_here() -> int:
+    """How many GPUs trials can compute on; torch, whose import takes seconds, is asked only where the machine may have one."""
+    if sys.platform == "linux" and not any(path for name in ACCELERATORS for path in Path("/dev").glob(name)):
+        return 0
+    from aotsearch.training.device import gpus_here
+
+    return gpus_here()
+
+
 def _said(error: Exception | None) -> str:
     return " ".join(str(error or "").split())
 
@@ -115,6 +143,9 @@ def _trainable(config: dict[str, Any]) -> None:
     """Run a bundle of trials inside a Ray worker; each report carries the points since the last, and the records that are known."""
     import ray
     from ray import tune
+
+    from aotsearch.training import device as devices
+    from aotsearch.training import trial as trials
 
     # what was granted decides, not what the machine has: without a grant of one Ray does not hide the GPUs (ray#54928)
     on_gpu = bool(ray.get_gpu_ids())  # of those that are granted the first is `cuda`, whatever its number on the machine
@@ -167,10 +198,12 @@ def _callback(work: Work, observer: Observer, reasons: Mapping[str, str]) -> Any
             self._end(trial, "failed", lambda _: f"the worker was lost: {_said(trial.get_error())[-300:]}")
 
         def _end(self, trial: Any, outcome: str, message: Callable[[str], str]) -> None:
+            from aotsearch.training.trial import record
+
             for plan in trial.config["bundle"]:
                 if (key := plan["key"]) in self.plans:
-                    record = trials.record(plan, outcome, list(self.curves.get(key, ())))  # type: ignore[arg-type]
-                    self._finish(record | {"message": message(key)})
+                    known = record(plan, outcome, list(self.curves.get(key, ())))  # type: ignore[arg-type]
+                    self._finish(known | {"message": message(key)})
 
         def _finish(self, record: Record) -> None:
             del self.plans[record["key"]]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import dataclasses
 from pathlib import Path
 
 from aotsearch import yamlfile
 from aotsearch.errors import AotsearchError, InputError, RunError
-from aotsearch.evidence.declaration import STUDY_FILE, History, Record, differences, event, history
+from aotsearch.evidence.declaration import STUDY_FILE, History, differences, event, history
 from aotsearch.evidence.ledger import Ledger
-from aotsearch.running.journal import unfinished
+from aotsearch.running.journal import Journal, unfinished
 from aotsearch.running.status import planned
 from aotsearch.study.study import Study
 
@@ -47,13 +47,16 @@ def anything_left(ledger: Ledger, study: Study, before: History | None, retry_fa
     return planned(ledger, study, records) > len(records) or (retry_failed and any(map(unfinished, records)))
 
 
-def declare(ledger: Ledger, study: Study, before: History | None, records: Collection[Record]) -> History:
+def declare(journal: Journal, study: Study, before: History | None) -> History:
     """Keep the declaration, and each that changes it, with how much had been seen by then."""
+    ledger, records = journal.ledger, journal.records.values()
     if records and before is not None and not before.last.arms:  # an older version kept none
-        ledger.append("declared", **event(before.study, before.study.arms(), ()))
+        journal.append("declared", **event(before.study, before.study.arms(), ()))
     last, fresh = ledger.last("declared"), event(study, study.arms(), records)
+    if before is not None and last is not None and all(last[name] == fresh[name] for name in ("study", "arms")):
+        return dataclasses.replace(before, edited="")  # the copy was written since
     if last is None or any(last[name] != fresh[name] for name in ("study", "arms")):
-        ledger.append("declared", **fresh)
+        journal.append("declared", **fresh)
     return history(ledger)
 
 
@@ -72,9 +75,11 @@ def write_study(study: Study, folder: Path) -> None:
     Raises:
         RunError: the folder cannot be written.
     """
-    made = folder / f".{STUDY_FILE}.new"
+    made, text = folder / f".{STUDY_FILE}.new", yamlfile.dump(dict(study.plain)).encode()
     try:
-        made.write_text(yamlfile.dump(dict(study.plain)), encoding="utf-8")
+        if (folder / STUDY_FILE).is_file() and (folder / STUDY_FILE).read_bytes() == text:
+            return
+        made.write_bytes(text)
         made.replace(folder / STUDY_FILE)
     except OSError as e:
         raise RunError(f"{folder / STUDY_FILE} cannot be written: {e.strerror}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from aotsearch.evidence.declaration import Record
@@ -19,16 +19,23 @@ if TYPE_CHECKING:
 class Journal:
     """The observer of a run: every record by the key of its trial, as the ledger has it.
 
+    Args:
+        begin: What a start of the command tells the ledger of itself, called before its first event: one that has nothing to tell leaves
+            the ledger as it was.
+
     Attributes:
         retry_failed: Whether trials that failed, or were not measured whole, are to be trained again.
-        tracker: The view in MLflow, where there is one.
+        tracker: Gives the view in MLflow, where there is one; it is opened when it is first asked for.
         clock: Key -> when this start of the run began that trial.
         interrupted: Whether Ctrl-C was pressed: the next event ends the run, where a library has swallowed the KeyboardInterrupt.
     """
 
-    def __init__(self, study: Study, ledger: Ledger, progress: Progress, retry_failed: bool = False):
+    def __init__(
+        self, study: Study, ledger: Ledger, progress: Progress, retry_failed: bool = False, begin: Callable[[], None] | None = None
+    ):
         self.ledger, self.progress, self.retry_failed = ledger, progress, retry_failed
-        self.tracker: Tracker | None = None
+        self._begin = begin
+        self.tracker: Callable[[], Tracker | None] = lambda: None
         self.clock: dict[str, float] = {}
         self.interrupted = False
         self.records = {study.key(r["digest"], r["seed"], r["training"], r["phase"] == "search"): r for r in ledger.records().values()}
@@ -42,29 +49,36 @@ class Journal:
         record = self.records.get(key)
         return record is not None and not (self.retry_failed and unfinished(record))
 
+    def append(self, kind: str, **fields: Any) -> dict[str, Any]:
+        """An event of this start, into the ledger."""
+        if self._begin is not None:
+            begin, self._begin = self._begin, None
+            begin()
+        return self.ledger.append(kind, **fields)
+
     def started(self, trial: Trial) -> None:
         self._check()
         self.clock[trial["key"]] = time.monotonic()
-        self.ledger.append("started", **{name: trial[name] for name in ("key", "arm", "seed", "phase")})
+        self.append("started", **{name: trial[name] for name in ("key", "arm", "seed", "phase")})
         self.progress.started(trial)
-        if self.tracker is not None:
-            self.tracker.started(trial)
+        if (tracker := self.tracker()) is not None:
+            tracker.started(trial)
 
     def point(self, trial: Trial, point: Mapping[str, float]) -> None:
         self._check()
         self.progress.point(trial, point)
-        if self.tracker is not None:
-            self.tracker.progress(trial["key"], point)
+        if (tracker := self.tracker()) is not None:
+            tracker.progress(trial["key"], point)
 
     def finished(self, record: dict[str, Any]) -> None:
         now = time.monotonic()
         record.setdefault("seconds", round(now - self.clock.get(record["key"], now), 3))
-        record = self.records[record["key"]] = self.ledger.append("finished", **record)  # from here on as it will be read again
+        record = self.records[record["key"]] = self.append("finished", **record)  # from here on as it will be read again
         self._tell_change(record)
         self.progress.finished(record)
         self._check()  # after it is written
-        if self.tracker is not None:
-            self.tracker.finished(record)
+        if (tracker := self.tracker()) is not None:
+            tracker.finished(record)
 
     def _check(self) -> None:
         if self.interrupted:

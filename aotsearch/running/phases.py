@@ -6,7 +6,7 @@ Every phase is planned anew from the study and the records; what has ended is no
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,10 @@ from aotsearch.evidence.tables import curve_of, left_out, promising, searched, u
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.running.journal import Journal
 from aotsearch.running.rungs import Rungs
-from aotsearch.running.work import Executor, Search, Trial, Work, bundled
+from aotsearch.running.work import Executor, Search, Work, bundled
 from aotsearch.study.design import REFERENCE, Arm, order
 from aotsearch.study.rates import TUNE_SEED, Rate, asked, beyond, chosen
 from aotsearch.study.study import Study
-from aotsearch.training import trial
 from aotsearch.training.environment import now
 
 Cell = tuple[Arm, int, float | None]  # arm, seed, learning rate where it is tuned
@@ -46,7 +45,7 @@ class Phases:
         s = self.study.settings
         if s.design == "search":
             _Searching(self).run()
-            self.ledger.append("importance", shares=self._importance())
+            self._tell_importance()
             arms, phase = self._candidates(), "confirm"
         else:
             arms, phase = self.study.arms(), "design"
@@ -67,15 +66,19 @@ class Phases:
     def hand_over(self, work: Work) -> None:
         self.executor().run(work, self.journal, self.checkpoints)
 
-    def _bundles(self, trials: list[Trial]) -> list[list[Trial]]:
-        return bundled(trials, self.study.settings.resources.fuse, self.executor().workers)
-
-    def _run(self, cells: Iterable[Cell], phase: str) -> None:
-        plans = trial.plans(self.study, cells, phase)
-        left = [p for p in plans if not self.journal.has(p["key"])]
-        self.journal.progress.begin(len(plans), [self.journal.records[p["key"]] for p in plans if self.journal.has(p["key"])])
+    def _run(self, cells: Sequence[Cell], phase: str) -> None:
+        keys = dict.fromkeys(self._key(cell, phase) for cell in cells)
+        left = {key for key in keys if not self.journal.has(key)}
+        self.journal.progress.begin(len(keys), [self.journal.records[key] for key in keys if key not in left])
         if left:
-            self.hand_over(Work(self._bundles(left)))
+            from aotsearch.training import trial  # with torch, which a start that has nothing to train does not wait for
+
+            plans = [p for p in trial.plans(self.study, cells, phase) if p["key"] in left]
+            self.hand_over(Work(bundled(plans, self.study.settings.resources.fuse, self.executor().workers)))
+
+    def _key(self, cell: Cell, phase: str) -> str:
+        arm, seed, rate = cell
+        return self.study.key(arm.architecture.digest, seed, self.study.training(rate), phase == "search")
 
     def _train(self, arms: list[Arm], seeds: list[int], rates: Mapping[str, Rate], phase: str) -> None:
         """Every arm under every seed, at the shared learning rate and, where it is another, at its own."""
@@ -112,10 +115,13 @@ class Phases:
             self.say(f"seed {seed + 1} of at most {adaptive.max} for {len(names)} arms whose verdict is open ...")
             self._train([a for a in arms if a.name in names], [seed], rates, phase)
 
-    def _importance(self) -> dict[str, float]:
-        from aotsearch.running.search import importance
+    def _tell_importance(self) -> None:
+        """Which decisions mattered, where a trial or another declaration came after it was told last."""
+        told = [e["event"] for e in self.ledger.events() if e["event"] in ("importance", "declared") or e.get("phase") == "search"]
+        if told[-1:] != ["importance"]:
+            from aotsearch.running.search import importance
 
-        return importance(self.records, self.study)
+            self.journal.append("importance", shares=importance(self.records, self.study))
 
     def _candidates(self) -> list[Arm]:
         """The study's arms and the best that the search found, to be trained under fresh seeds; none where the reference is alone."""
@@ -125,7 +131,7 @@ class Phases:
         found = [arm_of(a, self.study) for a in promising(tried, self.study)[: self.study.settings.search.confirm]]
         known, entries = self.ledger.last("candidates") or {"arms": []}, [entry(a) for a in found]
         if entries != known["arms"]:  # the ledger is told which are confirmed
-            self.ledger.append("candidates", arms=entries)
+            self.journal.append("candidates", arms=entries)
             self.declared = history(self.ledger)
         return [*arms, *found] if found or len(arms) > 1 else []
 
@@ -155,7 +161,8 @@ class _Searching:
             self.phases.hand_over(Work(search=Search(itertools.chain([first], made), self._tell, self.rungs, self.measure)))
         number = len(searched(self.phases.records, self.study))
         if number < self.search.trials:
-            self.journal.ledger.append("exhausted", architectures=number)
+            if (self.journal.ledger.last("exhausted") or {}).get("architectures") != number:
+                self.journal.append("exhausted", architectures=number)
             few = f"no architecture but these {number} was found in the space"
             self.say(f"{few}: the search ends before its {self.search.trials} trials")
 
@@ -173,9 +180,11 @@ class _Searching:
 
     def _trials(self) -> Iterator[dict[str, Any]]:
         while (architecture := self.proposer.ask()) is not None:
+            from aotsearch.training import trial  # as above
+
             made = trial.plan(self.study, arm_of(architecture, self.study), self.search.training_seed, "search")
             if architecture.digest not in self.told:
-                self.journal.ledger.append("proposed", **{name: made[name] for name in ("arm", "digest", "decisions", "seed")})
+                self.journal.append("proposed", **{name: made[name] for name in ("arm", "digest", "decisions", "seed")})
             if self.journal.has(made["key"]):
                 self._tell(self._adopt(made))
             else:
@@ -183,6 +192,7 @@ class _Searching:
 
     def _adopt(self, made: Mapping[str, Any]) -> Record:
         """A model that was trained when the space had other decisions for it is recorded again with those of today."""
+
         same = {name: made[name] for name in ("arm", "arms", "decisions", "changes")}
         record = {**self.journal.records[made["key"]], **same, "finished": now()}
         record.pop("event")

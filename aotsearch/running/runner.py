@@ -16,13 +16,14 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aotsearch.errors import InputError, RunError
-from aotsearch.evidence.declaration import STUDY_FILE
+from aotsearch.evidence.declaration import STUDY_FILE, History
 from aotsearch.evidence.ledger import FAILED, Ledger
 from aotsearch.running import continuing
 from aotsearch.running.journal import Journal
@@ -35,8 +36,10 @@ from aotsearch.study.study import Study
 from aotsearch.training.environment import now, version
 
 if TYPE_CHECKING:
+    from aotsearch.report.data import Material
     from aotsearch.tracking.view import Tracker
 
+AHEAD = ("aotsearch.report.report", "scipy.special")  # imported while trials train in other processes: what follows them needs it
 PACKAGES = ("aotsearch", "torch", "ray", "optuna", "mlflow", "numpy", "pandas", "scipy")
 
 
@@ -111,15 +114,17 @@ def run(study: Study, out: str | Path | None = None, options: Options | None = N
         stack.enter_context(ledger.lock())
         stack.callback(progress.end)
         continuing.write_study(study, folder)
-        journal = Journal(study, ledger, progress, options.retry_failed)
-        _begin(ledger, study, options, facts)
-        declared = continuing.declare(ledger, study, before, journal.records.values())
+        journal = Journal(study, ledger, progress, options.retry_failed, functools.partial(_begin, ledger, study, options, facts))
+        declared = continuing.declare(journal, study, before)
         for note in (*declared.changes, *continuing.further_measures(study, before, len(journal.records)), *study.notes):
             progress.say(note)  # before anything is trained
         journal.tracker = stack.enter_context(_tracked(study, folder, options, progress))
+        phases = Phases(study, journal, executor, folder / "checkpoints", declared)
         with _interruptible(journal):
-            Phases(study, journal, executor, folder / "checkpoints", declared).run()
-        return _conclude(folder, journal, began)
+            phases.run()
+        if executor.cache_info().currsize:  # it ends while the report is written
+            stack.enter_context(ThreadPoolExecutor(1)).submit(executor().close)
+        return _conclude(journal, phases.declared, options.track, began)
 
 
 def _executor(options: Options, resources: Resources, progress: Progress, stack: contextlib.ExitStack) -> Executor:
@@ -176,31 +181,33 @@ def _interruptible(journal: Journal) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _tracked(study: Study, folder: Path, options: Options, progress: Progress) -> Iterator[Tracker | None]:
-    """The view in MLflow, where it can be; its warnings are told among the progress."""
+def _tracked(study: Study, folder: Path, options: Options, progress: Progress) -> Iterator[Callable[[], Tracker | None]]:
+    """Gives the view in MLflow, where it can be; opened when it is first asked for. Its warnings are told among the progress."""
     handler, log, status = _Say(progress), logging.getLogger("aotsearch"), "KILLED"
     log.addHandler(handler)
-    tracker = _tracker(study, folder, options, progress) if options.track else None
+    opened: list[Tracker] = []
+
+    @functools.cache
+    def tracker() -> Tracker | None:
+        if not options.track:
+            return None
+        if importlib.util.find_spec("mlflow") is None:
+            progress.say("mlflow is not installed: the ledger is written, its MLflow view is not (`aotsearch ui` can make it later)")
+            return None
+        from aotsearch.tracking.view import Tracker
+
+        opened.append(Tracker(folder, study, options.command, () if options.local else AHEAD))
+        if options.local:  # what trains here imports, too
+            opened[0].ready()
+        return opened[0]
+
     try:
         yield tracker
         status = "FINISHED"
     finally:
-        if tracker is not None:
-            tracker.close(status)
+        for view in opened:
+            view.close(status)
         log.removeHandler(handler)
-
-
-def _tracker(study: Study, folder: Path, options: Options, progress: Progress) -> Tracker | None:
-    if importlib.util.find_spec("mlflow") is None:
-        progress.say("mlflow is not installed: the ledger is written, its MLflow view is not (`aotsearch ui` can make it later)")
-        return None
-    from aotsearch.tracking.view import Tracker
-
-    try:
-        return Tracker(folder, study, options.command)
-    except RunError as e:
-        progress.say(f"MLflow is not written: {e}; the ledger is, and `aotsearch ui` makes the view later")
-        return None
 
 
 class _Say(logging.Handler):
@@ -214,22 +221,36 @@ class _Say(logging.Handler):
         self.progress.say(record.getMessage())
 
 
-def _conclude(folder: Path, journal: Journal, began: float) -> RunOutcome:
-    """The report and the last of the view."""
-    from aotsearch.report import report
-
+def _conclude(journal: Journal, declared: History, track: bool, began: float) -> RunOutcome:
+    """The report and the last of the view; what is there as it would come out again is left as it is."""
     journal.progress.end()
-    found, notes = report.read(folder), []
-    try:
-        files = report.write(folder)
-    except (RunError, OSError) as e:
-        files = []
-        notes.append(f"the report could not be written: {e}; `aotsearch report {folder}` makes it later")
-    if journal.tracker is not None:
-        journal.tracker.publish(found.headline.to_dict(), found.summary(), files, folder / STUDY_FILE)
+    if journal.clock and (tracker := journal.tracker()) is not None:
+        tracker.ready()
+    from aotsearch.report import data, made
+
+    folder, notes = journal.ledger.folder, []
+    found = data.material(journal.ledger, declared)
+    files = made.files(folder, found.fingerprint)
+    fresh = not files
+    if fresh:
+        from aotsearch.report import report
+
+        try:
+            files = report.write(folder, material=found)
+        except (RunError, OSError) as e:
+            notes.append(f"the report could not be written: {e}; `aotsearch report {folder}` makes it later")
+    if track and (fresh or not _shown(folder, found)) and (tracker := journal.tracker()) is not None:
+        tracker.publish(found.headline.to_dict(), found.summary(), files, folder / STUDY_FILE)
     outcomes = Counter(r["outcome"] for r in journal.records.values())
     seconds = time.monotonic() - began
     return RunOutcome(folder, outcomes, len(journal.clock), seconds, found.analysis, found.summary(), notes)
+
+
+def _shown(folder: Path, found: Material) -> bool:
+    """Whether MLflow shows what would be published."""
+    from aotsearch.tracking.glance import shown
+
+    return shown(folder, found.study.name, found.fingerprint, {r["key"]: r["finished"] for r in found.records})
 
 
 def versions() -> dict[str, str]:

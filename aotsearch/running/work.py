@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from aotsearch.running.rungs import Rungs
-from aotsearch.training.speed import SHORT
+from aotsearch.training.schedule import SHORT
 
 MOST = 8  # replicas of one program, where their number is left open
 Trial = dict[str, Any]

@@ -2,6 +2,6 @@
 
 In: a study, its records and its report. Out: runs, metrics, tags and artifacts in an MLflow store.
 `wording` names and describes arms as everybody sees them; `store` decides what is written, `client` writes it; `view` is what a run and
-the command `ui` use.
+the command `ui` use; `glance` reads without mlflow whether all is there.
 Open `view.py` first.
 """

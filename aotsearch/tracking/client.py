@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 import os
+import sqlite3
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from aotsearch.tasks import cache
 from aotsearch.tracking import wording
 from aotsearch.tracking.wording import LONGEST, finite, key_of, plain
 
@@ -20,13 +24,39 @@ Values = Mapping[str, Any]
 
 
 def client(path: Path) -> Any:
+    return _opener()(f"sqlite:///{path}")
+
+
+def make(path: Path) -> None:
+    """A store without runs, copied from one that is made once for a version of mlflow: its migrations take seconds."""
+    with contextlib.suppress(OSError, sqlite3.Error):  # mlflow makes it where it is opened, as well
+        open_ = _opener()
+        from mlflow import __version__
+
+        empty = cache.folder() / f"mlflow-{__version__}.db"
+        if not empty.exists():
+            empty.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=empty.parent) as folder:
+                open_(f"sqlite:///{folder}/made.db").search_experiments(max_results=1)
+                _copy(Path(folder) / "made.db", Path(folder) / "whole.db")
+                (Path(folder) / "whole.db").replace(empty)
+        _copy(empty, path)
+
+
+def _opener() -> Any:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from mlflow.tracking import MlflowClient
 
     for name in ("mlflow", "alembic"):  # after the import, which sets them; what matters reaches the user as our one line
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    return MlflowClient(f"sqlite:///{path}")
+    return MlflowClient
+
+
+def _copy(here: Path, there: Path) -> None:
+    """A database with what its log still holds."""
+    with contextlib.closing(sqlite3.connect(here)) as source, contextlib.closing(sqlite3.connect(there)) as target:
+        source.backup(target)
 
 
 def tags(tags: Values) -> list[Any]:

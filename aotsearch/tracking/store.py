@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from aotsearch.errors import RunError
-from aotsearch.evidence.declaration import history
+from aotsearch.evidence.declaration import fingerprint, history
 from aotsearch.evidence.ledger import Ledger
 from aotsearch.evidence.tables import arms_of
 from aotsearch.study.design import REFERENCE
 from aotsearch.study.study import Study
 from aotsearch.tracking import client, wording
 from aotsearch.tracking.client import Values
+from aotsearch.tracking.glance import ARTIFACTS, FILE, FINISHED, KEY, ROLE, SHOWN
 from aotsearch.tracking.wording import BASE, COST, LONGEST, finite, keys, plain
 
-FILE = "mlflow.db"
-ARTIFACTS = "artifacts"
 STATUS = {"done": "FINISHED", "pruned": "KILLED"}  # every other outcome is FAILED; the tag aot.outcome says which
 
 NOTE, NAME, PARENT = "mlflow.note.content", "mlflow.runName", "mlflow.parentRunId"
@@ -59,6 +58,8 @@ class Store:
         if set("%?") & set(str(path)):
             raise RunError(f"{path}: MLflow cannot open a store below a folder with '%' or '?' in its name")
         folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            client.make(path)
         with contextlib.closing(sqlite3.connect(path, timeout=20)) as connection:
             # Readers (the UI) and the writer do not wait for each other, and commits are cheaper. It also finds a file that is no
             # database, which mlflow would try to open for 100 s.
@@ -91,7 +92,7 @@ class Store:
             return run
         first = next((e for e in Ledger(self.folder).events() if e["event"] == "run"), None)
         start = client.milliseconds(first["started"]) if first else client.now()
-        tags |= {"aot.role": "study", NOTE: wording.head(self.study), **SOURCE}
+        tags |= {ROLE: "study", NOTE: wording.head(self.study), **SOURCE}
         run = str(self._client.create_run(self._experiment, start, tags, self.study.name).info.run_id)
         s = self.study.settings
         facts = {"design": s.design, "equalise": s.equalise, "margin": s.margin, "confidence": s.confidence, "steps": s.budget.steps}
@@ -110,14 +111,14 @@ class Store:
         everything = ledger.records()
         records = {r["key"]: r for r in history(ledger).place(everything.values())}
         for run in self._client.search_runs([self._experiment], "tags.`aot.key` != ''", max_results=50_000):
-            tags, key = run.data.tags, run.data.tags["aot.key"]
-            child = Child(run.info.run_id, tags.get("aot.finished", ""), set(run.data.params), published={**tags, **run.data.metrics})
+            tags, key = run.data.tags, run.data.tags[KEY]
+            child = Child(run.info.run_id, tags.get(FINISHED, ""), set(run.data.params), published={**tags, **run.data.metrics})
             if key in self.children or (key in everything and not _shows(child, records.get(key))):
                 self._client.delete_run(child.run)  # it shows an earlier try, or part of one, or has a name that now is another's
                 continue
             self.children[key] = child
             if run.info.status in ("RUNNING", "SCHEDULED"):
-                self._interrupt(child)
+                self._end_child(child, records[key]) if child.record else self._interrupt(child)
             if tags.get(PARENT) != self._parent:
                 self._client.set_tag(child.run, PARENT, self._parent)
         for record in records.values():
@@ -150,8 +151,8 @@ class Store:
         return fresh
 
     def point(self, key: str, point: Values) -> None:
-        """A trial measured a point of its curve; it is written by the next `flush`."""
-        self._points.setdefault(key, []).append({**point, "time": client.now()})
+        """A trial measured a point of its curve, with its `time` in milliseconds; it is written by the next `flush`."""
+        self._points.setdefault(key, []).append(point)
 
     def flush(self) -> None:
         for key in list(self._points):
@@ -174,15 +175,19 @@ class Store:
         finals = {f"final/{name}": value for name, value in record["measures"].items()}
         finals |= {name: record[name] for name in COST if name in record}
         metrics = [*client.curve(points, child.points), *client.metrics(finals, end), *client.layers(record, end)]
-        tags = {"aot.outcome": record["outcome"], "aot.finished": record["finished"]}
+        tags = {"aot.outcome": record["outcome"], FINISHED: record["finished"]}
         if record.get("message"):
             tags |= {"aot.message": record["message"], NOTE: wording.failure(record)}
         if record.get("unmeasured"):
             tags |= {"aot.unmeasured": "; ".join(f"{part}: {reason}" for part, reason in record["unmeasured"].items())}
         params = client.params(self._facts(record, child))
         self._write(child.run, metrics, params, client.tags(tags))
-        self._client.set_terminated(child.run, STATUS.get(record["outcome"], "FAILED"), end)
+        self._end_child(child, record)
         child.record = record["finished"]
+
+    def _end_child(self, child: Child, record: Values) -> None:
+        """After all else of a trial: a driver that is killed before has left it open, and the next one ends it."""
+        self._client.set_terminated(child.run, STATUS.get(record["outcome"], "FAILED"), client.milliseconds(record["finished"]))
 
     def _interrupt(self, child: Child) -> None:
         child.published["aot.outcome"] = "interrupted"
@@ -193,6 +198,7 @@ class Store:
 
     def publish(self, analysis: Values, summary: str, files: Sequence[Path]) -> None:
         """Effects, verdicts and description on the parent, the report as its artifacts, verdicts on the children."""
+        made_from = fingerprint(Ledger(self.folder))
         numbers, tags = wording.effects(analysis)
         text = wording.note(self.study, analysis)
         self._write(self._parent, client.metrics(numbers, client.now()), (), client.tags({**tags, NOTE: text}))
@@ -206,6 +212,7 @@ class Store:
                 self._client.log_artifact(self._parent, str(path), folder)
         if summary:
             self._client.log_text(self._parent, summary, "summary.txt")
+        self._write(self._parent, tags=client.tags({SHOWN: made_from}))  # last: only then it is all there
 
     def _mark_children(self, analysis: Values) -> None:
         """Give each trial its arm's verdict and its own paired difference, so that the table alone, grouped by arm, shows the effects."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import logging
 import queue
 import sqlite3
@@ -24,14 +25,17 @@ from aotsearch.errors import InputError, RunError
 from aotsearch.evidence.declaration import STUDY_FILE, history
 from aotsearch.evidence.ledger import Ledger
 from aotsearch.study.study import Study
-from aotsearch.tracking.client import ENVIRONMENT, Values, milliseconds
-from aotsearch.tracking.store import ARTIFACTS, FILE, Store
+from aotsearch.tracking.client import ENVIRONMENT, Values, milliseconds, now
+from aotsearch.tracking.glance import ARTIFACTS, FILE
+from aotsearch.tracking.store import Store
 
 __all__ = ["ENVIRONMENT", "Tracker", "rebuild", "ui_address", "ui_command"]
 
-GATHER = 0.5  # seconds in which events gather, so that they are written together
+GATHER = 5.0  # seconds in which events gather, so that they are written together: a write costs 15 ms of a processor that trains
 PATIENCE = 60.0  # seconds that close() waits for the last writes
 TRIES = 3  # failures in a row after which the view is left for a later rebuild
+
+Job = Callable[[Store], Any]
 
 log = logging.getLogger("aotsearch")
 
@@ -39,53 +43,54 @@ log = logging.getLogger("aotsearch")
 class Tracker:
     """Writes the view of one run folder.
 
-    Every method returns at once; one thread does the writing. None of them raises what MLflow raises.
+    Every method returns at once; one thread does the writing, and imports mlflow. None of them raises what MLflow raises. What was said
+    before close() is written by then, however the run ended; where it is not, the ledger has it.
 
     Args:
         folder: The run folder.
         study: Its study.
         command: The command line, for the parent run.
-
-    Raises:
-        RunError: the store cannot be opened or made.
+        ahead: Modules that are imported after mlflow, before anything waits for them.
+        store: Its store, where that is open; else a line says whether it cannot be.
     """
 
-    def __init__(self, folder: str | Path, study: Study, command: str):
+    def __init__(self, folder: str | Path, study: Study, command: str, ahead: Sequence[str] = (), store: Store | None = None):
+        self.ahead = ahead
         self.folder = Path(folder).resolve()
+        self._open: Callable[[], Store] = functools.partial(_opened, self.folder, study, command) if store is None else lambda: store
+        self._lost = False  # whether there is no store
         self._failures = 0  # since the last batch that was written
-        self._ending: Callable[[], None] | None = None
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of mlflow and sqlalchemy about each other
-                self._store = Store(self.folder, study, command)
-        except RunError:
-            raise
-        except Exception as e:  # noqa: BLE001 (mlflow, sqlalchemy, alembic and sqlite3 each have their own)
-            remedy = "free space, or remove it, and it is made again from the ledger"
-            raise RunError(f"{self.folder / FILE}: MLflow cannot use it ({_line(e)}); {remedy}") from None
-        self._queue: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
-        self._hurry = threading.Event()
+        self._ending: Job | None = None
+        self._queue: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._hurry, self._ready = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="mlflow-view", daemon=True)
         self._thread.start()
-        self._queue.put(self._store.sync)
 
     # ---- what the scheduler says
 
     def started(self, trial: Values) -> None:
         """A trial began (again)."""
-        self._queue.put(functools.partial(self._store.start, dict(trial)))
+        known = dict(trial)
+        self._say(lambda store: store.start(known))
 
     def progress(self, key: str, point: Values) -> None:
         """A trial measured a point of its curve."""
-        self._queue.put(functools.partial(self._store.point, key, dict(point)))
+        timed = {**point, "time": now()}
+        self._say(lambda store: store.point(key, timed))
 
     def finished(self, record: Values) -> None:
         """A trial ended; the record is as the ledger holds it."""
-        self._queue.put(functools.partial(self._store.finish, dict(record)))
+        known = dict(record)
+        self._say(lambda store: store.finish(known))
 
     def publish(self, analysis: Values, summary: str, files: Sequence[Path], study_yaml: Path) -> None:
         """Show what the records say: effects and verdicts, the description, and the files of the report."""
-        self._queue.put(functools.partial(self._store.publish, analysis, summary, [*files, study_yaml]))
+        self._say(lambda store: store.publish(analysis, summary, [*files, study_yaml]))
+
+    def ready(self) -> None:
+        """Wait until the store is open, or is known not to be, and all is imported: two threads that import what they share may be
+        refused by Python as a deadlock."""
+        self._ready.wait(PATIENCE)
 
     def close(self, status: str = "FINISHED", end: int | None = None) -> None:
         """Write what is left and end the parent run.
@@ -96,39 +101,71 @@ class Tracker:
         """
         if self._ending is not None:
             return
-        self._ending = functools.partial(self._store.end, status, end)
-        self._queue.put(self._store.flush)  # wakes the thread
+        self._ending = lambda store: store.end(status, end)
+        self._say(Store.flush)  # wakes the thread
         self._hurry.set()
         self._thread.join(PATIENCE)
         if self._thread.is_alive():
             log.warning("MLflow still writes after %.0f s and is left behind; `aotsearch ui` completes its view from the ledger", PATIENCE)
 
+    def _say(self, job: Job) -> None:
+        if not self._lost:
+            self._queue.put(job)
+
     # ---- the thread
 
     def _work(self) -> None:
+        try:
+            self._store = self._open()
+        except RunError as e:
+            self._lost = True
+            log.warning("MLflow is not written: %s; the ledger is, and `aotsearch ui` makes the view later", e)
+            return
+        finally:
+            for name in self.ahead:
+                importlib.import_module(name)
+            self._ready.set()
+        self._attempt(Store.sync)
         while self._ending is None or not self._queue.empty():
             jobs = [self._queue.get()]
             self._hurry.wait(GATHER)
             with contextlib.suppress(queue.Empty):
                 while True:
                     jobs.append(self._queue.get_nowait())
-            for job in [*jobs, self._store.flush]:
+            for job in [*jobs, Store.flush]:
                 self._attempt(job)
         self._failures = min(self._failures, TRIES - 1)  # even a view given up should not look alive for ever
         self._attempt(self._ending)
 
-    def _attempt(self, job: Callable[[], Any]) -> None:
+    def _attempt(self, job: Job) -> None:
         if self._failures >= TRIES:  # each further try might wait 20 s for a locked file
             return
         before = self._store.writes
         try:
-            job()
+            job(self._store)
         except Exception as e:  # noqa: BLE001 (a view must not end a run)
             self._failures = 1 if self._store.writes > before else self._failures + 1
             rest = "is given up" if self._failures >= TRIES else "is incomplete"
             log.warning("MLflow's view %s (%s); the run goes on, and `aotsearch ui` completes the view from the ledger", rest, _line(e))
         else:
             self._failures = 0 if self._store.writes > before else self._failures
+
+
+def _opened(folder: Path, study: Study, command: str) -> Store:
+    """The store of a run folder.
+
+    Raises:
+        RunError: it cannot be opened or made.
+    """
+    # of mlflow and sqlalchemy about each other; not for a while only, since filters are those of every thread
+    warnings.filterwarnings("ignore", module=r"(mlflow|sqlalchemy|alembic)(\.|$)")
+    try:
+        return Store(folder, study, command)
+    except RunError:
+        raise
+    except Exception as e:  # noqa: BLE001 (mlflow, sqlalchemy, alembic and sqlite3 each have their own)
+        remedy = "free space, or remove it, and it is made again from the ledger"
+        raise RunError(f"{folder / FILE}: MLflow cannot use it ({_line(e)}); {remedy}") from None
 
 
 def _line(error: Exception) -> str:
@@ -152,7 +189,9 @@ def rebuild(folder: str | Path, analysis: Values | None = None, summary: str = "
     with ledger.lock():
         events = list(ledger.events())
         command = next((e["command"] for e in reversed(events) if e["event"] == "run"), "")
-        tracker = Tracker(folder, history(ledger).study, command)
+        study = history(ledger).study
+        store = _opened(Path(folder).resolve(), study, command)
+        tracker = Tracker(folder, study, command, store=store)
         try:
             if analysis is not None:
                 tracker.publish(analysis, summary, files, Path(folder) / STUDY_FILE)

@@ -8,18 +8,21 @@ import importlib.metadata
 import platform
 import sys
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from aotsearch.study.study import VERSIONS
-from aotsearch.training import device as devices
-from aotsearch.training.device import DeviceSettings
+
+if TYPE_CHECKING:
+    from aotsearch.training.device import DeviceSettings
 
 
 def environment(hardware: DeviceSettings) -> dict[str, Any]:
     """What may move a loss in its last digits where two trials do not share it: versions, instruction set, threads, device; with the data,
     which a worker on another machine opens there."""
+    import torch  # which a start that has nothing to train does not wait for
+
+    from aotsearch.training import device as devices
+
     amx = [name for name, known in (("bf16", torch.cpu._is_avx512_bf16_supported), ("amx", torch.cpu._is_amx_tile_supported)) if known()]
     return {
         **{name: found for name in VERSIONS if (found := version(name))},

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+SHORT = 100  # a training of fewer steps is over before it is found out what would be faster
+
 
 def learning_rate(step: int, training: Mapping[str, Any]) -> float:
     r"""The learning rate of a step: linear warm-up to the highest, then by `schedule`.

@@ -18,9 +18,9 @@ from aotsearch.tasks import Task, cache
 from aotsearch.training import device as devices
 from aotsearch.training.device import DeviceSettings
 from aotsearch.training.environment import environment
+from aotsearch.training.schedule import SHORT
 from aotsearch.training.train import step_seconds
 
-SHORT = 100  # a training of fewer steps is over before a measurement pays
 REPLICAS = 4  # that are tried
 FASTER = 0.95  # of the time: less is no reason to leave the plain way
 

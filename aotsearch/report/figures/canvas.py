@@ -143,10 +143,12 @@ def shorten(text: str, most: int) -> str:
 
 
 def _settle(figure: Figure) -> None:
-    """Lay the figure out once, for all files made of it."""
-    if figure.get_layout_engine() is not None:
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+    """Lay the figure out once, for all files made of it: what stays an engine, if only in name, is drawn twice for each file."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        if figure.axes:
+            engine.execute(figure)
+        figure.set_layout_engine(None)
 
 
 def to_svg(figure: Figure) -> str:
