@@ -21,6 +21,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 import fabricated
 
 LOCAL = Options(local=True, track=False, command="test")
+write = report.write
+
+
+@pytest.fixture(autouse=True)
+def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages take longer than these trials, and are drawn only where they are read."""
+    monkeypatch.setattr(report, "write", lambda _: [])
 
 
 def run(study: Study, out: Path, options: Options = LOCAL, stream: Any = None) -> runner.RunOutcome:
@@ -183,7 +190,6 @@ def test_a_run_through_ray_without_mlflow_says_so_and_goes_on(study_file: Path, 
     study, stream = load(study_file, ["study.seeds=1"]), io.StringIO()
     run(study, tmp_path / "run")
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    monkeypatch.setattr(report, "write", lambda _: [])
     assert run(study, tmp_path / "run", Options(), stream).trained == 0  # nothing is left: Ray is not even started
     assert "mlflow is not installed: the ledger is written" in stream.getvalue()
 
@@ -216,7 +222,7 @@ def test_results_are_one_row_per_trial_with_the_factors(study_file: Path, tmp_pa
 
 
 def test_a_forecast_and_a_report_say_how_the_data_was_split(study_file: Path, tmp_path: Path) -> None:
-    from aotsearch.report import contents, report
+    from aotsearch.report import contents
     from aotsearch.running.forecast import forecast, table
 
     study = load(study_file, ["study.seeds=1"])
@@ -238,7 +244,7 @@ def test_the_loss_on_the_whole_of_val_bin_is_recorded_where_validation_is_half_o
     import aotsearch
     from aotsearch.evidence.tables import measured
     from aotsearch.grammar.architecture import Architecture
-    from aotsearch.report import contents, report
+    from aotsearch.report import contents
     from aotsearch.training.train import evaluate
 
     rng = np.random.default_rng(0)
@@ -267,6 +273,7 @@ def test_values_that_are_not_finite_neither_end_a_run_nor_its_continuation(study
     monkeypatch.setattr(Language, "measures", lambda self, means: measures(self, means) | {"perplexity": math.inf})
     monkeypatch.setattr(trial, "evaluate", lambda *_: {"bits_per_byte": math.nan, "loss": math.inf})  # the test split and the knock-out
     monkeypatch.setattr(probe, "measure", lambda *_, **__: {"hidden-rms": [math.inf, 1.0, math.nan]})
+    monkeypatch.setattr(report, "write", write)
     odd, out = ["study.seeds=1", "study.knock_out=true", "study.diagnostics=[hidden-rms]"], tmp_path / "run"
     first = run(load(study_file, odd), out)
     assert first.outcomes == {"done": 4} and not first.notes and (out / "report" / "report.html").exists()
@@ -288,7 +295,6 @@ def test_a_trial_that_trained_but_was_not_measured_whole_is_done_and_trained_aga
     def short(*_: Any) -> None:
         raise InputError("test is 4 long, and context 16 needs 17")
 
-    monkeypatch.setattr(report, "write", lambda _: [])
     study = load(study_file, ["study.seeds=1"])
     with monkeypatch.context() as broken:
         broken.setattr(Language, "test", short)
@@ -320,8 +326,7 @@ def test_status_counts_what_the_present_start_has_begun_and_not_what_was_killed(
     assert (runner.status(out)["running"], runner.status(out)["active"]) == (0, False)
 
 
-def test_a_study_that_goes_on_under_another_version_says_so_and_names_the_pairs(study_file: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(report, "write", lambda _: [])
+def test_a_study_that_goes_on_under_another_version_says_so_and_names_the_pairs(study_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     run(load(study_file, ["study.seeds=1"]), out)
     ledger = Ledger(out)
