@@ -142,7 +142,7 @@ def _inputs(architecture: Architecture) -> torch.Tensor:
     return torch.zeros(1, sizes["context"], dtype=torch.long)
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """FLOPs as torch's counter counts them, of tensors without memory, on which an operation is a function of shapes alone. A model has
     few that differ, many times over, and so have its neighbours: each is run once, and what it makes is kept with its FLOPs. Views cost
     nothing, and what writes, or reads numbers, is run every time."""
@@ -150,7 +150,7 @@ class _Counter(TorchDispatchMode):
     kept: ClassVar[dict[Any, tuple[Any, int]]] = {}
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
