@@ -86,7 +86,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 
 def wait_for_records(out: Path, number: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300  # against a hang: another job may have the processor
     while len(Ledger(out).records()) < number:
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -148,14 +148,15 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     nothing, and what writes, or reads numbers, is run every time."""
 
     kept: ClassVar[dict[Any, tuple[Any, int]]] = {}
+    supports_higher_order_operators = True
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func.is_view:
+        kwargs, plain = kwargs or {}, isinstance(func, torch._ops.OpOverload)
+        if plain and func.is_view:
             return func(*args, **kwargs)
         call = (func, _described(args), _described(kwargs))
         if call in self.kept:
@@ -166,7 +167,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             made = func(*args, **kwargs)
         flops = counter.get_total_flops()
         self.total += flops
-        if not func._schema.is_mutable and _without_memory((args, kwargs, made)):
+        if plain and not func._schema.is_mutable and _without_memory((args, kwargs, made)):
             if len(self.kept) >= KEPT:
                 self.kept.clear()
             self.kept[call] = _another(made), flops

@@ -96,8 +96,8 @@ def _miss(space: Space, architecture: Architecture, mode: str, target: int) -> f
 def _sizes(
     space: Space, decisions: dict[str, object], name: str, held: dict[str, int], mode: str, target: int
 ) -> Iterator[tuple[int, Architecture]]:
-    """The two sizes on either side of the target: cost grows with depth and with width. Each size that is measured is the one at which a line
-    through the two nearest comes to the target: cost is a line over the depth, and its square root nearly one over the width."""
+    """The two sizes on either side of the target: cost grows with depth and with width. It is a line over the depth, and its square root
+    nearly one over the width: each size that is measured is where the line through the two nearest comes to the target."""
     if name not in space.form.options:
         return  # blocks has no depth
     at = functools.cache(lambda n: _at(space, decisions, {**held, name: n}))
