@@ -125,7 +125,7 @@ def test_check_show_and_plan_print_the_fields_of_the_contract(study_file: Path) 
 def test_a_design_that_compares_nothing_is_told_by_check_plan_and_run(
     study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "write", lambda _: [])  # pictures are drawn where they are read
+    monkeypatch.setattr(report, "write", lambda *_, **__: [])  # pictures are drawn where they are read
     alone = ["--set", "grammar={model: {width: 16, depth: {int: [1, 2]}, block: [mlp]}}", "--set", "study.seeds=1"]
     for command in (["check"], ["plan"], ["run", "--local", "--out", str(tmp_path / "run")]):
         done = aotsearch(*command, str(study_file), *alone)

@@ -395,7 +395,7 @@ def test_the_command_writes_an_arm_to_standard_output_or_to_a_file(study_file: P
 
 
 def test_a_trained_trial_is_ejected_with_its_weights(study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "write", lambda _: [])  # pictures are drawn where they are read
+    monkeypatch.setattr(report, "write", lambda *_, **__: [])  # pictures are drawn where they are read
     folder, out = tmp_path / "run", tmp_path / "trained.py"
     study = aotsearch.load(study_file)
     run(study, folder, Options(local=True, track=False))

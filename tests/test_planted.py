@@ -44,7 +44,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Any:
         study = load(folder / "study.yaml", overrides)
         if not (folder / name).exists():
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(report, "write", lambda _: [])  # verdicts are read from the ledger, and no page is
+                patch.setattr(report, "write", lambda *_, **__: [])  # verdicts are read from the ledger, and no page is
                 progress = Progress("bits_per_byte", "bits/byte", io.StringIO())
                 runner.run(study, folder / name, Options(local=True, track=False), progress)
         return folder / name

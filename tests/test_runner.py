@@ -26,8 +26,13 @@ write = report.write
 
 @pytest.fixture(autouse=True)
 def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages take longer than these trials, and are drawn only where they are read."""
-    monkeypatch.setattr(report, "write", lambda _: [])
+    """Pages take longer than these trials, and are drawn only where they are read: see `drawn`."""
+    monkeypatch.setattr(report, "write", lambda *_, **__: [])
+
+
+@pytest.fixture
+def drawn(_undrawn: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "write", write)
 
 
 def run(study: Study, out: Path, options: Options = LOCAL, stream: Any = None) -> runner.RunOutcome:
@@ -264,7 +269,9 @@ def test_the_loss_on_the_whole_of_val_bin_is_recorded_where_validation_is_half_o
     assert f"{shown:.4f} nats/token" in dict(contents.facts(report.read(tmp_path / "run")))["whole validation"]
 
 
-def test_values_that_are_not_finite_neither_end_a_run_nor_its_continuation(study_file: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_values_that_are_not_finite_neither_end_a_run_nor_its_continuation(
+    study_file: Path, tmp_path: Path, drawn: None, monkeypatch: Any
+) -> None:
     from aotsearch.diagnostics import probe
     from aotsearch.tasks.language import Language
     from aotsearch.training import trial
@@ -273,7 +280,6 @@ def test_values_that_are_not_finite_neither_end_a_run_nor_its_continuation(study
     monkeypatch.setattr(Language, "measures", lambda self, means: measures(self, means) | {"perplexity": math.inf})
     monkeypatch.setattr(trial, "evaluate", lambda *_: {"bits_per_byte": math.nan, "loss": math.inf})  # the test split and the knock-out
     monkeypatch.setattr(probe, "measure", lambda *_, **__: {"hidden-rms": [math.inf, 1.0, math.nan]})
-    monkeypatch.setattr(report, "write", write)
     odd, out = ["study.seeds=1", "study.knock_out=true", "study.diagnostics=[hidden-rms]"], tmp_path / "run"
     first = run(load(study_file, odd), out)
     assert first.outcomes == {"done": 4} and not first.notes and (out / "report" / "report.html").exists()
@@ -282,7 +288,7 @@ def test_values_that_are_not_finite_neither_end_a_run_nor_its_continuation(study
     assert record["curve"][-1]["perplexity"] is None and record["knock_out"][0]["increase"] is None
     assert record["not_finite"]["test.loss"] == "inf" and record["not_finite"]["test.bits_per_byte"] == "nan"
     assert "4 trials gave values that are not finite" in " ".join(first.summary.split())
-    monkeypatch.setattr(report, "write", lambda _: [])
+    monkeypatch.setattr(report, "write", lambda *_, **__: [])
     again = run(load(study_file, odd), out)
     assert again.trained == 0 and again.summary == first.summary
 

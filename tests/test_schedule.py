@@ -31,7 +31,7 @@ from console import aotsearch
 @pytest.fixture(autouse=True)
 def _quiet(recwarn: pytest.WarningsRecorder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray warns about its own future while it runs; those are not ours to fix. No page is read here, and none is drawn."""
-    monkeypatch.setattr(report, "write", lambda _: [])
+    monkeypatch.setattr(report, "write", lambda *_, **__: [])
 
 
 def run(study: Study, out: Path, **options: Any) -> runner.RunOutcome:
