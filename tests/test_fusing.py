@@ -289,18 +289,27 @@ def test_a_study_goes_on_in_the_precision_it_began_in(study_file: Path, tmp_path
 
 
 def fabricated(arms: int, seeds: int, steps: int = 1000) -> list[dict[str, Any]]:
-    made = {"training": {"steps": steps, "learning_rate": 1e-3}, "task": {}}
+    made = {"training": {"steps": steps, "batch": 8, "learning_rate": 1e-3}, "task": {}, "architecture": {"sizes": {"context": 16}}}
     return [{**made, "digest": f"m{arm}", "seed": seed, "flops_per_token": arm} for seed in range(seeds) for arm in range(arms)]
 
 
 def test_bundles_hold_one_model_and_leave_no_worker_without_work() -> None:
-    found = bundled(fabricated(3, 5), "auto", 2)
-    assert [(b[0]["digest"], len(b)) for b in found] == [("m2", 5), ("m1", 5), ("m0", 5)]  # the most work first
+    found = bundled(fabricated(4, 9), "auto", 2)
+    work = [len(b) * b[0]["flops_per_token"] for b in found]
+    assert work == sorted(work, reverse=True) and {len(b) for b in found} == {4, 5}
+    assert all(len({t["digest"] for t in b}) == 1 for b in found) and sum(map(len, found)) == 36
     assert [len(b) for b in bundled(fabricated(1, 6), "auto", 4)] == [1] * 6
-    assert sorted(len(b) for b in bundled(fabricated(1, 10), "auto", 2)) == [5, 5]
+    assert sorted(len(b) for b in bundled(fabricated(1, 12), "auto", 2)) == [2] * 6
+    assert [len(b) for b in bundled(fabricated(1, 8), "auto", 1)] == [8]
     assert sorted(len(b) for b in bundled(fabricated(1, 10), 4, 1)) == [3, 3, 4]
     assert [len(b) for b in bundled(fabricated(2, 3), 1, 1)] == [1] * 6
     assert [t["seed"] for (t,) in bundled(fabricated(2, 2, steps=10), "auto", 1)] == [0, 0, 1, 1]  # too short: in their order
+
+
+def test_a_processor_bundles_small_models_alone_and_a_gpu_all() -> None:
+    large = [trial | {"flops_per_token": 1_000_000} for trial in fabricated(2, 3)]  # 3 * 1e6 * 8 * 16 = 3.8e8 a step
+    assert [t["seed"] for (t,) in bundled(large, "auto", 1)] == [0, 0, 1, 1, 2, 2]
+    assert [len(b) for b in bundled(large, "auto", 1, on_gpu=True)] == [3, 3] == [len(b) for b in bundled(large, 8, 1)]
 
 
 # ---- schedules and means

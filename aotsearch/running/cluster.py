@@ -69,7 +69,7 @@ class Cluster:
             self.close()
             raise
         self.fuse, self.cpus, self.gpus = resources.fuse, resources.cpus, resources.share(has.get("GPU", 0))
-        self.workers, self.address, self.usual = min(workers or room, room), address, ""
+        self.workers, self.on_gpu, self.address, self.usual = min(workers or room, room), self.gpus > 0, address, ""
 
     def close(self) -> None:
         self._ray.shutdown()

@@ -31,7 +31,7 @@ class Local:
         gpus = devices.gpus_here()
         resources.required_room(os.cpu_count() or 1, gpus)
         self.hardware = devices.DeviceSettings(resources.cpus, "cuda" if resources.share(gpus) else "cpu")
-        self.fuse = resources.fuse
+        self.fuse, self.on_gpu = resources.fuse, devices.is_cuda(self.hardware.device)
 
     def run(self, work: Work, observer: Observer, checkpoints: Path) -> None:
         """Execute; what is finished is with the observer.

@@ -72,11 +72,11 @@ class Phases:
         """The precision of trials that ask for none: that of those before them, since a study never mixes two; else what was found to be
         the best of this machine. Of another machine nothing is known here: it is the usual one of its device."""
         from aotsearch.training import speed, trial
-        from aotsearch.training.device import DeviceSettings, gpus_here
+        from aotsearch.training.device import DeviceSettings
 
         before = [r["precision"] for r in self.records if r["outcome"] == "done" and r["device"] == "cpu"]
         resources = self.study.settings.resources
-        if resources.precision != "auto" or executor.address is not None or resources.share(gpus_here()):
+        if resources.precision != "auto" or executor.address is not None or executor.on_gpu:
             return ""
         if before:
             return str(before[-1])
@@ -90,8 +90,8 @@ class Phases:
         if left:
             from aotsearch.training import trial  # with torch, which a start that has nothing to train does not wait for
 
-            plans = [p for p in trial.plans(self.study, cells, phase) if p["key"] in left]
-            self.hand_over(Work(bundled(plans, self.study.settings.resources.fuse, self.executor().workers)))
+            plans, executor = [p for p in trial.plans(self.study, cells, phase) if p["key"] in left], self.executor()
+            self.hand_over(Work(bundled(plans, self.study.settings.resources.fuse, executor.workers, executor.on_gpu)))
 
     def _key(self, cell: Cell, phase: str) -> str:
         arm, seed, rate = cell

@@ -13,6 +13,8 @@ from aotsearch.running.rungs import Rungs
 from aotsearch.training.schedule import SHORT
 
 MOST = 8  # replicas of one program, where their number is left open
+SMALL = 1e8  # FLOPs of a step below which a processor spends more on dispatch than on arithmetic: see benchmarks/speed.md
+ROUNDS = 3  # bundles of each of several workers at least, where there are trials enough
 Trial = dict[str, Any]
 Record = dict[str, Any]
 
@@ -59,11 +61,13 @@ class Executor(Protocol):
 
     Attributes:
         workers: How many bundles it trains at a time.
+        on_gpu: Whether it trains on GPUs.
         address: Of a cluster that ran before; None where it is this machine that trains.
         usual: The precision of trainings that ask for none, where it was found out; else the device's.
     """
 
     workers: int
+    on_gpu: bool
     address: str | None
     usual: str
 
@@ -76,21 +80,29 @@ def on_the_way(trial: Trial, point: Mapping[str, float]) -> bool:
     return "loss" in point and point["step"] < trial["training"]["steps"]
 
 
-def bundled(trials: Sequence[Trial], fuse: int | Literal["auto"], workers: int) -> list[list[Trial]]:
+def bundled(trials: Sequence[Trial], fuse: int | Literal["auto"], workers: int, on_gpu: bool = False) -> list[list[Trial]]:
     """Trials in bundles of one model, which differ in seed or learning rate alone and may be trained as one program.
 
-    No worker is left without a bundle for it, and the most work comes first, so that workers end at about the same time. What is too short
-    to find out whether one program is faster stays as it is, in its order.
+    Every worker gets several, and the most work comes first, so that workers end at about the same time. Where one program is not expected
+    to be faster, trials stay as they are, in their order: seed by seed, so that a run cut short is balanced.
     """
-    if fuse == 1 or (fuse == "auto" and all(trial["training"]["steps"] < SHORT for trial in trials)):
+    if fuse == 1 or (fuse == "auto" and not all(_gains(trial, on_gpu) for trial in trials)):
         return [[trial] for trial in trials]
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
         alike = {name: value for name, value in trial["training"].items() if name != "learning_rate"}
         groups.setdefault(json.dumps([trial["digest"], alike, trial["task"]], sort_keys=True), []).append(trial)
-    most = min(MOST if fuse == "auto" else fuse, max(1, len(trials) // workers))
+    most = MOST if fuse == "auto" else fuse
+    if workers > 1:
+        most = min(most, max(1, len(trials) // (ROUNDS * workers)))
     found = [list(part) for group in groups.values() for part in even(group, -(-len(group) // most))]
     return sorted(found, key=lambda bundle: -len(bundle) * bundle[0]["flops_per_token"])
+
+
+def _gains(trial: Trial, on_gpu: bool) -> bool:
+    """Whether seeds of a trial's model may train faster as one program: then a worker finds out."""
+    training, tokens = trial["training"], trial["training"]["batch"] * trial["architecture"]["sizes"].get("context", 1)
+    return training["steps"] >= SHORT and (on_gpu or 3 * trial["flops_per_token"] * tokens < SMALL)
 
 
 def even(items: Sequence[Trial], parts: int) -> list[Sequence[Trial]]:

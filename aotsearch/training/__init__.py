@@ -1,6 +1,7 @@
 """Trial -> Record: one architecture trained under one seed at one rate.
 
 In: a trial of a study, and the device settings it was granted. Out: a record, whatever happens: done, diverged, pruned or failed.
-`train` is the loop and the evaluations; `trial` everything around it; `device` precision, memory and determinism.
+`trial` is everything around it, `train` the loop, `program` its steps (one model, or several seeds fused), `schedule` their rates,
+`evaluation` the measures; `speed` finds out what is faster here; `device` has precision, memory and determinism.
 Open `trial.py` first.
 """
