@@ -193,6 +193,39 @@ def report(
 
 
 @app.command()
+def time(
+    path: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="A study file (YAML), or a run folder.", show_default=False)],
+    arm: Annotated[list[str], typer.Option(help="An arm beside the reference; may be repeated.  [default: all]", show_default=False)] = [],
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Windows of each arm.")] = 21,
+    out: Annotated[Path | None, typer.Option(help="The run folder that keeps the result, for its report.", show_default=False)] = None,
+    set_: Set = [],
+    json_: Json = False,
+) -> None:
+    """Time a training step of every arm against the reference's, side by side on this machine."""
+    from aotsearch.evidence.declaration import history
+    from aotsearch.evidence.ledger import Ledger
+    from aotsearch.study.loading import load
+
+    kept = path.is_dir()
+    if kept and (set_ or out):
+        raise InputError(f"--set and --out go with a study file; {path} is a run folder, whose study is declared")
+    ledger = Ledger.open(path if kept else out) if kept or out else None
+    study = history(ledger).study if kept and ledger else load(path, set_)
+    from aotsearch.running import timing  # with torch, which a mistake in the file does not wait for
+
+    event = timing.timed(study, arm, rounds, ledger, _say)
+    found = timing.document(study, event)
+    if json_:
+        _json(found)
+    else:
+        _print(timing.table(found))
+    if ledger:
+        _say(f"kept in {ledger.folder}; `aotsearch report {ledger.folder}` shows it")
+    if any(row["message"] for row in found["arms"]):
+        raise typer.Exit(3)
+
+
+@app.command()
 def ui(folder: Folder, port: Annotated[int, typer.Option(min=1, max=65535, help="Port on loopback.")] = 5000) -> None:
     """Open the MLflow UI on this run's store, on loopback."""
     from aotsearch.evidence.ledger import Ledger

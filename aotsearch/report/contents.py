@@ -236,7 +236,8 @@ def facts(m: Material) -> list[tuple[str, str]]:
         ("last trial", max((r.get("finished", "") for r in m.records), default="")),
         ("made with", _counted(m, lambda r: ", ".join(f"{name} {version}" for name, version in made_with(r).items()))),
         ("machine", _counted(m, lambda r: ", ".join(f"{name} {value}" for name, value in r.get("machine", {}).items()))),
-        ("trained on", _counted(m, _device)),
+        ("trained on", _counted(m, slot)),
+        ("steps timed on", "; ".join(dict.fromkeys(f"{slot(e)}, {e['host']}, on {e['finished'][:10]}" for e in m.timed))),
         ("workers", f"{run['workers']} ({run.get('executor', '')})" if "workers" in run else ""),
         ("data", sizes(m.data)),
         ("split", m.data.get("split", "")),
@@ -256,7 +257,8 @@ def made_with(r: Record) -> dict[str, Any]:
     return {**r.get("versions", {}), **{name: own[name] for name in VERSIONS if name in own}}
 
 
-def _device(r: Record) -> str:
+def slot(r: Record) -> str:
+    """The device of a trial or of a `timed` event, and what it was given of it, in words."""
     if not r["device"]:
         return ""
     own = r.get("environment") or {}
