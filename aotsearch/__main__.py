@@ -209,7 +209,8 @@ def time(
     kept = path.is_dir()
     if kept and (set_ or out):
         raise InputError(f"--set and --out go with a study file; {path} is a run folder, whose study is declared")
-    ledger = Ledger.open(path if kept else out) if kept or out else None
+    folder = path if kept else out
+    ledger = None if folder is None else Ledger.open(folder)
     study = history(ledger).study if kept and ledger else load(path, set_)
     from aotsearch.running import timing  # with torch, which a mistake in the file does not wait for
 

@@ -31,9 +31,7 @@ from aotsearch.study.study import Study
 SAME = ("device", "precision", "steps", "tokens")  # what trials must share to be compared
 
 
-def analyse(
-    records: Iterable[Record], study: Study, declaration: tuple[str, ...] = (), timed: Sequence[Record] = ()
-) -> Analysis:
+def analyse(records: Iterable[Record], study: Study, declaration: tuple[str, ...] = (), timed: Sequence[Record] = ()) -> Analysis:
     """Every comparison of the study, from the trials of the design, or of the confirmation where the study is a search.
 
     Args:

@@ -126,12 +126,19 @@ def document(study: Study, event: Mapping[str, Any]) -> dict[str, Any]:
         against = None if model is first else step_time(event, model["digest"], first["digest"], confidence, family)
         rows.append({"arm": model["arms"][0], "also": model["arms"][1:], **_figures(model), "step_time": _plain(against)})
     notes = [f"{row['arm']} could not be timed: {row['message']}" for row in rows if row["message"]]
-    enough = fewest(confidence, family)
+    enough, many = fewest(confidence, family), family > 1
     if others and event["rounds"] < enough:
-        rounds = f"{event['rounds']} round{'s' * (event['rounds'] != 1)}"
-        notes.append(f"{rounds} are too few for an interval: {100 * confidence:g} % for {family} at once takes {enough} (--rounds)")
+        asked = f"{100 * confidence:g} % for {family} ratio{'s at once' * many} takes {enough}"
+        notes.append(f"{event['rounds']} round{'s' * (event['rounds'] != 1)}: too few for an interval; {asked} (--rounds)")
     where = ("rounds", "steps", "batch", "device", "precision", "threads", "host", "environment", "finished")
-    return {"study": study.name, "reference": REFERENCE, "confidence": confidence, **{k: event[k] for k in where}, "arms": rows, "notes": notes}
+    return {
+        "study": study.name,
+        "reference": REFERENCE,
+        "confidence": confidence,
+        **{k: event[k] for k in where},
+        "arms": rows,
+        "notes": notes,
+    }
 
 
 def _plain(found: StepTime | None) -> dict[str, Any] | None:

@@ -140,5 +140,5 @@ def _held(device: str) -> int:
 
 def _said(error: Exception) -> str:
     if devices.out_of_memory(error):
-        return "out of memory beside the other arms; --arm times fewer at once"
+        return "out of memory; --arm times fewer arms at once"
     return f"{type(error).__name__}: {error}".splitlines()[0][:500]
