@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ from aotsearch.training import timing
 from aotsearch.training.device import DeviceSettings
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent / "golden"))
 import fabricated
+import write as golden
 
 SETTINGS = "seeds: 3, margin: 0.05, budget: {steps: 100, batch: 2, evaluations: 5}"
 CURVE = {20: 5.0, 40: 4.0, 60: 3.5, 80: 3.25, 100: 3.125}  # of the reference
@@ -72,6 +75,13 @@ def found(run: fabricated.Run) -> dict[str, Any]:
     """What the JSON of the report says of every arm."""
     document = json.loads(json.dumps(report.read(run.folder).analysis.to_dict()))
     return {row["arm"]: row for row in document["speed"]}
+
+
+def run_command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["aotsearch", *words])
+    with pytest.raises(SystemExit) as e:
+        main()
+    return int(e.value.code or 0)
 
 
 # ---- the interval
@@ -239,6 +249,7 @@ def test_a_model_that_fails_is_told_and_the_others_go_on(study_file: Path, monke
     lines = text.partition("\n\n")[0].splitlines()
     assert [line.split()[0] for line in lines[1:]] == list(rows) == [arm.name for arm in study.arms()]
     assert len({tuple(m.end() for m in re.finditer(r"\S+", line))[1:] for line in lines[1:]}) == 1  # columns are aligned
+    assert run_command(monkeypatch, "time", str(study_file), "--rounds", "1") == 3
 
 
 def test_a_lost_device_ends_it(study_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,13 +266,6 @@ def test_arms_that_are_one_model_are_timed_once(study_file: Path) -> None:
     study = load(study_file)
     found = command.document(study, command.timed(study, ["channel=none", "channel=none@parameters"], 1, None, str))
     assert [(row["arm"], row["also"]) for row in found["arms"]] == [("reference", []), ("channel=none", ["channel=none@parameters"])]
-
-
-def run_command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["aotsearch", *words])
-    with pytest.raises(SystemExit) as e:
-        main()
-    return int(e.value.code or 0)
 
 
 def test_a_run_folder_keeps_what_was_timed_and_its_report_tells_it(
@@ -286,6 +290,16 @@ def test_a_run_folder_keeps_what_was_timed_and_its_report_tells_it(
         assert runner.run(load(study_file), out, options).trained == 0
     with Ledger(out).lock(), pytest.raises(InputError, match="another aotsearch process writes to"):
         command.timed(load(study_file), [], 1, Ledger(out), str)
+
+
+def test_what_a_search_has_found_is_timed_beside_its_arms(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(golden.HERE / "search", out)
+    study = load(golden.write_study("search", tmp_path))
+    found = command.timed(study, [], 1, Ledger(out), str)
+    confirmed = {r["digest"]: r["arm"] for r in report.read(out).records if r["phase"] == "confirm"}
+    assert len(confirmed) == 3 and {m["digest"]: m["arms"][0] for m in found["models"]} == confirmed
+    assert {s.arm for s in report.read(out).analysis.speed} == set(confirmed.values()) - {"reference"}
 
 
 def test_what_cannot_be_timed_is_one_line(

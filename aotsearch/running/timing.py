@@ -26,8 +26,6 @@ from aotsearch.training.device import DeviceSettings, gpus_here
 from aotsearch.training.environment import environment, now
 from aotsearch.training.timing import STEPS, Timed, side_by_side
 
-ROUNDS = 21  # a 95 % interval over as many as a thousand arms takes 16
-
 Say = Callable[[str], None]
 
 
