@@ -69,7 +69,7 @@ class Cluster:
             self.close()
             raise
         self.fuse, self.cpus, self.gpus = resources.fuse, resources.cpus, resources.share(has.get("GPU", 0))
-        self.workers = min(workers or room, room)
+        self.workers, self.address, self.usual = min(workers or room, room), address, ""
 
     def close(self) -> None:
         self._ray.shutdown()
@@ -85,7 +85,7 @@ class Cluster:
         search = work.search
         reasons: dict[str, str] = {}  # why trials were stopped, by key
         scratch = tempfile.mkdtemp(prefix="aotsearch-")
-        config: dict[str, Any] = {"threads": self.cpus, "share": self.gpus, "checkpoints": str(checkpoints), "fuse": 1}
+        config: dict[str, Any] = {"threads": self.cpus, "share": self.gpus, "checkpoints": str(checkpoints), "fuse": 1, "usual": self.usual}
         if search is None:
             config |= {"bundle": tune.grid_search(list(work.bundles)), "fuse": self.fuse}
         tuner = tune.Tuner(
@@ -149,7 +149,7 @@ def _trainable(config: dict[str, Any]) -> None:
 
     # what was granted decides, not what the machine has: without a grant of one Ray does not hide the GPUs (ray#54928)
     on_gpu = bool(ray.get_gpu_ids())  # of those that are granted the first is `cuda`, whatever its number on the machine
-    hardware = devices.DeviceSettings(config["threads"], "cuda" if on_gpu else "cpu", config["share"] if on_gpu else 1.0)
+    hardware = devices.DeviceSettings(config["threads"], "cuda" if on_gpu else "cpu", config["share"] if on_gpu else 1.0, config["usual"])
     points: list[tuple[str, Mapping[str, float]]] = []
     evaluations = itertools.count(1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Mapping
@@ -23,6 +24,8 @@ class Local:
     """
 
     workers = 1
+    address: str | None = None
+    usual = ""
 
     def __init__(self, resources: Resources):
         gpus = devices.gpus_here()
@@ -36,12 +39,12 @@ class Local:
         Raises:
             RunError: the device was lost: this process can compute nothing more.
         """
-        search = work.search
+        search, hardware = work.search, dataclasses.replace(self.hardware, usual=self.usual)
         for bundle in work.bundles if search is None else ([trial] for trial in search.proposals):
             for trial in bundle:
                 observer.started(trial)
             fuse = self.fuse if search is None else 1
-            for record in trials.run_together(bundle, self.hardware, reporter(search, observer), checkpoints, fuse):
+            for record in trials.run_together(bundle, hardware, reporter(search, observer), checkpoints, fuse):
                 if search is not None:
                     search.tell(record)
                 observer.finished(record)

@@ -59,9 +59,13 @@ class Executor(Protocol):
 
     Attributes:
         workers: How many bundles it trains at a time.
+        address: Of a cluster that ran before; None where it is this machine that trains.
+        usual: The precision of trainings that ask for none, where it was found out; else the device's.
     """
 
     workers: int
+    address: str | None
+    usual: str
 
     def run(self, work: Work, observer: Observer, checkpoints: Path) -> None: ...
     def close(self) -> None: ...
