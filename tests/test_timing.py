@@ -252,6 +252,15 @@ def test_a_model_that_fails_is_told_and_the_others_go_on(study_file: Path, monke
     assert run_command(monkeypatch, "time", str(study_file), "--rounds", "1") == 3
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_steps_are_timed_in_the_precision_of_the_trials_before(
+    run: fabricated.Run, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    train(run, {}, precision=precision)
+    monkeypatch.setattr(command.continuing, "former", lambda *_: None)  # the data is made up
+    assert command.timed(run.study, ["heads=1"], 1, run.ledger, str)["precision"] == precision
+
+
 def test_a_lost_device_ends_it(study_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = load(study_file)
     monkeypatch.setattr(timing.devices, "lost", lambda e: isinstance(e, ZeroDivisionError))

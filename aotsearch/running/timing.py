@@ -19,6 +19,7 @@ from aotsearch.grammar.architecture import Architecture
 from aotsearch.report.contents import made_with, slot
 from aotsearch.report.summary import bounds
 from aotsearch.running import continuing
+from aotsearch.running.phases import usual_precision
 from aotsearch.running.progress import clock
 from aotsearch.study.design import REFERENCE
 from aotsearch.study.study import Study
@@ -43,10 +44,11 @@ def timed(study: Study, names: Sequence[str], rounds: int, ledger: Ledger | None
     """
     resources, gpus = study.settings.resources, gpus_here()
     resources.required_room(os.cpu_count() or 1, gpus)
-    hardware = DeviceSettings(resources.cpus, "cuda" if resources.share(gpus) else "cpu")
     study = dataclasses.replace(study, manifest=study.task.prepare().get("manifest", ""))
     if ledger is not None:
         continuing.former(ledger, study)
+    usual = usual_precision(study, [] if ledger is None else ledger.records().values())
+    hardware = DeviceSettings(resources.cpus, "cuda" if resources.share(gpus) else "cpu", usual=usual)
     arms = _chosen(_arms(study, ledger), names)
     if ledger is None:
         return _measured(study, arms, hardware, rounds, say)
