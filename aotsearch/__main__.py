@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 
 THRESHOLD = gc.get_threshold()
+ROUNDS = 21  # a 95 % interval over a thousand arms at once takes 16
 
 File = Annotated[Path, typer.Argument(help="A study file (YAML).", show_default=False)]
 Folder = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
@@ -190,6 +191,40 @@ def report(
         return
     _print(found.summary())
     _say("written: " + ", ".join(str(p) for p in paths))
+
+
+@app.command()
+def time(
+    path: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="A study file (YAML), or a run folder.", show_default=False)],
+    arm: Annotated[list[str], typer.Option(help="An arm beside the reference; may be repeated.  [default: all]", show_default=False)] = [],
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Windows of each arm.")] = ROUNDS,
+    out: Annotated[Path | None, typer.Option(help="The run folder that keeps the result, for its report.", show_default=False)] = None,
+    set_: Set = [],
+    json_: Json = False,
+) -> None:
+    """Time a training step of every arm against the reference's, side by side on this machine."""
+    from aotsearch.evidence.declaration import history
+    from aotsearch.evidence.ledger import Ledger
+    from aotsearch.study.loading import load
+
+    kept = path.is_dir()
+    if kept and (set_ or out):
+        raise InputError(f"--set and --out go with a study file; {path} is a run folder, whose study is declared")
+    folder = path if kept else out
+    ledger = None if folder is None else Ledger.open(folder)
+    study = history(ledger).study if kept and ledger else load(path, set_)
+    from aotsearch.running import timing  # with torch, which a mistake in the file does not wait for
+
+    event = timing.timed(study, arm, rounds, ledger, _say)
+    found = timing.document(study, event)
+    if json_:
+        _json(found)
+    else:
+        _print(timing.table(found))
+    if ledger:
+        _say(f"kept in {ledger.folder}; `aotsearch report {ledger.folder}` shows it")
+    if any(row["message"] for row in found["arms"]):
+        raise typer.Exit(3)
 
 
 @app.command()

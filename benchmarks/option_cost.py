@@ -1,27 +1,26 @@
 """What an option of attention costs: the time of a training step beside that of plain attention, in one run.
 
-    python benchmarks/option_cost.py [--device cuda] [--width 256] [--depth 4] [--context 256] [--batch 8] [--rounds 15]
+    python benchmarks/option_cost.py [--device cuda] [--width 256] [--depth 4] [--context 256] [--batch 8] [--rounds 21]
 
-Every round takes one step of every variant, in a new random order, so that what else the machine does falls on all alike; a figure is
-the median over rounds of the ratio to plain attention within the round. Writes a Markdown table to standard output.
+Measured as `aotsearch time` does: every round takes a window of steps of every variant, in a new random order, so that what else the
+machine does falls on all alike; a figure is the median over rounds of the ratio to plain attention within the round, with an interval that
+holds for all variants at once. Writes a Markdown table to standard output.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
-import random
-import statistics
-import time
-
-import torch
+from pathlib import Path
 
 from aotsearch import yamlfile
-from aotsearch.grammar.space import Space
+from aotsearch.evidence.statistics import median_interval
 from aotsearch.models.cost import cost
-from aotsearch.models.model import build
-from aotsearch.training.device import DeviceSettings, autocast
+from aotsearch.study.loading import parse
+from aotsearch.study.study import Study
+from aotsearch.training.device import DeviceSettings
+from aotsearch.training.environment import environment
+from aotsearch.training.timing import side_by_side
 
 VARIANTS: dict[str, str] = {
     "plain": "attention",
@@ -44,54 +43,46 @@ VARIANTS: dict[str, str] = {
 }
 
 
+STUDY = """
+name: option_cost
+task: {{language: {{data: python-stdlib, context: {context}}}}}
+grammar: {{model: {{width: {width}, depth: {depth}, block: [{mixer}]}}}}
+study: {{budget: {{batch: {batch}}}}}
+"""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="cpu")
-    for name, default in (("width", 256), ("depth", 4), ("context", 256), ("batch", 8), ("rounds", 15), ("threads", 1)):
+    for name, default in (("width", 256), ("depth", 4), ("context", 256), ("batch", 8), ("rounds", 21), ("threads", 1)):
         parser.add_argument(f"--{name}", type=int, default=default)
     a = parser.parse_args()
-    sizes = {"vocabulary": 256, "context": a.context}
-    models, costs = {}, {}
-    for name, mixer in VARIANTS.items():
-        text = f"model: {{width: {a.width}, depth: {a.depth}, block: [{mixer}]}}"
-        architecture = Space.parse(yamlfile.parse(text, name), sizes).reference
-        models[name] = build(architecture).to(a.device)
-        costs[name] = cost(architecture)
-    tokens = torch.randint(0, 256, (a.batch, a.context + 1), device=a.device)
-    times: dict[str, list[float]] = {name: [] for name in models}
     hardware = DeviceSettings(a.threads, a.device)
-    with hardware.use():
-        for round_ in range(a.rounds + 2):
-            for name in random.Random(round_).sample(list(models), len(models)):
-                seconds = step(models[name], tokens, hardware)
-                if round_ >= 2:  # the first are warm-up
-                    times[name].append(seconds)
+    studies = {name: study(mixer, a) for name, mixer in VARIANTS.items()}
+    plain, models = studies["plain"], {name: s.reference for name, s in studies.items()}
+    plain.task.prepare()
+    times = side_by_side(models, plain.task, plain.training(), hardware, a.rounds)
+    made = environment(hardware)
+    where = f"{made['device_name']} ({made['instruction_set']}, {hardware.precision(plain.training())}), torch {made['torch']}"
     settings = {k: v for k, v in vars(a).items() if k != "rounds"}
-    where = torch.cuda.get_device_name() if a.device.startswith("cuda") else platform.processor() or platform.machine()
-    print(f"torch {torch.__version__}, {where}; {json.dumps(settings)}; attention-only stacks; medians of {a.rounds} rounds\n")  # noqa: T201
-    print("| variant | step / plain | quartiles | FLOPs / plain | parameters / plain |\n|---|---|---|---|---|")  # noqa: T201
-    plain = costs["plain"]
-    for name, measured in times.items():
-        ratios = [t / p for t, p in zip(measured, times["plain"], strict=True)]
-        low, _, high = statistics.quantiles(ratios, n=4)
-        flops = costs[name].flops_per_token / plain.flops_per_token
-        size = costs[name].parameters_without_embeddings / plain.parameters_without_embeddings
-        print(f"| {name} | {statistics.median(ratios):.3f} | {low:.3f} to {high:.3f} | {flops:.3f} | {size:.3f} |")  # noqa: T201
+    print(f"{where}; {json.dumps(settings)}; attention-only stacks; medians of {a.rounds} rounds\n")  # noqa: T201
+    print("| variant | step / plain | 95 % interval | FLOPs / plain | parameters / plain |\n|---|---|---|---|---|")  # noqa: T201
+    costs = {name: cost(model) for name, model in models.items()}
+    for name, timed in times.items():
+        if timed.message:
+            print(f"| {name} | {timed.message} | | | |")  # noqa: T201
+            continue
+        ratios = [t / p for t, p in zip(timed.seconds, times["plain"].seconds, strict=True)]
+        ratio, low, high = median_interval(ratios, 0.95, len(models) - 1)
+        span = "-" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+        flops = costs[name].flops_per_token / costs["plain"].flops_per_token
+        size = costs[name].parameters_without_embeddings / costs["plain"].parameters_without_embeddings
+        print(f"| {name} | {ratio:.3f} | {span} | {flops:.3f} | {size:.3f} |")  # noqa: T201
 
 
-def step(model: torch.nn.Module, tokens: torch.Tensor, hardware: DeviceSettings) -> float:
-    """Seconds of one forward and backward pass."""
-    if hardware.device != "cpu":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    with autocast(hardware.device, hardware.precision({})):
-        logits = model(tokens[:, :-1])
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
-    torch.autograd.backward(loss)
-    model.zero_grad(set_to_none=True)
-    if hardware.device != "cpu":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+def study(mixer: str, a: argparse.Namespace) -> Study:
+    """A stack of one kind of attention, as a study of its own."""
+    return parse(yamlfile.parse(STUDY.format(mixer=mixer, **vars(a)), mixer), Path())
 
 
 if __name__ == "__main__":

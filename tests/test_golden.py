@@ -35,7 +35,10 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_a_folder_of_an_earlier_version_is_reported_as_it_was(kept: Path) -> None:
-    assert json.loads(json.dumps(report.read(kept).analysis.to_dict())) == stored("reports")[kept.name]
+    wanted = stored("reports")[kept.name]
+    found = json.loads(json.dumps(report.read(kept).analysis.to_dict()))
+    assert {name: found[name] for name in wanted} == wanted  # what later versions say beside it is empty of it
+    assert found["speed"] == []
 
 
 def test_a_folder_of_an_earlier_version_is_continued_without_training(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,7 +138,8 @@ def test_a_trial_becomes_a_child_run_with_its_params_curve_finals_and_tags(folde
     tracker = Tracker(folder, study, "aotsearch run small.yaml")
     tracker.started(trial("positions=rope", 1))
     tracker.progress(trial("positions=rope", 1)["key"], {"step": 3, "train_loss": 4.0})
-    tracker.finished(record("positions=rope", 1))
+    times = {"training_seconds": 0.5, "step_seconds": 0.01, "peak_memory": 2**20}
+    tracker.finished({**record("positions=rope", 1), "tokens": 320, **times})
     tracker.close("FINISHED")
     view, child = View(folder), "positions=rope seed 1"
     run = view.children[child]
@@ -149,6 +150,7 @@ def test_a_trial_becomes_a_child_run_with_its_params_curve_finals_and_tags(folde
     assert facts.items() <= run.data.params.items()
     assert run.data.metrics["final/bits_per_byte"] == pytest.approx(4.1)
     assert run.data.metrics["seconds"] == 2.0
+    assert {"step_seconds": 0.01, "tokens_per_second": 640.0, "peak_memory": 2**20}.items() <= run.data.metrics.items()
     assert view.points(child, "train/loss") == [(3, 4.0), (6, 2.5)]
     assert view.points(child, "validation/bits_per_byte") == [(6, pytest.approx(4.1))]
     assert (run.info.status, view.parent.info.status, view.parent.info.run_name) == ("FINISHED", "FINISHED", "small")

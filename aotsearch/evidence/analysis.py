@@ -20,8 +20,9 @@ from aotsearch.evidence.declaration import History
 from aotsearch.evidence.notes import method, notes
 from aotsearch.evidence.outcome import outcomes
 from aotsearch.evidence.pairs import View, looks
+from aotsearch.evidence.speed import speeds
 from aotsearch.evidence.statistics import Looks, noise_floor, reach, span
-from aotsearch.evidence.tables import Record, arms_of, cells, measured
+from aotsearch.evidence.tables import Record, arms_met, arms_of, cells, measured
 from aotsearch.evidence.verdicts import contrast, simple_effects, with_p
 from aotsearch.study.design import REFERENCE, Changes, Comparison
 from aotsearch.study.rates import TUNE_SEED, chosen, used
@@ -30,11 +31,12 @@ from aotsearch.study.study import Study
 SAME = ("device", "precision", "steps", "tokens")  # what trials must share to be compared
 
 
-def analyse(records: Iterable[Record], study: Study, declaration: tuple[str, ...] = ()) -> Analysis:
+def analyse(records: Iterable[Record], study: Study, declaration: tuple[str, ...] = (), timed: Sequence[Record] = ()) -> Analysis:
     """Every comparison of the study, from the trials of the design, or of the confirmation where the study is a search.
 
     Args:
         declaration: What decides verdicts and was changed after trials had ended.
+        timed: The `timed` events, the latest last.
 
     Raises:
         InputError: the trials are not comparable.
@@ -53,6 +55,9 @@ def analyse(records: Iterable[Record], study: Study, declaration: tuple[str, ...
     family = max(1, len(declared), len(study.comparisons) + settings.search.confirm if search else 0) * len(views)
     seeds = sorted({r["seed"] for r in judged} | (set() if search else set(settings.first_seeds)))
     contrasts = [contrast(c, view, study, family, seeds) for view in views for c in declared]
+    arms = [arm for arm in arms_met(judged, study) if arm in met]
+    at_once = max(family, (len(arms) - 1) * len(views))
+    speed = [s for v in views for s in speeds({arm: v.cells[arm] for arm in arms}, v.mode, timed, study, at_once)]
     values = [y for y in (measured(r, study) for r in views[0].cells.get(REFERENCE, {}).values()) if y is not None]
     mean, low, high = span(values, settings.confidence, 1, looks(study)) if values else (None, None, None)
     noise = noise_floor(values, settings.confidence)
@@ -82,18 +87,22 @@ def analyse(records: Iterable[Record], study: Study, declaration: tuple[str, ...
         looks=looks(study),
         declaration=declaration,
         aliases=() if search else study.base_design.aliases,
+        speed=tuple(speed),
     )
     return dataclasses.replace(analysis, notes=notes(analysis, study, everything, len(values), declared, views))
 
 
-def judge(records: Iterable[Record], history: History) -> Analysis:
+def judge(records: Iterable[Record], history: History, timed: Sequence[Record] = ()) -> Analysis:
     """The analysis of a run folder as it is declared now, each verdict beside that of the first declaration where this was changed.
+
+    Args:
+        timed: The `timed` events, the latest last.
 
     Raises:
         InputError: the trials are not comparable.
     """
     everything = list(records)
-    found = analyse(history.place(everything), history.study, history.changes)
+    found = analyse(history.place(everything), history.study, history.changes, timed)
     found = dataclasses.replace(found, declaration=(*filter(None, [history.lost]), *history.changes, *filter(None, [history.edited])))
     if not history.changes:
         return found

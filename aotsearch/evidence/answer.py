@@ -14,6 +14,7 @@ from typing import Any
 
 from aotsearch.evidence.contrast import Contrast
 from aotsearch.evidence.outcome import Outcome
+from aotsearch.evidence.speed import Speed
 from aotsearch.evidence.statistics import VERDICTS, Looks, NoiseFloor
 from aotsearch.study.design import equal_terms, spell
 from aotsearch.study.rates import Rate
@@ -37,6 +38,7 @@ class Analysis:
         rate_noise: What seeds alone do to the measure by which a rate is chosen; None where nothing is tuned, or not known.
         looks: Between which numbers of seeds they were chosen by looking; None where their number was fixed.
         aliases: Effect of a fraction -> the effects that it cannot be told from.
+        speed: Of every arm whose time is known: how long its steps take, and its difference at equal training time.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Analysis:
     looks: Looks | None = None
     warnings: tuple[str, ...] = ()
     aliases: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    speed: tuple[Speed, ...] = ()
 
     @property
     def noise_floor(self) -> float | None:
@@ -133,6 +136,7 @@ class Analysis:
                 for arm, r in self.rates.items()
             },
             "aliases": {effect: list(others) for effect, others in self.aliases},
+            "speed": [s.to_dict() for s in self.speed],
         }
 
 

@@ -7,7 +7,8 @@ A number that is not finite, which JSON has none of, is null; the event's `not_f
 
 Events: `run` (one per start of the command that had anything to tell: command, versions, machine), `data` (the splits and their
 baselines), `started` and `finished` (one trial; `finished` holds its whole record). Of a search also `proposed` (an architecture, before it
-is trained), `exhausted` (no other was found) and `importance` (which decisions mattered to it).
+is trained), `exhausted` (no other was found) and `importance` (which decisions mattered to it). Of `aotsearch time` `timed` (seconds of a
+step of every model, round by round, and where they were measured).
 """
 
 from __future__ import annotations

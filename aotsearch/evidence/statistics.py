@@ -4,7 +4,8 @@ Symbols: d paired differences (lower is better), n their number, m margin, K siz
 
 Two intervals for the mean of d: `interval` where the number of seeds was fixed before the run, `sequential_interval` where seeds were added
 until the contrast was settled; `span` is the one that a study's seeds ask for. Beside them, as a second opinion that assumes no normal
-distribution, `sign_flip` and `holm`. How well the verdicts hold is measured in benchmarks/verdicts.md.
+distribution, `sign_flip` and `holm`; and `median_interval` for ratios of times. How well the verdicts hold is measured in
+benchmarks/verdicts.md.
 """
 
 from __future__ import annotations
@@ -177,6 +178,12 @@ def smallest_p(n: int) -> float:
     return float(2.0 ** (1 - n))
 
 
+def fewest(confidence: float, family: int) -> int:
+    """The number of values from which on `smallest_p` is small enough for a family of intervals."""
+    level = (1 - confidence) / family
+    return next(n for n in range(1, MOST_SEEDS) if smallest_p(n) <= level * (1 + 1e-9))
+
+
 def too_few(n: int, confidence: float, family: int) -> str:
     """In words, why n seeds cannot show any difference without trusting the normal distribution; empty if they can.
 
@@ -185,7 +192,7 @@ def too_few(n: int, confidence: float, family: int) -> str:
     level = (1 - confidence) / family
     if n >= 1 and smallest_p(n) <= level * (1 + 1e-9):  # 1 - 0.95 is more than 0.05 by rounding, 1 - 0.75 is not
         return ""
-    enough = next(k for k in range(1, MOST_SEEDS) if smallest_p(k) <= level * (1 + 1e-9))
+    enough = fewest(confidence, family)
     seeds = f"{n} seed{'s' * (n != 1)}"
     most = f"the smallest p-value of an exact randomisation test of {seeds} is {smallest_p(n):.3g}" if n else "there is no seed yet"
     for_what = f"{family} contrasts at once" if family > 1 else "one contrast"
@@ -209,6 +216,25 @@ def holm(ps: Sequence[float], family: int | None = None) -> list[float]:
         highest = max(highest, min(1.0, (size - rank) * ps[index]))
         adjusted[index] = highest
     return adjusted
+
+
+# ---- ratios of times
+
+
+def median_interval(values: Sequence[float], confidence: float, family: int) -> tuple[float, float | None, float | None]:
+    """Median of independent values, and the interval of the distribution's; no ends for fewer values than `fewest`.
+
+    [x_(k), x_(n + 1 - k)],  k the largest with 2 P(B < k) <= alpha / K,  B binomial (n, 1/2)
+
+    Whatever the distribution, and exact but for the steps of B: the median lies below x_(k) only if fewer than k values lie below it.
+    Source: the interval of the sign test (Thompson 1936).
+    """
+    n, ordered = len(values), sorted(values)
+    level, below, k = (1 - confidence) / family * (1 + 1e-9), 0.0, 0  # as in `too_few`: 1 - 0.75 is not more than 0.25
+    while (below := below + 2.0 ** (1 - n) * math.comb(n, k)) <= level:
+        k += 1
+    ends = (ordered[k - 1], ordered[n - k]) if k else (None, None)
+    return (float(np.median(ordered)), *ends)
 
 
 # ---- noise and rates

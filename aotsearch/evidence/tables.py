@@ -21,12 +21,19 @@ if TYPE_CHECKING:
 
 Record = Mapping[str, Any]
 PLAIN = ("parameters", "parameters_without_embeddings", "flops_per_token", "learning_rate", "seconds", "steps", "tokens")
+SPEED = ("step_seconds", "tokens_per_second", "peak_memory")  # none of them in what older versions wrote
 
 
 def measured(record: Record, study: Study, split: str = "measures") -> float | None:
     """The study's measure of a trial that ended well, else None; `split` is `measures` (validation), `test` or `whole_validation`."""
     value = (record.get(split) or {}).get(study.task.measure)
     return float(value) if record["outcome"] in ("done", "pruned") and value is not None and math.isfinite(value) else None
+
+
+def tokens_per_second(record: Record) -> float | None:
+    """Of training alone, without evaluation and start-up; None where that was not recorded."""
+    seconds = record.get("training_seconds")
+    return record["tokens"] / seconds if seconds else None
 
 
 def arms_of(record: Record) -> list[str]:
@@ -66,15 +73,16 @@ def tabulate(records: Iterable[Record], study: Study) -> pd.DataFrame:
     splits = {measure: "measures", test: "test"}
     if any("whole_validation" in r for r in everything):
         splits[f"whole_validation_{measure}"] = "whole_validation"
-    columns = ["arm", "seed", "phase", "outcome", *splits, *PLAIN, "equalise", "digest", "device", "key", "same_as"]
+    columns = ["arm", "seed", "phase", "outcome", *splits, *PLAIN, *SPEED, "equalise", "digest", "device", "key", "same_as"]
     addresses = list(dict.fromkeys(address for r in everything for address in r["decisions"]))
     rows = []
     for r in sorted(everything, key=lambda r: (r["phase"] == "confirm", arms[r["arm"]], r["seed"], r["key"])):
         row = {name: r.get(name) for name in columns}
-        row |= {name: measured(r, study, split) for name, split in splits.items()} | {"same_as": ", ".join(arms_of(r)[1:])}
+        row |= {name: measured(r, study, split) for name, split in splits.items()}
+        row |= {"same_as": ", ".join(arms_of(r)[1:]), "tokens_per_second": tokens_per_second(r)}
         rows.append(row | {_column(address, columns): r["decisions"].get(address) for address in addresses})
     table = pd.DataFrame(rows, columns=[*columns, *(_column(address, columns) for address in addresses)])
-    return table.astype(dict.fromkeys(splits, float))
+    return table.astype({**dict.fromkeys((*splits, *SPEED), float), "peak_memory": "Int64"})
 
 
 def _column(address: str, taken: Sequence[str]) -> str:
@@ -135,6 +143,6 @@ def search_table(records: Iterable[Record], study: Study) -> pd.DataFrame:
     order = table.sort_values(["turn", study.task.measure], kind="stable", na_position="last").index
     first = ["arm", study.task.measure, "parameters", "outcome", "steps"]
     last = ["seed", "phase", "parameters_without_embeddings", "flops_per_token", "learning_rate", "seconds", "tokens"]
-    drop = [*last, f"test_{study.task.measure}", "equalise", "device", "turn", "key", "same_as"]
+    drop = [*last, *SPEED, f"test_{study.task.measure}", "equalise", "device", "turn", "key", "same_as"]
     rest = [name for name in table.columns if name not in first and name not in drop]
     return table.loc[order, [*first, *rest]].reset_index(drop=True)

@@ -13,7 +13,8 @@ from aotsearch.evidence import answer
 from aotsearch.evidence.contrast import Contrast
 from aotsearch.evidence.layers import Knocked
 from aotsearch.evidence.outcome import Outcome, Share
-from aotsearch.evidence.tables import Record, arms_of, measured, search_table
+from aotsearch.evidence.speed import Speed
+from aotsearch.evidence.tables import Record, arms_of, measured, search_table, tokens_per_second
 from aotsearch.report.data import Material
 from aotsearch.report.summary import Component, view
 from aotsearch.study.design import equal_terms, spell
@@ -98,6 +99,51 @@ def _given(arm: str, mode: str, trials: Sequence[Record], base: Record, m: Mater
 
 def _share(record: Record, base: Record, name: str) -> float | None:
     return record[name] / base[name] - 1 if record.get(name) and base.get(name) else None
+
+
+# ---- speed
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast one arm trained, at one learning rate.
+
+    Attributes:
+        step_seconds, tokens_per_second, peak_memory: Medians over the trials that record them.
+        against: What is known of it against the reference; None for the reference itself.
+    """
+
+    arm: str
+    rate: str
+    step_seconds: float | None
+    tokens_per_second: float | None
+    peak_memory: float | None
+    against: Speed | None
+
+
+def paces(m: Material) -> list[Pace]:
+    """One row for each arm and learning rate, where time was recorded or measured; none where neither is known of any."""
+    against = {(s.arm, s.rate): s for s in m.analysis.speed}
+    rows, seen = [], set()
+    for arm in m.trained:
+        for mode in m.modes:
+            trials = [r for r in m.cells(mode).get(arm, {}).values() if r["outcome"] == "done"]
+            keys = frozenset(r["key"] for r in trials)
+            if trials and keys not in seen:
+                seen.add(keys)
+                step, memory = (_median(r.get(name) for r in trials) for name in ("step_seconds", "peak_memory"))
+                rows.append(Pace(arm, mode, step, _median(map(tokens_per_second, trials)), memory, against.get((arm, mode))))
+    return rows if any(row.step_seconds or row.against for row in rows) else []
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return statistics.median(known) if known else None
+
+
+def step_times(m: Material) -> dict[str, Speed]:
+    """Arm -> what is known of the time of its steps; an arm is as fast at every learning rate."""
+    return {s.arm: s for s in reversed(m.analysis.speed)}
 
 
 # ---- learning rates
@@ -236,7 +282,8 @@ def facts(m: Material) -> list[tuple[str, str]]:
         ("last trial", max((r.get("finished", "") for r in m.records), default="")),
         ("made with", _counted(m, lambda r: ", ".join(f"{name} {version}" for name, version in made_with(r).items()))),
         ("machine", _counted(m, lambda r: ", ".join(f"{name} {value}" for name, value in r.get("machine", {}).items()))),
-        ("trained on", _counted(m, _device)),
+        ("trained on", _counted(m, slot)),
+        ("steps timed on", timed_on(m)),
         ("workers", f"{run['workers']} ({run.get('executor', '')})" if "workers" in run else ""),
         ("data", sizes(m.data)),
         ("split", m.data.get("split", "")),
@@ -256,7 +303,13 @@ def made_with(r: Record) -> dict[str, Any]:
     return {**r.get("versions", {}), **{name: own[name] for name in VERSIONS if name in own}}
 
 
-def _device(r: Record) -> str:
+def timed_on(m: Material) -> str:
+    """Where steps were timed side by side, in words; empty where they were not."""
+    return "; ".join(dict.fromkeys(f"{slot(e)}, {e['host']}, on {e['finished'][:10]}" for e in m.timed))
+
+
+def slot(r: Record) -> str:
+    """The device of a trial or of a `timed` event, and what it was given of it, in words."""
     if not r["device"]:
         return ""
     own = r.get("environment") or {}

@@ -35,6 +35,7 @@ class Material:
         runs: Every start of the command.
         data: The `data` event; empty where none was written.
         importance: The `importance` event of a search; empty where none was written.
+        timed: Every `timed` event.
         corrupt: Lines of the ledger that could not be read.
         ledger: SHA-256 of the ledger that was read.
         fingerprint: Of the run folder as it was read.
@@ -45,6 +46,7 @@ class Material:
     runs: Sequence[Record]
     data: Record
     importance: Record
+    timed: Sequence[Record]
     corrupt: int
     ledger: str
     fingerprint: str
@@ -130,6 +132,7 @@ class Material:
             contrasts=tuple(self.distinct),
             outcomes=tuple(o for o in self.analysis.outcomes if o.arm not in twice),
             rates={arm: rate for arm, rate in self.analysis.rates.items() if arm not in twice},
+            speed=tuple(s for s in self.analysis.speed if s.arm not in twice),
         )
 
     def summary(self) -> str:
@@ -159,13 +162,15 @@ def material(ledger: Ledger, declared: History) -> Material:
     last: dict[str, Record] = {e["event"]: e for e in events}
     everything, data = _records(events), last.get("data", {})
     records = declared.place(everything)
-    analysis = judge(everything, declared)
+    timed = [e for e in events if e["event"] == "timed"]
+    analysis = judge(everything, declared, timed)
     return Material(
         study=declared.study,
         records=records,
         runs=[e for e in events if e["event"] == "run"],
         data=data,
         importance=last.get("importance", {}),
+        timed=timed,
         corrupt=corrupt,
         ledger=ledger.digest(),
         fingerprint=made_from,

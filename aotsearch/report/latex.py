@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aotsearch.evidence.speed import Speed
 from aotsearch.report import contents
 from aotsearch.report.data import Material
 from aotsearch.report.summary import bounds, groups, named, number
@@ -61,14 +62,25 @@ def _effects(m: Material) -> list[str]:
 
 
 def _given(m: Material) -> list[str]:
+    times = contents.step_times(m)
     rows = [
         f"{escape(g.arm)}{' (shared rate)' * (g.rate != m.analysis.rate)} & {_whole(g.parameters)} & {_share(g.share)} & "
-        f"{_whole(g.flops_per_token)} & {_share(g.flops_share)} & {escape(spell(g.learning_rate))} & {g.seeds} \\\\"
+        f"{_whole(g.flops_per_token)} & {_share(g.flops_share)} & {escape(spell(g.learning_rate))} & {g.seeds}"
+        f"{_ratio(times.get(g.arm)) if times else ''} \\\\"
         for g in contents.fairness(m)
     ]
-    head = "Arm & Parameters & & FLOPs/token & & Learning rate & Seeds"
+    head = "Arm & Parameters & & FLOPs/token & & Learning rate & Seeds" + " & Step time & Interval" * bool(times)
     caption = "What each arm was given: parameters and forward FLOPs per token, each with its distance to the reference."
-    return _table("lrrrrrr", head, rows, caption, f"{_label(m)}-arms")
+    if times:
+        caption += f" Step time over that of the reference, median of ratios{', side by side' * bool(m.timed)}"
+        caption += "; without an interval: in the trials, or too few rounds."
+    return _table("lrrrrrr" + "rr" * bool(times), head, rows, caption, f"{_label(m)}-arms")
+
+
+def _ratio(speed: Speed | None) -> str:
+    if speed is None or (t := speed.step_time) is None:
+        return " & & "
+    return f" & {t.ratio:.3f} & " + ("" if t.low is None else f"${bounds(t.low, t.high, 3, sign=False)}$")
 
 
 ROWS = 40  # of a table that fits on a page

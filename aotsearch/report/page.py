@@ -100,6 +100,8 @@ def _rows(m: Material, profiles: Sequence[Profile], knocked: Sequence[Knocked]) 
         "ways": list(dict.fromkeys(k.way for k in knocked)),
         "removed": contents.removed(knocked, a.contrasts),
         "fairness": contents.fairness(m),
+        "paces": contents.paces(m),
+        "timed_on": contents.timed_on(m),
         "resized": any(c.equalise != "none" for c in a.contrasts),
         "bad": contents.bad(a.outcomes),
         "endings": contents.endings(m),

@@ -99,6 +99,8 @@ def _latex(r: Report) -> dict[str, bytes]:
 
 def _csv(r: Report) -> dict[str, bytes]:
     files = {"contrasts.csv": _contrasts(r.material), "trials.csv": r.material.table}
+    if r.material.analysis.speed:
+        files["speed.csv"] = _speed(r.material)
     if r.profiles:
         files["diagnostics.csv"] = _diagnostics(r.profiles)
     if r.knocked:
@@ -119,6 +121,16 @@ def _contrasts(m: Material) -> pd.DataFrame:
         rows.append({**c.to_dict(), **test, "mixed": mixed, "trials": " ".join(r["key"] for r in m.trials_of(c))})
     # pandas counts a whole number with gaps as a float; written as such it would read 3.0 seeds
     return pd.DataFrame(rows, columns=names).astype({"seeds_needed": "Int64"})
+
+
+def _speed(m: Material) -> pd.DataFrame:
+    """One row per arm and learning rate: the parts of `Speed`, each column named by its part."""
+    rows = []
+    for speed in m.analysis.speed:
+        plain = speed.to_dict()
+        parts = {f"{part}_{name}": v for part, values in plain.items() if isinstance(values, dict) for name, v in values.items()}
+        rows.append({"arm": speed.arm, "learning_rate": speed.rate, **parts})
+    return pd.DataFrame(rows)
 
 
 def _diagnostics(found: Sequence[Profile]) -> pd.DataFrame:

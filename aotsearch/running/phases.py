@@ -25,6 +25,22 @@ from aotsearch.training.environment import now
 Cell = tuple[Arm, int, float | None]  # arm, seed, learning rate where it is tuned
 
 
+def usual_precision(study: Study, records: Iterable[Record]) -> str:
+    """The precision of trials on this machine that ask for none: that of those before them, since a study never mixes two; else what was
+    found to be the best; empty where it is the usual one of the device."""
+    from aotsearch.training import speed, trial
+    from aotsearch.training.device import DeviceSettings, gpus_here
+
+    before = [r["precision"] for r in records if r["outcome"] == "done" and r["device"] == "cpu"]
+    resources = study.settings.resources
+    if resources.precision != "auto" or resources.share(gpus_here()):
+        return ""
+    if before:
+        return str(before[-1])
+    plan = trial.plan(study, study.arms()[0], 0, "design")
+    return speed.usual_precision(plan, DeviceSettings(resources.cpus), trial.load_task)
+
+
 class Phases:
     """The phases of one start of a run.
 
@@ -65,23 +81,8 @@ class Phases:
 
     def hand_over(self, work: Work) -> None:
         executor = self.executor()
-        executor.usual = self._precision(executor)
+        executor.usual = "" if executor.address is not None else usual_precision(self.study, self.records)  # of others nothing is known
         executor.run(work, self.journal, self.checkpoints)
-
-    def _precision(self, executor: Executor) -> str:
-        """The precision of trials that ask for none: that of those before them, since a study never mixes two; else what was found to be
-        the best of this machine. Of another machine nothing is known here: it is the usual one of its device."""
-        from aotsearch.training import speed, trial
-        from aotsearch.training.device import DeviceSettings
-
-        before = [r["precision"] for r in self.records if r["outcome"] == "done" and r["device"] == "cpu"]
-        resources = self.study.settings.resources
-        if resources.precision != "auto" or executor.address is not None or executor.on_gpu:
-            return ""
-        if before:
-            return str(before[-1])
-        plan = trial.plan(self.study, self.study.arms()[0], 0, "design")
-        return speed.usual_precision(plan, DeviceSettings(resources.cpus), trial.load_task)
 
     def _run(self, cells: Sequence[Cell], phase: str) -> None:
         keys = dict.fromkeys(self._key(cell, phase) for cell in cells)

@@ -15,7 +15,7 @@ from typing import Any
 from aotsearch.errors import RunError
 from aotsearch.evidence.declaration import fingerprint, history
 from aotsearch.evidence.ledger import Ledger
-from aotsearch.evidence.tables import arms_of
+from aotsearch.evidence.tables import arms_of, tokens_per_second
 from aotsearch.study.design import REFERENCE
 from aotsearch.study.study import Study
 from aotsearch.tracking import client, wording
@@ -173,7 +173,7 @@ class Store:
         points: list[Values] = [{**p, "time": start + round((end - start) * p["step"] / last)} for p in record["curve"]]
         points += self._points.pop(record["key"], [])
         finals = {f"final/{name}": value for name, value in record["measures"].items()}
-        finals |= {name: record[name] for name in COST if name in record}
+        finals |= {name: record[name] for name in COST if name in record} | {"tokens_per_second": tokens_per_second(record)}
         metrics = [*client.curve(points, child.points), *client.metrics(finals, end), *client.layers(record, end)]
         tags = {"aot.outcome": record["outcome"], FINISHED: record["finished"]}
         if record.get("message"):

@@ -14,7 +14,7 @@ from aotsearch.study.study import Study, loss_unit
 LONGEST = {"param": 6000, "tag": 8000, "note": 8000, "key": 200}  # MLflow's limits, with room for a prefix before a key
 NOTES = 8  # of a description; the report has all
 BASE = ("arm", "seed", "phase", "equalise")  # params of every trial
-COST = ("seconds", "parameters", "flops_per_token", "tokens")  # metrics of every finished trial
+COST = ("seconds", "parameters", "flops_per_token", "tokens", "step_seconds", "peak_memory")  # metrics of a finished trial
 
 Values = Mapping[str, Any]
 
