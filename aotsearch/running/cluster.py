@@ -14,11 +14,14 @@ import sysconfig
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aotsearch.errors import InputError, RunError
 from aotsearch.running.work import Observer, Record, Search, Trial, Work, on_the_way
 from aotsearch.study.settings import Resources
+
+if TYPE_CHECKING:
+    from aotsearch.training.device import DeviceSettings
 
 # Read by Ray when it is imported, here and in its workers. Each has its reason.
 ENVIRONMENT = {
@@ -49,7 +52,7 @@ class Cluster:
             import ray
         except ImportError:
             raise InputError("running through Ray needs the package ray; `pip install 'ray[tune]'`, or give --local") from None
-        self._ray = ray
+        self._ray, self._here = ray, address is None
         logging.getLogger("ray").setLevel(logging.ERROR)
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
         if address is None:
@@ -73,6 +76,30 @@ class Cluster:
 
     def close(self) -> None:
         self._ray.shutdown()
+
+    @property
+    def hardware(self) -> DeviceSettings:
+        """What a trial is granted."""
+        from aotsearch.training.device import DeviceSettings
+
+        return DeviceSettings(self.cpus, "cuda" if self.gpus else "cpu", self.gpus or 1.0)
+
+    def environment(self) -> dict[str, Any]:
+        """What a worker trains with: asked of one where it may be another machine, or has a GPU, of which the driver wants no memory.
+
+        Raises:
+            RunError: no worker answers.
+        """
+        from aotsearch.training.environment import environment
+
+        if self._here and not self.gpus:
+            return environment(self.hardware)
+        asked = self._ray.remote(num_cpus=self.cpus, num_gpus=self.gpus)(environment)
+        try:
+            found: dict[str, Any] = self._ray.get(asked.remote(self.hardware))
+        except Exception as e:  # noqa: BLE001 (whatever went wrong in the worker)
+            raise RunError(f"no worker of Ray answers: {_said(e)[-300:]}") from None
+        return found
 
     def run(self, work: Work, observer: Observer, checkpoints: Path) -> None:
         """Execute on the cluster, `workers` trials at a time.

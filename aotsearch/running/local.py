@@ -6,12 +6,14 @@ import itertools
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from aotsearch.errors import RunError
 from aotsearch.running.work import Observer, Record, Search, Trial, Work, on_the_way
 from aotsearch.study.settings import Resources
 from aotsearch.training import device as devices
 from aotsearch.training import trial as trials
+from aotsearch.training.environment import environment
 from aotsearch.training.train import Stopped
 
 
@@ -46,6 +48,10 @@ class Local:
                     search.tell(record)
                 observer.finished(record)
                 _end_if_lost(record)
+
+    def environment(self) -> dict[str, Any]:
+        """What this process trains with."""
+        return environment(self.hardware)
 
     def close(self) -> None:
         """There is nothing to close."""

@@ -37,6 +37,7 @@ from aotsearch.training.environment import now, version
 
 if TYPE_CHECKING:
     from aotsearch.report.data import Material
+    from aotsearch.running.cached import Cache
     from aotsearch.tracking.view import Tracker
 
 AHEAD = ("aotsearch.report.report", "scipy.special")  # imported while trials train in other processes: what follows them needs it
@@ -53,6 +54,7 @@ class Options:
     retry_failed: bool = False
     track: bool = True
     command: str = ""
+    cache: Path | None = None
 
 
 @dataclass
@@ -66,6 +68,7 @@ class RunOutcome:
     analysis: Any
     summary: str
     notes: list[str] = field(default_factory=list)
+    cached: int = 0
 
     @property
     def failed(self) -> int:
@@ -88,7 +91,8 @@ def run(study: Study, out: str | Path | None = None, options: Options | None = N
         progress: Told what happens; by default a new one on standard error.
 
     Raises:
-        InputError: the folder holds another study, the data is missing, or the machine has less than a trial is granted.
+        InputError: the folder holds another study, the data is missing, the cache cannot be written, or the machine has less than a
+            trial is granted.
         RunError: the disk or the cluster failed; everything finished is kept.
     """
     options = options or Options()
@@ -104,6 +108,7 @@ def run(study: Study, out: str | Path | None = None, options: Options | None = N
         from aotsearch.running import search
 
         search.required()
+    cache = _cache(options, study.settings.resources, progress)
     ledger = Ledger(folder)
     before = continuing.former(ledger, study)
     with contextlib.ExitStack() as stack:
@@ -115,6 +120,7 @@ def run(study: Study, out: str | Path | None = None, options: Options | None = N
         stack.callback(progress.end)
         continuing.write_study(study, folder)
         journal = Journal(study, ledger, progress, options.retry_failed, functools.partial(_begin, ledger, study, options, facts))
+        journal.cache = cache
         declared = continuing.declare(journal, study, before)
         for note in (*declared.changes, *continuing.further_measures(study, before, len(journal.records)), *study.notes):
             progress.say(note)  # before anything is trained
@@ -140,6 +146,15 @@ def _executor(options: Options, resources: Resources, progress: Progress, stack:
     stack.callback(cluster.close)
     progress.say(f"Ray runs {cluster.workers} trials at a time")
     return cluster
+
+
+def _cache(options: Options, resources: Resources, progress: Progress) -> Cache | None:
+    """Where trials are kept across studies, where that is asked for."""
+    if options.cache is None:
+        return None
+    from aotsearch.running.cached import Cache
+
+    return Cache(Path(options.cache).resolve(), resources.fuse == 1, progress.say)
 
 
 def _make(folder: Path) -> None:
@@ -224,7 +239,7 @@ class _Say(logging.Handler):
 def _conclude(journal: Journal, declared: History, track: bool, began: float) -> RunOutcome:
     """The report and the last of the view; what is there as it would come out again is left as it is."""
     journal.progress.end()
-    if journal.clock and (tracker := journal.tracker()) is not None:
+    if (journal.clock or journal.cached) and (tracker := journal.tracker()) is not None:
         tracker.ready()
     from aotsearch.report import data, made
 
@@ -243,7 +258,7 @@ def _conclude(journal: Journal, declared: History, track: bool, began: float) ->
         tracker.publish(found.headline.to_dict(), found.summary(), files, folder / STUDY_FILE)
     outcomes = Counter(r["outcome"] for r in journal.records.values())
     seconds = time.monotonic() - began
-    return RunOutcome(folder, outcomes, len(journal.clock), seconds, found.analysis, found.summary(), notes)
+    return RunOutcome(folder, outcomes, len(journal.clock), seconds, found.analysis, found.summary(), notes, journal.cached)
 
 
 def _shown(folder: Path, found: Material) -> bool:

@@ -7,10 +7,13 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from aotsearch.running.rungs import Rungs
 from aotsearch.training.schedule import SHORT
+
+if TYPE_CHECKING:
+    from aotsearch.training.device import DeviceSettings
 
 MOST = 8  # replicas of one program, where their number is left open
 Trial = dict[str, Any]
@@ -59,10 +62,14 @@ class Executor(Protocol):
 
     Attributes:
         workers: How many bundles it trains at a time.
+        hardware: What a trial is granted.
     """
 
     workers: int
 
+    @property
+    def hardware(self) -> DeviceSettings: ...
+    def environment(self) -> dict[str, Any]: ...  # of the processes that train
     def run(self, work: Work, observer: Observer, checkpoints: Path) -> None: ...
     def close(self) -> None: ...
 
