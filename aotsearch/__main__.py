@@ -129,7 +129,9 @@ def run(
     local: Annotated[bool, typer.Option("--local", help="Train in this process, without Ray; the results are the same.")] = False,
     cache: Annotated[
         Path | None,
-        typer.Option(help="A folder of trials across studies: what it has is not trained again, what is trained goes there.", show_default=False),
+        typer.Option(
+            help="A folder of trials across studies: what it has is not trained again, what is trained goes there.", show_default=False
+        ),
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train failed trials of an earlier start again.")] = False,
 ) -> None:

@@ -28,7 +28,14 @@ def notes(
         views: The trials that this rests on.
     """
     search = _searched(records, study) if study.settings.design == "search" else []
-    said = [*_evidence(analysis, study, seeds), *_rates(analysis, study), *_lost(records), *_cached(records), *_mixtures(declared, views, study), *search]
+    said = [
+        *_evidence(analysis, study, seeds),
+        *_rates(analysis, study),
+        *_lost(records),
+        *_cached(records),
+        *_mixtures(declared, views, study),
+        *search,
+    ]
     return (*said, *study.notes)
 
 
@@ -127,7 +134,9 @@ def _cached(records: Iterable[Record]) -> list[str]:
     """Which trials were not trained for this study."""
     found = Counter(r["origin"]["study"] for r in records if r.get("cached"))
     where = ", ".join(f"{n} of {study}" for study, n in found.items())
-    return [f"{_trials(found.total())} taken from a cache, trained before under the same versions and conditions ({where})"] if found else []
+    return (
+        [f"{_trials(found.total())} taken from a cache, trained before under the same versions and conditions ({where})"] if found else []
+    )
 
 
 def _trial(r: Record) -> str:
