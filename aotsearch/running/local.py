@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from aotsearch.running.work import Observer, Record, Search, Trial, Work, on_the
 from aotsearch.study.settings import Resources
 from aotsearch.training import device as devices
 from aotsearch.training import trial as trials
-from aotsearch.training.environment import environment
+from aotsearch.training.environment import environment, processors
 from aotsearch.training.train import Stopped
 
 
@@ -28,7 +27,7 @@ class Local:
 
     def __init__(self, resources: Resources):
         gpus = devices.gpus_here()
-        resources.required_room(os.cpu_count() or 1, gpus)
+        resources.required_room(processors(), gpus)
         self.hardware = devices.DeviceSettings(resources.cpus, "cuda" if resources.share(gpus) else "cpu")
         self.fuse = resources.fuse
 

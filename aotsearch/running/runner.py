@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import importlib.util
 import logging
-import os
 import platform
 import signal
 import threading
@@ -33,7 +32,7 @@ from aotsearch.running.status import status as status
 from aotsearch.running.work import Executor
 from aotsearch.study.settings import Resources
 from aotsearch.study.study import Study
-from aotsearch.training.environment import now, version
+from aotsearch.training.environment import now, processors, version
 
 if TYPE_CHECKING:
     from aotsearch.report.data import Material
@@ -171,7 +170,7 @@ def _begin(ledger: Ledger, study: Study, options: Options, facts: Mapping[str, A
         started=now(),
         study=study.digest,
         versions=versions(),
-        machine={"host": platform.node(), "cpus": os.cpu_count(), "platform": platform.platform()},
+        machine={"host": platform.node(), "cpus": processors(), "platform": platform.platform()},
         executor="local" if options.local else "ray",
     )
     ledger.append("data", **facts)
