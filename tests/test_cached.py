@@ -243,8 +243,15 @@ def test_a_file_that_is_not_whole_or_of_another_program_costs_its_trial_and_is_t
         text = {"cut": text[: len(text) // 2], "altered": text.replace('"seed": 0', '"seed": 1').replace("1.", "2.")}.get(damage, damage)
         entry.write_bytes(text.encode(errors="surrogateescape"))
     assert run(ONE) == (2, 0)
-    assert run.said.count("is not whole, or not aotsearch's") == 1
+    assert run.said.count("is not whole, or not what its name says") == 1
     assert run(ONE) == (0, 2) and "whole" not in run.said  # it was written anew
+
+
+def test_a_file_under_the_name_of_another_costs_its_trial(run: Run) -> None:
+    run(ONE)
+    one, other = run.entries
+    shutil.copy(one, other)
+    assert run(ONE) == (1, 1) and "not what its name says" in run.said
 
 
 @pytest.mark.parametrize("damage", ["altered", "gone"])

@@ -65,11 +65,11 @@ class Cache:
         """
         path = self._path(trial["key"], conditions)
         try:
-            entry = _read(path)
+            entry = _read(path, trial["key"], conditions)
         except FileNotFoundError:
             return None
         except (OSError, ValueError):
-            self._tell("read", f"{path} is not whole, or not aotsearch's: its trial is trained, as for every such file")
+            self._tell("read", f"{path} is not whole, or not what its name says: its trial is trained, as for every such file")
             return None
         record: Record = entry["record"]
         if not _holds(record, trial) or (self.alone and record["fused"]):
@@ -156,16 +156,18 @@ def _content(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, key: str, conditions: Conditions) -> dict[str, Any]:
     """An entry.
 
     Raises:
-        ValueError: it is torn, altered, or of another program.
+        ValueError: it is torn, altered, of another program, or of another trial or other conditions than its name says.
     """
     found = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(found, dict) or found.keys() != {"sha256", "trial"} or found["sha256"] != _digest(found["trial"]):
         raise ValueError(path)
     entry: dict[str, Any] = found["trial"]
+    if entry.get("conditions") != conditions or entry["record"]["key"] != key:
+        raise ValueError(path)
     return entry
 
 

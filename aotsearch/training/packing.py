@@ -97,6 +97,7 @@ def _probe(trial: Mapping[str, Any], n: int, hardware: DeviceSettings, fused: bo
     training = trial["training"]
     architecture, precision = Architecture.from_dict(trial["architecture"]), hardware.precision(training)
     with dataclasses.replace(hardware, share=1.0).use():
+        devices.release(hardware.device)  # of what was measured before: it counts as reserved
         devices.begin_peak(hardware.device)
         models = [build(architecture, seed).to(hardware.device) for seed in range(n)]
         made = program(models, task, [training] * n, precision, fused)
