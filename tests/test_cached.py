@@ -86,7 +86,7 @@ def test_what_was_taken_is_told_and_never_counted_as_trained(run: Run) -> None:
     run(ONE)
     run(MORE)
     lines = [line for line in run.said.splitlines() if line.startswith("[")]
-    assert len(lines) == 3 and sum("(from the cache; " in line for line in lines) == 2
+    assert len(lines) == 3 and sum("(from the cache; ? left)" in line for line in lines) == 2
     assert runner.status(run.out)["cached"] == 2 and runner.status(run.out)["done"] == 3
     started = {e["key"] for e in Ledger(run.out).events() if e["event"] == "started"}
     assert started == {key for key, r in run.records.items() if not r.get("cached")}
