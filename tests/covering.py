@@ -309,14 +309,16 @@ class Array:
         pins = self._pins(items)
         if pins is None:
             return None
-        tries: list[tuple[dict[str, Value], tuple[str, ...]]] = [(pins, ())]
-        for given, before in tries:
-            made = assemble(given, self.few)
+        tries: list[tuple[dict[str, Value], Assembly | None, str]] = [(pins, None, "")]
+        for given, before, changed in tries:
+            made = assemble(given, self.few, before, changed)
             if not made.blamed:
                 return made.row if made.row.items() >= pins.items() else None
-            if made.blamed != before and len(given) - len(pins) < DEPTH:  # what leaves the same law broken is not followed
+            if before and made.blamed == before.blamed:  # what leaves the same law broken is not followed
+                continue
+            if len(given) - len(pins) < DEPTH:
                 free = [a for a in made.blamed if a not in given and a in made.levels]
-                tries += [({**given, a: v}, made.blamed) for a in free for v in made.levels[a] if v is not made.row[a]]
+                tries += [({**given, a: v}, made, a) for a in free for v in made.levels[a] if v is not made.row[a]]
             if len(tries) > PATIENCE:
                 del tries[PATIENCE:]
         return None

@@ -191,10 +191,8 @@ def heard(s: Subject) -> str | None:
     What stays silent only near the start is one of two things. Where a little noise wakes it, the start is a saddle that training does not
     leave, which is a fault. Where it does not, a threshold is not reached there, which is what thresholds are for.
     """
-    away = [noisy(s.exact, size).train() for size in (0.0, 1.0, 3.0)]  # where one does not reach a threshold, another may
-    never = functools.reduce(set.intersection, (silent(s, model, 1) for model in away))
-    further = away[-1]
-    excused = [f"steps.{name}." for name in mute(s, further)]
+    further, never = away(s)
+    excused = [f"steps.{name}." for name in mute(s, further)] if never else []
     excused += [f"{name}." for name, module in further.named_modules() if isinstance(module, Attention) and not mapped(module)]
     if s.exact.pooling is not None and not any(step.mixes for step in s.exact.steps.values()):
         excused.append("embedding.")  # the tokens that are pooled may have heard of no other
@@ -203,10 +201,21 @@ def heard(s: Subject) -> str | None:
     never = {n for n in never if not n.startswith(tuple(excused))}
     if never:
         return f"no gradient ever reaches {', '.join(sorted(never))}"
-    model = s.model().double()  # without norms and residual connections the signal may be very small
-    still = silent(s, noisy(model, 0.0), 4)
-    still -= silent(s, noisy(model, 1e-6), 1) if still else set()
+    still = silent(s, s.model().double(), 4)  # without norms and residual connections the signal may be very small
+    still -= silent(s, noisy(s.model().double(), 1e-6), 1) if still else set()
     return f"the start is a saddle for {', '.join(sorted(still))}" if still else None
+
+
+def away(s: Subject) -> tuple[Model, set[str]]:
+    """The model far from its start, and the parameters that no gradient reaches at any distance: where one does not reach a threshold,
+    another may."""
+    never = {name for name, _ in s.exact.named_parameters()}
+    for size in (0.0, 1.0, 3.0):
+        model = noisy(s.exact, size).train()
+        never &= silent(s, model, 1)
+        if not never:
+            break
+    return model, never
 
 
 def cancelled(model: Model) -> list[str]:
@@ -274,11 +283,10 @@ def rounded(s: Subject) -> str | None:
     if not found.isfinite().all():
         return "not finite in bfloat16"
     generator = torch.Generator().manual_seed(0)
-    coarse = copy.deepcopy(model)
-    for module in coarse.modules():
+    for module in model.modules():
         if isinstance(module, nn.Linear):
             module.register_forward_hook(lambda _, __, out: out * (1 + ROUNDING * torch.randn(out.shape, generator=generator)))
-    allowed = 0.02 + 6 * typically_apart(coarse(s.inputs), y)
+    allowed = 0.02 + 6 * typically_apart(model(s.inputs), y)
     far = typically_apart(found, y)
     return None if far < allowed else f"outputs in bfloat16 are off by {far:.2g}, with rounded activations by {(allowed - 0.02) / 6:.2g}"
 
@@ -357,7 +365,7 @@ def broken(architecture: Architecture, skipped: tuple[str, ...] = ()) -> dict[st
     """The invariants that a model does not keep, each with what is wrong."""
     try:
         subject = Subject(architecture)
-        subject.model()
+        subject.exact  # noqa: B018 (it is built)
     except Exception as e:  # noqa: BLE001 (whatever the library raises for what its laws admit)
         return {"built": f"{type(e).__name__}: {e}"}
     found = {}

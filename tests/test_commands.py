@@ -10,9 +10,16 @@ from typing import Any
 
 import pytest
 
+from aotsearch.report import report
+from aotsearch.training import trial
 
-def aotsearch(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "aotsearch", *arguments], capture_output=True, text=True, cwd=cwd, timeout=120)
+sys.path.insert(0, str(Path(__file__).parent))
+from console import aotsearch
+
+
+def started(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
+    return subprocess.run([sys.executable, "-m", "aotsearch", *arguments], capture_output=True, text=True, timeout=120)
 
 
 def document(*arguments: str) -> Any:
@@ -115,7 +122,10 @@ def test_check_show_and_plan_print_the_fields_of_the_contract(study_file: Path) 
     assert {"file", "line", "column", "message"} <= wrong["errors"][0].keys()
 
 
-def test_a_design_that_compares_nothing_is_told_by_check_plan_and_run(study_file: Path, tmp_path: Path) -> None:
+def test_a_design_that_compares_nothing_is_told_by_check_plan_and_run(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "write", lambda *_, **__: [])  # pictures are drawn where they are read
     alone = ["--set", "grammar={model: {width: 16, depth: {int: [1, 2]}, block: [mlp]}}", "--set", "study.seeds=1"]
     for command in (["check"], ["plan"], ["run", "--local", "--out", str(tmp_path / "run")]):
         done = aotsearch(*command, str(study_file), *alone)
@@ -127,7 +137,7 @@ def test_a_design_that_compares_nothing_is_told_by_check_plan_and_run(study_file
 
 def test_run_status_and_report_agree(study_file: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "run")
-    done = aotsearch("run", str(study_file), "--out", out, "--local")
+    done = started("run", str(study_file), "--out", out, "--local")
     assert done.returncode == 0, done.stderr
     assert "channel" in done.stdout and "trials trained" in done.stderr
     status = document("status", out)
@@ -144,31 +154,29 @@ def test_run_status_and_report_agree(study_file: Path, tmp_path: Path) -> None:
     assert again.stdout == done.stdout
 
 
-def test_failed_trials_end_a_run_with_exit_code_3(study_file: Path, tmp_path: Path) -> None:
-    code = (
-        "import sys; from aotsearch import __main__; from aotsearch.training import trial\n"
-        "def broken(*_): raise RuntimeError('broken')\n"
-        "trial.build = broken\n"
-        f"sys.argv = ['aotsearch', 'run', {str(study_file)!r}, '--out', {str(tmp_path / 'run')!r}, '--local']\n"
-        "__main__.main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+def test_failed_trials_end_a_run_with_exit_code_3(study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(trial, "build", broken)
+    done = aotsearch("run", str(study_file), "--out", str(tmp_path / "run"), "--local")
     assert done.returncode == 3, done.stderr
     assert "8 trials failed" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_local_run_needs_neither_ray_nor_optuna_nor_mlflow(study_file: Path, tmp_path: Path) -> None:
+def test_a_local_run_needs_neither_ray_nor_optuna_nor_mlflow(study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('ray', 'optuna', 'mlflow')))\n"  # None: importing them fails
         "from aotsearch import __main__\n"
-        f"sys.argv = ['aotsearch', 'run', {str(study_file)!r}, '--out', {str(tmp_path / 'run')!r}, *sys.argv[1:]]\n"
+        f"sys.argv = ['aotsearch', 'run', {str(study_file)!r}, '--out', {str(tmp_path / 'run')!r}, '--local']\n"
         "__main__.main()"
     )
-    done = subprocess.run([sys.executable, "-c", code, "--local"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0 and "channel" in done.stdout, done.stderr
     assert "mlflow is not installed" in done.stderr and not (tmp_path / "run" / "mlflow.db").exists()
     for arguments, words in ((["--set", "study.seeds=3"], "ray"), (["--local", "--set", "study.design=search"], "optuna")):
-        refused = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+        monkeypatch.setitem(sys.modules, words, None)
+        refused = aotsearch("run", str(study_file), "--out", str(tmp_path / "run"), *arguments)
         assert refused.returncode == 2 and f"needs the package {words}" in refused.stderr, refused.stderr
 
 

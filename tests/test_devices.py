@@ -602,7 +602,7 @@ def test_a_probe_trains_and_evaluates_the_bundle_as_it_will_be(
 def sharing(**more: Any) -> Any:
     """A cluster of which only the rule of sharing is looked at: 2 GPUs, 16 processors."""
     made = object.__new__(cluster.Cluster)
-    vars(made).update({"cards": 2, "places": 16, "cpus": 1, "gpus": 1.0, "fuse": 1, **more})
+    vars(made).update({"cards": 2, "places": 16, "cpus": 1, "gpus": 1.0, "fuse": 1, "usual": "", **more})
     return made
 
 

@@ -23,7 +23,11 @@ from aotsearch.grammar import library as registry
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.grammar.space import Space
 from aotsearch.models.model import build
+from aotsearch.report import report
 from aotsearch.running.runner import Options, run
+
+sys.path.insert(0, str(Path(__file__).parent))
+from console import aotsearch as command
 
 LANGUAGE = {"vocabulary": 11, "context": 8}
 IMAGES = {"image": 16, "channels": 3, "classes": 10}
@@ -378,10 +382,6 @@ def test_ejecting_draws_nothing_from_torchs_generator() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def command(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "aotsearch", *arguments], capture_output=True, text=True, cwd=cwd, timeout=300)
-
-
 def test_the_command_writes_an_arm_to_standard_output_or_to_a_file(study_file: Path, tmp_path: Path) -> None:
     done = command("eject", str(study_file), "--arm", "identity=-1")
     assert done.returncode == 0 and not done.stderr, done.stderr
@@ -394,10 +394,11 @@ def test_the_command_writes_an_arm_to_standard_output_or_to_a_file(study_file: P
     assert ran.returncode == 0 and "parameters; outputs (1, 16, 256)" in ran.stdout, ran.stderr
 
 
-def test_a_trained_trial_is_ejected_with_its_weights(study_file: Path, tmp_path: Path) -> None:
+def test_a_trained_trial_is_ejected_with_its_weights(study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "write", lambda *_, **__: [])  # pictures are drawn where they are read
     folder, out = tmp_path / "run", tmp_path / "trained.py"
     study = aotsearch.load(study_file)
-    run(study, folder, Options(local=True))
+    run(study, folder, Options(local=True, track=False))
     done = command("eject", str(folder), "--arm", "channel=none", "--seed", "1", "--out", str(out))
     assert done.returncode == 0, done.stderr
     from aotsearch.eject.trained import find

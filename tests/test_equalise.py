@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import bisect
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from aotsearch import yamlfile
 from aotsearch.errors import InputError
+from aotsearch.grammar.architecture import Architecture
 from aotsearch.grammar.space import Space
 from aotsearch.models.cost import cost
 from aotsearch.study import design, designs, equalise
@@ -105,3 +108,31 @@ def test_an_arm_that_is_re_sized_keeps_its_decisions_where_the_size_was_one() ->
     space = Space.parse(yamlfile.parse(text, "f"), {"vocabulary": 256, "context": 32}, measured)
     arm = equalise.resized(space, design.arm(space, {"channel": "none", "model.width": 64}), "parameters", "width", 0.1)
     assert len(arm.architecture.sublayers) == 3 and arm.architecture.width != 64
+
+
+@pytest.mark.parametrize("power", [0.5, 1, 3, 30])
+def test_the_sizes_on_either_side_of_the_target_are_found_whatever_line_cost_is_over_them(space: Space, power: float) -> None:
+    asked = []
+
+    def cost_at(depth: int) -> int:
+        return int(1000 * (depth / 4) ** power) + (depth > 9)
+
+    def measured(architecture: Architecture) -> dict[str, int]:
+        asked.append(depth := len(architecture.sublayers) // 2)
+        return {"parameters": cost_at(depth)}
+
+    made_up = dataclasses.replace(space, measured=measured)
+    most = 2 * equalise.DEEPEST
+    costs = [cost_at(n) for n in range(1, most + 1)]
+    for target in (1, 999, 1000, 1001, 4000, 10**6, 10**60):
+        del asked[:]
+        found = [n for n, _ in equalise._sizes(made_up, {}, "depth", {}, "parameters", target)]
+        below = min(max(bisect.bisect_left(costs, target), 1), most - 1)  # at the ends the two last
+        assert found == [below, below + 1]
+        assert len(asked) <= equalise.LINES + 8
+
+
+def test_a_line_through_two_sizes_meets_a_goal_where_it_would_by_hand() -> None:
+    assert equalise._met({0: 0.0, 2: 50.0}, 100.0) == 4  # 25 a layer
+    assert equalise._met({0: 0.0, 2: 50.0, 4: 70.0}, 100.0) == 7  # 10 a layer between the two that are nearest
+    assert equalise._met({3: 5.0, 4: 5.0}, 100.0) == 3

@@ -42,7 +42,9 @@ def layerwise(study_file: Path) -> Path:
     return study_file
 
 
-def test_every_layer_is_judged_under_every_view_and_knocked_out_beside_its_retrained_arm(layerwise: Path, tmp_path: Path) -> None:
+def test_every_layer_is_judged_under_every_view_and_knocked_out_beside_its_retrained_arm(
+    layerwise: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study, told = load(layerwise), io.StringIO()
     options = runner.Options(local=True, track=False, command="test")
     outcome = runner.run(study, tmp_path / "run", options, Progress("bits_per_byte", "bits/byte", told, tuned=True))
@@ -58,6 +60,7 @@ def test_every_layer_is_judged_under_every_view_and_knocked_out_beside_its_retra
     material = report.read(tmp_path / "run")
     beside = {k.sublayers: k.retrained for k in report.Report(material).knocked}
     assert {places: beside[places] for places in ((1,), (3,), (1, 3))} == {(1,): OUT[0], (3,): OUT[1], (1, 3): "bare"}
+    monkeypatch.setattr(report, "write", lambda *_, **__: [])  # the pages of this run are drawn
     again = runner.run(load(layerwise), tmp_path / "run", options, Progress("bits_per_byte", "bits/byte", io.StringIO(), tuned=True))
     assert again.trained == 0 and again.summary == outcome.summary
 

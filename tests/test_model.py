@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from aotsearch import yamlfile
 from aotsearch.grammar import library
@@ -11,8 +13,10 @@ from aotsearch.grammar.architecture import Architecture
 from aotsearch.grammar.forms import MODEL
 from aotsearch.grammar.laws import TRAITS
 from aotsearch.grammar.space import Space
+from aotsearch.models import cost as costs
 from aotsearch.models.cost import cost
-from aotsearch.models.model import build
+from aotsearch.models.model import Model, build
+from aotsearch.study.loading import load
 
 SIZES = {"vocabulary": 50, "context": 16}
 
@@ -97,6 +101,35 @@ def test_costs_are_those_counted_by_hand() -> None:
     assert found.parameters == steps + norms + 50 * 16 + 16 * 16
     # per token: two per weight of every product, the tied head, and scores and mixing over the whole context
     assert found.flops_per_token == 2 * steps + 2 * 50 * 16 + 2 * 2 * (2 * 16 * 16)
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_a_cost_is_what_torch_counts_when_every_operation_is_run(number: int) -> None:
+    found = load(Path(__file__).parent.parent / "spaces" / "redundancy.yaml").space.sample(number)
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model = Model(found).eval().requires_grad_(False)
+        model(torch.zeros(1, found.size("context"), dtype=torch.long))
+    for _ in range(2):  # with what the models before have left, and with all of its own
+        assert cost.__wrapped__(found).flops_per_token == counter.get_total_flops() // found.size("context")
+
+
+def test_an_operation_is_kept_by_all_that_it_sees_and_not_where_it_writes() -> None:
+    def counted(operation: Any, *arguments: Any) -> tuple[Any, int, int]:
+        with costs._Counter() as counter:
+            before = len(counter.kept)
+            made = operation(*arguments)
+            return made, counter.total, len(counter.kept) - before
+
+    x, w = (torch.empty(shape, device="meta") for shape in ((3, 5), (5, 7)))
+    costs._Counter.kept.clear()
+    assert [counted(torch.mm, x, w)[1:] for _ in range(2)] == [(2 * 3 * 5 * 7, 1), (2 * 3 * 5 * 7, 0)]
+    assert counted(torch.mm, x, w)[0].shape == (3, 7)
+    assert counted(torch.mm, x.double(), w.double())[0].dtype == torch.float64
+    whole, broken = (counted(torch.add, torch.ones(3, dtype=torch.long, device="meta"), n)[0].dtype for n in (1, 1.0))
+    assert (whole, broken) == (torch.int64, torch.float32), "1 and 1.0 are equal, and two arguments"
+    assert counted(torch.Tensor.add_, x, 1)[0] is x and counted(torch.Tensor.add_, x, 1)[2] == 0
+    assert [counted(torch.sum, torch.full((2,), n))[0].item() for n in (1.0, 4.0)] == [2.0, 8.0], "numbers are computed"
+    assert counted(torch.std_mean, x)[0][1].shape == ()
 
 
 def test_tied_depth_costs_the_parameters_of_one_block_and_the_flops_of_all() -> None:

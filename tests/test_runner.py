@@ -25,6 +25,18 @@ sys.path.insert(0, str(Path(__file__).parent))
 import fabricated
 
 LOCAL = Options(local=True, track=False, command="test")
+write = report.write
+
+
+@pytest.fixture(autouse=True)
+def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages take longer than these trials, and are drawn only where they are read: see `drawn`."""
+    monkeypatch.setattr(report, "write", lambda *_, **__: [])
+
+
+@pytest.fixture
+def drawn(_undrawn: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "write", write)
 
 
 def run(study: Study, out: Path, options: Options = LOCAL, stream: Any = None) -> runner.RunOutcome:
@@ -187,7 +199,6 @@ def test_a_run_through_ray_without_mlflow_says_so_and_goes_on(study_file: Path, 
     study, stream = load(study_file, ["study.seeds=1"]), io.StringIO()
     run(study, tmp_path / "run")
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    monkeypatch.setattr(report, "write", lambda *_, **__: [])
     assert run(study, tmp_path / "run", Options(), stream).trained == 0  # nothing is left: Ray is not even started
     assert "mlflow is not installed: the ledger is written" in stream.getvalue()
 
@@ -220,7 +231,7 @@ def test_results_are_one_row_per_trial_with_the_factors(study_file: Path, tmp_pa
 
 
 def test_a_forecast_and_a_report_say_how_the_data_was_split(study_file: Path, tmp_path: Path) -> None:
-    from aotsearch.report import contents, report
+    from aotsearch.report import contents
     from aotsearch.running.forecast import forecast, table
 
     study = load(study_file, ["study.seeds=1"])
@@ -242,7 +253,7 @@ def test_the_loss_on_the_whole_of_val_bin_is_recorded_where_validation_is_half_o
     import aotsearch
     from aotsearch.evidence.tables import measured
     from aotsearch.grammar.architecture import Architecture
-    from aotsearch.report import contents, report
+    from aotsearch.report import contents
     from aotsearch.training.evaluation import evaluate
 
     rng = np.random.default_rng(0)
@@ -262,7 +273,9 @@ def test_the_loss_on_the_whole_of_val_bin_is_recorded_where_validation_is_half_o
     assert f"{shown:.4f} nats/token" in dict(contents.facts(report.read(tmp_path / "run")))["whole validation"]
 
 
-def test_values_that_are_not_finite_neither_end_a_run_nor_its_continuation(study_file: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_values_that_are_not_finite_neither_end_a_run_nor_its_continuation(
+    study_file: Path, tmp_path: Path, drawn: None, monkeypatch: Any
+) -> None:
     from aotsearch.diagnostics import probe
     from aotsearch.tasks.language import Language
     from aotsearch.training import trial
@@ -279,7 +292,6 @@ def test_values_that_are_not_finite_neither_end_a_run_nor_its_continuation(study
     assert record["curve"][-1]["perplexity"] is None and record["knock_out"][0]["increase"] is None
     assert record["not_finite"]["test.loss"] == "inf" and record["not_finite"]["test.bits_per_byte"] == "nan"
     assert "4 trials gave values that are not finite" in " ".join(first.summary.split())
-    monkeypatch.setattr(report, "write", lambda *_, **__: [])
     again = run(load(study_file, odd), out)
     assert again.trained == 0 and again.summary == first.summary
 
@@ -292,7 +304,6 @@ def test_a_trial_that_trained_but_was_not_measured_whole_is_done_and_trained_aga
     def short(*_: Any) -> None:
         raise InputError("test is 4 long, and context 16 needs 17")
 
-    monkeypatch.setattr(report, "write", lambda *_, **__: [])
     study = load(study_file, ["study.seeds=1"])
     with monkeypatch.context() as broken:
         broken.setattr(Language, "test", short)
@@ -324,8 +335,7 @@ def test_status_counts_what_the_present_start_has_begun_and_not_what_was_killed(
     assert (runner.status(out)["running"], runner.status(out)["active"]) == (0, False)
 
 
-def test_a_study_that_goes_on_under_another_version_says_so_and_names_the_pairs(study_file: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(report, "write", lambda *_, **__: [])
+def test_a_study_that_goes_on_under_another_version_says_so_and_names_the_pairs(study_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     run(load(study_file, ["study.seeds=1"]), out)
     ledger = Ledger(out)
@@ -374,7 +384,7 @@ def test_a_second_start_of_a_search_that_tunes_leaves_the_ledger_as_it_was(study
         assert Ledger(out).digest() == before
 
 
-def test_a_report_that_is_not_whole_is_made_again(study_file: Path, tmp_path: Path) -> None:
+def test_a_report_that_is_not_whole_is_made_again(study_file: Path, tmp_path: Path, drawn: None) -> None:
     study, folder = load(study_file, ["study.seeds=1", "study.diagnostics=none"]), tmp_path / "run" / "report"
     run(study, tmp_path / "run")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -390,7 +400,7 @@ def test_a_report_that_is_not_whole_is_made_again(study_file: Path, tmp_path: Pa
 
 
 def test_a_report_follows_the_ledger_the_declaration_and_the_version(
-    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: None
 ) -> None:
     out, written = tmp_path / "run", []
     whole = report.write

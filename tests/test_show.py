@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,9 @@ from aotsearch.models.cost import breakdown, cost
 from aotsearch.show.outline import outline
 from aotsearch.show.show import diff, tree
 from aotsearch.study.design import Arm
+
+sys.path.insert(0, str(Path(__file__).parent))
+from console import aotsearch
 
 BLOCK: list[Any] = ["attention", "mlp"]
 NESTED = {"attention": {"identity": {"learned": {"per": "head"}}, "score": "sigmoid"}}
@@ -42,10 +44,6 @@ def architecture(**model: Any) -> Architecture:
 
 def arm(name: str, **model: Any) -> Arm:
     return Arm(name, architecture(**model), {})
-
-
-def aotsearch(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "aotsearch", *arguments], capture_output=True, text=True, timeout=120)
 
 
 def amounts(text: str, *starts: str) -> list[tuple[int, int]]:

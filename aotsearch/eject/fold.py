@@ -71,7 +71,7 @@ def top(module: str) -> Table:
         last = s.body[0].lineno - 1 if hasattr(s, "body") else s.end_lineno  # of its own lines
         beside = [notes[i][0] for i in range(s.lineno, max(last or 0, s.lineno) + 1) if i in notes and notes[i][1].lstrip()[0] != "#"]
         s.notes = [notes[s.lineno - 1][0]] if s.lineno - 1 in notes and notes[s.lineno - 1][1].lstrip()[0] == "#" else []  # type: ignore[attr-defined]
-        s.notes += [f"#>{note[1:]}" for note in beside[:1]]  # type: ignore[attr-defined]
+        s.notes += [f"#>{note[1:]}" for note in beside[:1] if "type: ignore" not in note]  # type: ignore[attr-defined]
     return {name: s for s in Plain(vars(sys.modules[module])).visit(tree).body for name in bound(s)}
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from aotsearch.errors import InputError
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.models.model import Model, blaming
 
+KEPT = 20_000  # operations; a model has some tens that differ
 ADAM_BYTES = 16  # of a parameter in training: weight, gradient and two moments in float32
 
 
@@ -139,6 +142,58 @@ def _inputs(architecture: Architecture) -> torch.Tensor:
     return torch.zeros(1, sizes["context"], dtype=torch.long)
 
 
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """FLOPs as torch's counter counts them, of tensors without memory, on which an operation is a function of shapes alone. A model has
+    few that differ, many times over, and so have its neighbours: each is run once, and what it makes is kept with its FLOPs. Views cost
+    nothing, and what writes, or reads numbers, is run every time."""
+
+    kept: ClassVar[dict[Any, tuple[Any, int]]] = {}
+    supports_higher_order_operators = True
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, plain = kwargs or {}, isinstance(func, torch._ops.OpOverload)
+        if plain and func.is_view:
+            return func(*args, **kwargs)
+        call = (func, _described(args), _described(kwargs))
+        if call in self.kept:
+            made, flops = self.kept[call]
+            self.total += flops
+            return _another(made)
+        with FlopCounterMode(display=False) as counter:
+            made = func(*args, **kwargs)
+        flops = counter.get_total_flops()
+        self.total += flops
+        if plain and not func._schema.is_mutable and _without_memory((args, kwargs, made)):
+            if len(self.kept) >= KEPT:
+                self.kept.clear()
+            self.kept[call] = _another(made), flops
+        return made
+
+
+def _described(value: Any) -> Any:
+    """All that an operation sees of an argument without memory; 1, 1.0 and True are three."""
+    if isinstance(value, torch.Tensor):
+        return tuple(value.shape), value.stride(), value.dtype, value.device
+    if isinstance(value, dict):
+        return tuple((name, _described(v)) for name, v in value.items())
+    return tuple(map(_described, value)) if isinstance(value, list | tuple) else (type(value), value)
+
+
+def _without_memory(values: Any) -> bool:
+    return all(v.is_meta for v in tree_leaves(values) if isinstance(v, torch.Tensor))
+
+
+def _another(made: Any) -> Any:
+    """The like of what an operation made, without memory."""
+    if isinstance(made, torch.Tensor):
+        return torch.empty_strided(made.shape, made.stride(), dtype=made.dtype, device=made.device)
+    return type(made)(map(_another, made)) if isinstance(made, list | tuple) else made
+
+
 @functools.lru_cache(maxsize=8)  # a person looks at a few models, a search costs thousands
 def _measured(architecture: Architecture) -> tuple[Cost, list[Row]]:
     with torch.device("meta"):
@@ -153,7 +208,7 @@ def _measured(architecture: Architecture) -> tuple[Cost, list[Row]]:
     total = Cost(
         parameters=sum(p.numel() for p in model.parameters()),
         parameters_without_embeddings=sum(p.numel() for p in nn.ModuleList([model.steps, model.final_norm]).parameters()),
-        flops_per_token=tape.counter.get_total_flops() // tokens,
+        flops_per_token=tape.counter.total // tokens,
         state_per_sequence=state,
     )
     return total, _rows(model, tape, inputs.shape, made.shape)
@@ -172,7 +227,7 @@ def _rows(model: Model, tape: _Tape, given: torch.Size, made: torch.Size) -> lis
     rows = [row("input", None, given, 0), row(first.part, first.module, first.made, first.stop - first.start)]
     rows.append(row("positions", model.positions, calls[0].given, calls[0].start - first.stop))
     rows += [row(c.part, c.module, c.made, c.stop - c.start, c.sublayer) for c in calls]
-    rows.append(row("head", model.head, made, tape.counter.get_total_flops() - calls[-1].stop))
+    rows.append(row("head", model.head, made, tape.counter.total - calls[-1].stop))
     return rows
 
 
@@ -193,7 +248,7 @@ class _Tape:
     """Every call of the parts of a model, in order. A step whose weights are shared is called, and so written down, several times."""
 
     def __init__(self, model: Model):
-        self.counter: Any = FlopCounterMode(display=False)
+        self.counter = _Counter()
         self.calls: list[_Call] = []
         self._start = 0
         self._step: int | None = None
@@ -217,10 +272,10 @@ class _Tape:
 
     def _follow(self, module: nn.Module, part: str) -> None:
         def before(_: nn.Module, given: tuple[Any, ...]) -> None:
-            self._start = self.counter.get_total_flops()
+            self._start = self.counter.total
 
         def after(_: nn.Module, given: tuple[Any, ...], made: torch.Tensor) -> None:
-            stop = self.counter.get_total_flops()
+            stop = self.counter.total
             self.calls.append(_Call(part, self._step, module, self._start, stop, given[0].shape, made.shape))
 
         module.register_forward_pre_hook(before)

@@ -54,7 +54,7 @@ class Cluster:
             import ray
         except ImportError:
             raise InputError("running through Ray needs the package ray; `pip install 'ray[tune]'`, or give --local") from None
-        self._ray, self._here = ray, address is None
+        self._ray = ray
         logging.getLogger("ray").setLevel(logging.ERROR)
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
         if address is None:
@@ -74,7 +74,7 @@ class Cluster:
             self.close()
             raise
         self.fuse, self.cpus, self.gpus = resources.fuse, resources.cpus, resources.share(has.get("GPU", 0))
-        self.workers = min(workers or room, room)
+        self.workers, self.address, self.usual = min(workers or room, room), address, ""
         places, cards = int(has.get("CPU", 0) // self.cpus), int(has.get("GPU", 0))
         self.places = min(workers or places, places)  # that the processors have, and were asked for
         self.cards = cards if resources.gpus == "auto" else 0  # GPUs that trials may share as it is best
@@ -87,7 +87,7 @@ class Cluster:
         """What a trial is granted."""
         from aotsearch.training.device import DeviceSettings
 
-        return DeviceSettings(self.cpus, "cuda" if self.gpus else "cpu", self.gpus or 1.0)
+        return DeviceSettings(self.cpus, "cuda" if self.gpus else "cpu", self.gpus or 1.0, self.usual)
 
     def environment(self) -> dict[str, Any]:
         """What a worker trains with: asked of one where it may be another machine, or has a GPU, of which the driver wants no memory.
@@ -97,7 +97,7 @@ class Cluster:
         """
         from aotsearch.training.environment import environment
 
-        if self._here and not self.gpus:
+        if self.address is None and not self.gpus:
             return environment(self.hardware)
         asked = self._ray.remote(num_cpus=self.cpus, num_gpus=self.gpus)(environment)
         try:
@@ -152,7 +152,8 @@ class Cluster:
         reasons: dict[str, str] = {}  # why trials were stopped, by key
         crowded: list[Trial] = []
         scratch = tempfile.mkdtemp(prefix="aotsearch-")
-        config: dict[str, Any] = {"threads": self.cpus, "share": gpus, "shares": dict(shares), "checkpoints": str(checkpoints), "fuse": 1}
+        config: dict[str, Any] = {"threads": self.cpus, "share": gpus, "shares": dict(shares), "usual": self.usual}
+        config |= {"checkpoints": str(checkpoints), "fuse": 1}
         if search is None:
             config |= {"bundle": tune.grid_search(list(work.bundles)), "fuse": self.fuse}
 
@@ -226,7 +227,8 @@ def _trainable(config: dict[str, Any]) -> None:
 
     # what was granted decides, not what the machine has: without a grant of one Ray does not hide the GPUs (ray#54928)
     on_gpu = bool(ray.get_gpu_ids())  # of those that are granted the first is `cuda`, whatever its number on the machine
-    hardware = devices.DeviceSettings(config["threads"], "cuda" if on_gpu else "cpu", _share(config) if on_gpu else 1.0)
+    share = _share(config) if on_gpu else 1.0
+    hardware = devices.DeviceSettings(config["threads"], "cuda" if on_gpu else "cpu", share, config["usual"])
     points: list[tuple[str, Mapping[str, float]]] = []
     evaluations = itertools.count(1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,12 +25,19 @@ class Local:
     """
 
     workers = 1
+    address: str | None = None
+    usual = ""
 
     def __init__(self, resources: Resources):
         gpus = devices.gpus_here()
         resources.required_room(processors(), gpus)
-        self.hardware = devices.DeviceSettings(resources.cpus, "cuda" if resources.share(gpus) else "cpu")
+        self._granted = devices.DeviceSettings(resources.cpus, "cuda" if resources.share(gpus) else "cpu")
         self.fuse = resources.fuse
+
+    @property
+    def hardware(self) -> devices.DeviceSettings:
+        """What a trial is granted."""
+        return dataclasses.replace(self._granted, usual=self.usual)
 
     def run(self, work: Work, observer: Observer, checkpoints: Path) -> None:
         """Execute; what is finished is with the observer.

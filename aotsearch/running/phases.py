@@ -65,7 +65,29 @@ class Phases:
         return self.declared.place(self.records)
 
     def hand_over(self, work: Work) -> None:
-        self.executor().run(work, self.journal, self.checkpoints)
+        self._trainer.run(work, self.journal, self.checkpoints)
+
+    @functools.cached_property
+    def _trainer(self) -> Executor:
+        """The executor, told of the usual precision."""
+        executor = self.executor()
+        executor.usual = self._precision(executor)
+        return executor
+
+    def _precision(self, executor: Executor) -> str:
+        """The precision of trials that ask for none: that of those before them, since a study never mixes two; else what was found to be
+        the best of this machine. Of another machine nothing is known here: it is the usual one of its device."""
+        from aotsearch.training import speed, trial
+        from aotsearch.training.device import DeviceSettings, gpus_here
+
+        before = [r["precision"] for r in self.records if r["outcome"] == "done" and r["device"] == "cpu"]
+        resources = self.study.settings.resources
+        if resources.precision != "auto" or executor.address is not None or resources.share(gpus_here()):
+            return ""
+        if before:
+            return str(before[-1])
+        plan = trial.plan(self.study, self.study.arms()[0], 0, "design")
+        return speed.usual_precision(plan, DeviceSettings(resources.cpus), trial.load_task)
 
     def _run(self, cells: Sequence[Cell], phase: str) -> None:
         keys = dict.fromkeys(self._key(cell, phase) for cell in cells)
@@ -83,7 +105,7 @@ class Phases:
         """Whether a trial is taken from the cache, where there is one that has it: it is written down, and not trained."""
         if self.journal.cache is None:
             return False
-        hardware = self.executor().hardware
+        hardware = self._trainer.hardware
         made_with = {**self._environment, "device": hardware.device, "precision": hardware.precision(plan["training"])}
         record = self.journal.cache.take(dict(plan), made_with, self.checkpoints)
         if record is not None:

@@ -62,10 +62,14 @@ class Executor(Protocol):
 
     Attributes:
         workers: How many bundles it trains at a time.
+        address: Of a cluster that ran before; None where it is this machine that trains.
+        usual: The precision of trainings that ask for none, where it was found out; else the device's.
         hardware: What a trial is granted.
     """
 
     workers: int
+    address: str | None
+    usual: str
 
     @property
     def hardware(self) -> DeviceSettings: ...

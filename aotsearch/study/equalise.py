@@ -5,6 +5,7 @@ A part that is removed leaves a smaller model, and a smaller model is worse: wha
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import functools
 import math
@@ -20,6 +21,7 @@ MEASURED = {"parameters": "parameters", "flops": "flops_per_token"}
 Resized = tuple[tuple[str, int, int], ...]  # (depth or width, from, to)
 WIDEST = 4  # times the width of the reference
 DEEPEST = 64  # times its depth
+LINES = 8  # sizes that are measured before halving: what has no such line is found all the same
 
 
 def equalised(space: Space, design: Design, modes: Sequence[str], resize: str, tolerance: float) -> Design:
@@ -94,24 +96,37 @@ def _miss(space: Space, architecture: Architecture, mode: str, target: int) -> f
 def _sizes(
     space: Space, decisions: dict[str, object], name: str, held: dict[str, int], mode: str, target: int
 ) -> Iterator[tuple[int, Architecture]]:
-    """The two sizes on either side of the target, found by halving: cost grows with depth and with width."""
+    """The two sizes on either side of the target: cost grows with depth and with width. It is a line over the depth, and its square root
+    nearly one over the width: each size that is measured is where the line through the two nearest comes to the target."""
     if name not in space.form.options:
         return  # blocks has no depth
     at = functools.cache(lambda n: _at(space, decisions, {**held, name: n}))
     most = (DEEPEST if name == "depth" else WIDEST) * _size(space.reference, space, name)
     allowed = [n for n in range(1, most + 1) if name == "depth" or at(n) is not None]
     low, high = 0, len(allowed) - 1
+    straight = float if name == "depth" else math.sqrt
+    known, guess = {0: 0.0}, _size(space.reference, space, name)  # a size -> what is straight
     while high - low > 1:
-        middle = (low + high) // 2
+        middle = bisect.bisect_right(allowed, guess) - 1 if len(known) < LINES else (low + high) // 2
+        middle = min(max(middle, low + 1), high - 1)
         found = at(allowed[middle])
-        if found is None or _amount(space, found, mode) < target:
+        amount = 0 if found is None else _amount(space, found, mode)
+        if amount < target:
             low = middle
         else:
             high = middle
+        known[allowed[middle]] = straight(amount)
+        guess = _met(known, straight(target))
     for n in allowed[low : high + 1]:
         found = at(n)
         if found is not None:
             yield n, found
+
+
+def _met(known: dict[int, float], goal: float) -> int:
+    """The size at which a line through the two sizes that come nearest to a goal meets it."""
+    m, n = sorted(known, key=lambda size: abs(known[size] - goal))[:2]
+    return int(m + (goal - known[m]) * (n - m) / (known[n] - known[m])) if known[n] != known[m] else m
 
 
 def _at(space: Space, decisions: dict[str, object], sizes: dict[str, int]) -> Architecture | None:

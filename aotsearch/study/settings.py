@@ -42,14 +42,34 @@ class Budget(Settings):
 
 
 class Optimiser(Settings):
-    """AdamW with linear warm-up and cosine decay."""
+    """AdamW with linear warm-up and a falling learning rate."""
 
     warmup: Fraction = Field(0.1, description="share of the steps in which the learning rate rises from 0")
+    schedule: Literal["cosine", "wsd"] = Field(
+        "cosine",
+        description="after the warm-up half a cosine; or wsd, stable until the decay at the end, so that it can be cut anywhere before",
+    )
+    decay: Fraction = Field(0.2, description="for wsd: share of the steps in which the learning rate falls, at the end")
     floor: Fraction = Field(0.1, description="last learning rate as a share of the highest")
+    average: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="an evaluation takes the mean of the weights over this share of the steps so far; 0 takes the last ones"
+    )
     weight_decay: float = Field(0.1, ge=0, allow_inf_nan=False, description="decay of matrices; vectors are not decayed")
     beta1: float = Field(0.9, ge=0, lt=1, description="decay of the first moment")
     beta2: float = Field(0.95, ge=0, lt=1, description="decay of the second moment")
     clip: Positive = Field(1.0, description="largest norm of the gradient")
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What a trial is named by: settings younger than the first ledgers are left out where they change nothing."""
+        idle = {"schedule", "decay"} if self.schedule == "cosine" else set()
+        return self.model_dump(exclude=idle | ({"average"} if self.average == 0 else set()))
+
+    @pydantic.model_validator(mode="after")
+    def _room(self) -> Optimiser:
+        if self.schedule == "wsd" and self.warmup + self.decay > 1:
+            raise ValueError(f"warmup and decay are at most 1 together, not {self.warmup:g} and {self.decay:g}")
+        return self
 
 
 class Search(Settings):

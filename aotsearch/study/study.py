@@ -137,7 +137,7 @@ class Study:
         s = self.settings
         given = s.learning_rate.tune[len(s.learning_rate.tune) // 2] if isinstance(s.learning_rate, Tuning) else s.learning_rate
         precision = {} if s.resources.precision == "auto" else {"precision": s.resources.precision}
-        return {**s.budget.model_dump(), "learning_rate": rate or given, **s.optimiser.model_dump(), **precision}
+        return {**s.budget.model_dump(), "learning_rate": rate or given, **s.optimiser.told, **precision}
 
     @property
     def looks(self) -> Adaptive | None:

@@ -83,6 +83,11 @@ def gpus_here() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
+def bfloat16_instructions() -> bool:
+    """Whether this processor multiplies matrices in bfloat16 itself."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 def autocast(device: str | torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
     """The context of one forward pass with its loss, or of one evaluation; in float32 it does nothing.
 

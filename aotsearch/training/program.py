@@ -54,7 +54,7 @@ def program(models: Sequence[nn.Module], task: Task, trainings: Sequence[Trainin
         task: What they are trained on.
         trainings: Of each, alike but for the learning rate.
         precision: `float32` or `bfloat16`, of the forward pass.
-        fused: Whether they are one program. A model alone may be too: it then gets the numbers that it would get in company.
+        fused: Whether they are one program; one alone may be, too.
     """
     if fused:
         return Fused(models, task, trainings, precision)

@@ -14,10 +14,10 @@ def learning_rate(step: int, training: Mapping[str, Any]) -> float:
 
     r_t = r t / w                                                    for t <= w
     cosine: r_t = r (f + (1 - f) (1 + cos(pi (t - w) / (T - w))) / 2)     after
-    stable: r_t = r  for t <= T - d,   r (f + (1 - f) (1 - sqrt((t - T + d) / d)))  after
+    wsd:    r_t = r  for t <= T - d,   r (f + (1 - f) (1 - sqrt((t - T + d) / d)))  after
 
-    t counts steps from 1 to T, w = warmup T, f = floor, d = decay T. Source: Loshchilov and Hutter 2016, arXiv:1608.03983; stable, with
-    the square root, Hägele et al. 2024, arXiv:2405.18392.
+    t counts steps from 1 to T, w = warmup T, f = floor, d = decay T. Source: Loshchilov and Hutter 2016, arXiv:1608.03983; wsd Hu et al.
+    2024, arXiv:2404.06395, with the square root of Hägele et al. 2024, arXiv:2405.18392.
     """
     t, steps, highest = step + 1, training["steps"], training["learning_rate"]
     warmup = training["warmup"] * steps

@@ -18,18 +18,19 @@ from aotsearch.tasks import Task, cache
 from aotsearch.training import device as devices
 from aotsearch.training.device import DeviceSettings
 from aotsearch.training.environment import environment
+from aotsearch.training.evaluation import evaluate
 from aotsearch.training.schedule import SHORT
 from aotsearch.training.train import step_seconds
 
 REPLICAS = 4  # that are tried
+SAME = 0.01  # relative difference of two losses that is rounding
 FASTER = 0.95  # of the time: less is no reason to leave the plain way
 
 Seconds = dict[str, float]
 
 
 def fused_is_faster(trial: Mapping[str, Any], hardware: DeviceSettings, load: Callable[[Mapping[str, Any]], Task]) -> bool:
-    """Whether several seeds of a trial's model train faster as one program than one after another; asked of `REPLICAS`, whatever their
-    number, so that a trial has the numbers to the last bit that it has in other company."""
+    """Whether several seeds of a trial's model train faster as one program than one after another, from a few steps of `REPLICAS`."""
     training = trial["training"]
     if training["steps"] < SHORT:
         return False
@@ -48,6 +49,31 @@ def fused_is_faster(trial: Mapping[str, Any], hardware: DeviceSettings, load: Ca
         devices.release(hardware.device)
         return False
     return found["fused"] < FASTER * found["alone"]
+
+
+def usual_precision(trial: Mapping[str, Any], hardware: DeviceSettings, load: Callable[[Mapping[str, Any]], Task]) -> str:
+    """The precision of trainings that ask for none: on a processor bfloat16 where it has the instructions for it, a step is faster, and the
+    loss is that of float32; empty where the device decides."""
+    training = trial["training"]
+    if hardware.device != "cpu" or training["steps"] < SHORT or not devices.bfloat16_instructions():
+        return ""
+
+    def measure() -> Seconds:
+        task, found, losses = load(trial), {}, []
+        for precision in ("float32", "bfloat16"):
+            model, wanted = build(Architecture.from_dict(trial["architecture"])), {**training, "precision": precision}
+            with hardware.use():
+                batch = task.batch(0, 0, training["batch"])
+                losses.append(evaluate(model, task, batch, hardware.device, precision)["loss"])
+                found[precision] = statistics.median(step_seconds([model], task, wanted, hardware, fused=False))
+        return found | {"difference": abs(losses[1] / losses[0] - 1)}
+
+    try:
+        found = _kept(("precision", trial["digest"], training["batch"]), hardware, measure)
+    except Exception:  # noqa: BLE001 (the trial itself will say)
+        return ""
+    faster = found["bfloat16"] < FASTER * found["float32"] and found["difference"] < SAME
+    return "bfloat16" if faster else "float32"
 
 
 def _kept(key: Any, hardware: DeviceSettings, measure: Callable[[], Seconds]) -> Seconds:

@@ -226,7 +226,7 @@ class Attention(nn.Module):
         if self.output is not None:
             y_BLD = self.output(y_BLD)
         if self.transposed:
-            y_BLD = y_BLD @ self.projections.get_parameter("subspace.weight")
+            y_BLD = y_BLD @ self.projections["subspace"].weight  # type: ignore[operator]
         return y_BLD
 
     def heads_of(self, x_BLD: torch.Tensor) -> torch.Tensor:
