@@ -128,6 +128,12 @@ def run(
     ] = None,
     address: Annotated[str | None, typer.Option(help="A Ray cluster that runs already, such as auto or ray://HOST:10001.")] = None,
     local: Annotated[bool, typer.Option("--local", help="Train in this process, without Ray; the results are the same.")] = False,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder of trials across studies: what it has is not trained again, what is trained goes there.", show_default=False
+        ),
+    ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train failed trials of an earlier start again.")] = False,
 ) -> None:
     """Run a study, or continue it: what is finished is not trained again."""
@@ -140,7 +146,7 @@ def run(
 
     folder = out or runner.default_folder(study)
     command = shlex.join(["aotsearch", *sys.argv[1:]])
-    options = runner.Options(workers=workers, address=address, local=local, retry_failed=retry_failed, command=command)
+    options = runner.Options(workers=workers, address=address, local=local, retry_failed=retry_failed, command=command, cache=cache)
     try:
         outcome = runner.run(study, folder, options)
     except KeyboardInterrupt:
@@ -149,7 +155,8 @@ def run(
     _print(outcome.summary)
     for note in outcome.notes:
         _say(note)
-    _say(f"{outcome.trained} trials trained in {outcome.seconds:.0f} s")
+    taken = f", {outcome.cached} taken from {cache}" if outcome.cached else ""
+    _say(f"{outcome.trained} trials trained{taken}, in {outcome.seconds:.0f} s")
     _say(f"report: {folder / 'report' / 'report.html'}    MLflow: aotsearch ui {folder}")
     if outcome.failed:
         _say(f"{outcome.failed} trials failed (`aotsearch status {folder}`); --retry-failed trains them again")
@@ -169,6 +176,8 @@ def status(folder: Folder, json_: Json = False) -> None:
     _print(f"{found['study']}: {found['done']} done, {found['running']} running, {found['failed']} failed, {found['left']} left ({state})")
     for outcome, number in sorted(found["outcomes"].items()):
         _print(f"  {outcome}: {number}")
+    if found["cached"]:
+        _print(f"  taken from a cache: {found['cached']}")
     if found["corrupt_lines"]:
         _say(f"{found['corrupt_lines']} damaged lines of the ledger were skipped; their trials will be trained again")
 

@@ -32,6 +32,7 @@ from typing import Any
 
 from aotsearch.evidence.ledger import Ledger
 from aotsearch.study.loading import load
+from aotsearch.training.environment import processors
 
 STUDY = """
 name: efficiency
@@ -240,7 +241,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--slots", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--slots", type=int, default=min(2, processors()))
     parser.add_argument("--short", action="store_true", help="one round of 8 trials of a second")
     parser.add_argument("--keep", type=Path, help="where the runs are made, and left")
     parser.add_argument("--tune", type=Path, help=argparse.SUPPRESS)
@@ -255,7 +256,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         found = measure(folder.resolve(), a.trials, a.seconds, a.rounds, a.slots)
     load_ = os.getloadavg()[1]
-    where = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {load_:.1f}"
+    where = f"{platform.processor() or platform.machine()}, {processors()} cores, load {load_:.1f}"
     print(f"{a.trials} trials of about {a.seconds:g} s, {a.slots} at a time, {a.rounds} rounds; {where}\n\n{table(*found)}")  # noqa: T201
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import statistics
 import weakref
@@ -16,9 +17,10 @@ import torch
 from aotsearch.diagnostics import measures, probe
 from aotsearch.diagnostics.catalogue import catalogue
 from aotsearch.errors import InputError, RunError
+from aotsearch.models.cost import training_bytes
 from aotsearch.models.model import build
 from aotsearch.report import report as reports
-from aotsearch.running import runner
+from aotsearch.running import cluster, local, runner
 from aotsearch.running.local import Local
 from aotsearch.running.rungs import Rungs
 from aotsearch.running.work import Search, Work
@@ -27,8 +29,9 @@ from aotsearch.study.settings import Resources
 from aotsearch.study.study import Study
 from aotsearch.tasks import Items
 from aotsearch.training import device as devices
-from aotsearch.training import trial
+from aotsearch.training import packing, trial
 from aotsearch.training.device import DeviceSettings, autocast, put
+from aotsearch.training.environment import processors
 from aotsearch.training.evaluation import evaluate
 from aotsearch.training.program import optimiser, program
 from aotsearch.training.train import forecast, train
@@ -488,3 +491,186 @@ def test_a_plan_for_a_larger_machine_is_made_and_says_so(study_file: Path, monke
     assert found["device"] == "cpu" and found["workers"] == 1
     assert "This machine cannot run it: a trial asks for 1 cpus and 1 gpus" in forecasts.table(found)
     assert "cannot run" not in forecasts.table(forecasts.forecast(load(study_file)))
+
+
+def place(root: Path, groups: str, **files: str) -> Path:
+    """The files of a system under `root`; `/` is written `__` in their names."""
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_text(groups)
+    for name, text in files.items():
+        path = root / "sys/fs/cgroup" / name.replace("__", "/").replace("cpu_max", "cpu.max").replace("cfs", "cpu.cfs")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "granted"),
+    [
+        ("0::/\n", {"cpu_max": "350000 100000\n"}, 3),  # rounded down
+        ("0::/\n", {"cpu_max": "50000 100000\n"}, 1),  # at least 1
+        ("0::/\n", {"cpu_max": "max 100000\n"}, 8),
+        ("0::/\n", {"cpu_max": "9900000 100000\n"}, 8),  # more than there are
+        ("0::/a/b\n", {"a__b__cpu_max": "600000 100000\n", "a__cpu_max": "200000 100000\n", "cpu_max": "400000 100000\n"}, 2),  # the least
+        ("0::/elsewhere\n", {"cpu_max": "400000 100000\n"}, 4),  # the path of the host, in a container
+        ("0::/a\n", {"b__cpu_max": "100000 100000\n"}, 8),  # another's
+        ("4:cpu,cpuacct:/a\n1:name=systemd:/\n", {"cpu__a__cfs_quota_us": "250000\n", "cpu__a__cfs_period_us": "100000\n"}, 2),
+        ("4:cpuacct,cpu:/\n0::/\n", {"cpu__cfs_quota_us": "-1\n", "cpu__cfs_period_us": "100000\n"}, 8),
+        ("4:cpuset:/\n", {"cpu__cfs_quota_us": "100000\n", "cpu__cfs_period_us": "100000\n"}, 8),  # no group of processor time
+        ("0::/\n", {"cpu_max": "what is this\n"}, 8),
+    ],
+)
+def test_no_more_processors_are_used_than_affinity_and_control_groups_grant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: str, files: dict[str, str], granted: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert processors(place(tmp_path, groups, **files)) == granted
+
+
+def test_a_system_without_affinity_and_control_groups_has_all_its_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert processors(tmp_path) == 6
+
+
+def test_a_run_asks_for_no_more_than_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "processors", lambda: 1)
+    with pytest.raises(InputError, match=r"asks for 2 cpus and 0 gpus .*there are 1 and 0"):
+        Local(Resources(cpus=2, gpus=0))
+    monkeypatch.setattr(cluster, "processors", lambda: 1)
+    with pytest.raises(InputError, match="there are 1 and 0"):
+        cluster.Cluster(None, None, Resources(cpus=2, gpus=0))
+
+
+# Sharing a GPU.
+
+GB = 10**9
+SMALL = packing.Probe(memory=80 * GB, context=GB, peak=7 * GB, waiting=0.95)
+
+
+@pytest.mark.parametrize(
+    ("changed", "size", "bundles", "places", "gpus", "part"),
+    [
+        ({}, 1.0, 100, 64, 2, 1 / 4),  # 72 GB / 8 GB is 9: as many as ever share
+        ({"peak": 23 * GB}, 1.0, 100, 64, 2, 1 / 3),  # 72 / 24
+        ({"peak": 24 * GB}, 1.0, 100, 64, 2, 1 / 2),  # 72 / 25 is 2.88
+        ({"peak": 24 * GB}, 0.25, 100, 64, 2, 1 / 4),  # a bundle a quarter as large beside it: 72 / 7
+        ({"peak": 40 * GB}, 1.0, 100, 64, 2, 1.0),  # 72 / 41: alone
+        ({"peak": 40 * GB}, 0.5, 100, 64, 2, 1 / 3),  # 72 / 21 is 3.4
+        ({"peak": 90 * GB}, 1.0, 100, 64, 2, 1.0),  # more than there is: the trial will say
+        ({"waiting": 0.79}, 1.0, 100, 64, 2, 1.0),  # one keeps the GPU busy
+        ({}, 1.0, 100, 7, 2, 1 / 3),  # processors for 3 on each
+        ({}, 1.0, 100, 1, 2, 1.0),
+        ({}, 1.0, 3, 64, 2, 1 / 2),  # no more company than there are bundles
+        ({}, 1.0, 2, 64, 2, 1.0),
+    ],
+)
+def test_small_bundles_that_leave_a_gpu_waiting_share_it_and_large_ones_have_it_alone(
+    changed: dict[str, Any], size: float, bundles: int, places: int, gpus: int, part: float
+) -> None:
+    assert packing.share(dataclasses.replace(SMALL, **changed), size, bundles, places, gpus) == part
+
+
+def test_a_bundle_needs_as_many_times_the_memory_as_it_may_have_replicas(study_file: Path) -> None:
+    made = plan(load(study_file))
+    one = training_bytes(load(study_file).reference, 4)
+    found = [packing.needs([made] * n, fuse) for n, fuse in ((1, "auto"), (5, "auto"), (5, 3), (2, 3), (5, 1))]  # type: ignore[arg-type]
+    assert found == [one, 5 * one, 3 * one, 2 * one, one]
+
+
+@pytest.mark.parametrize(("fuse", "replicas"), [(1, 1), (3, 3), (8, 4)])
+def test_a_probe_trains_and_evaluates_the_bundle_as_it_will_be(
+    study_file: Path, monkeypatch: pytest.MonkeyPatch, fuse: int, replicas: int
+) -> None:
+    made, seen = plan(load(study_file)), []
+    plain, measure = packing.program, packing.evaluate
+
+    def watched(models: Any, task: Any, trainings: Any, precision: str, fused: bool) -> Any:
+        seen.append((len(models), fused))
+        return plain(models, task, trainings, precision, fused)
+
+    monkeypatch.setattr(packing, "program", watched)
+    monkeypatch.setattr(packing, "evaluate", lambda *given: seen.append("evaluated") or measure(*given))
+    monkeypatch.setattr(devices, "memory", lambda _: (80, 2, 5))
+    found = packing.probe([made] * 4, DeviceSettings(1), fuse, trial.load_task)
+    assert found is not None and (found.memory, found.context, found.peak) == (80, 2, 5) and 0.5 < found.waiting <= 1
+    assert seen == [(replicas, fuse > 1), "evaluated"]
+    monkeypatch.setattr(devices, "memory", lambda _: 1 / 0)
+    assert packing.probe([made] * 4, DeviceSettings(1), fuse, trial.load_task) is None
+
+
+def sharing(**more: Any) -> Any:
+    """A cluster of which only the rule of sharing is looked at: 2 GPUs, 16 processors."""
+    made = object.__new__(cluster.Cluster)
+    vars(made).update({"cards": 2, "places": 16, "cpus": 1, "gpus": 1.0, "fuse": 1, "usual": "", **more})
+    return made
+
+
+class Remote:
+    """Ray that computes at once, here."""
+
+    def remote(self, **_: Any) -> Any:
+        def wrap(function: Any) -> Any:
+            function_ = type("Function", (), {"remote": staticmethod(function)})
+            return function_
+
+        return wrap
+
+    def get(self, value: Any) -> Any:
+        return value
+
+
+def test_where_it_is_left_to_us_the_largest_bundle_is_measured_and_each_has_the_share_of_its_size(
+    study_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = plan(load(study_file))
+    bundles = [
+        [{**made, "key": f"k{i}", "training": {**made["training"], "batch": batch}}] for i, batch in enumerate((400, 4, 100, 4, 4, 4))
+    ]
+    asked = []
+
+    def probe(bundle: Any, hardware: DeviceSettings, fuse: Any, load: Any) -> packing.Probe:
+        asked.append((bundle[0]["key"], hardware.device))
+        return dataclasses.replace(SMALL, peak=60 * GB)
+
+    monkeypatch.setattr(packing, "probe", probe)
+    found = sharing(_ray=Remote())._shares(bundles)
+    assert asked == [("k0", "cuda")]
+    assert found["k0"] == 1.0 and found["k1"] == 1 / 3 and found["k2"] in (1 / 3, 1 / 4)  # six bundles are three on each of two GPUs
+    assert sharing(_ray=Remote())._shares(bundles[:2]) == {}  # each has a GPU
+    assert sharing(cards=0)._shares(bundles) == sharing(places=2)._shares(bundles) == {}  # a share was asked for; no processor is free
+    monkeypatch.setattr(packing, "probe", lambda *_: None)
+    assert sharing(_ray=Remote())._shares(bundles) == {}
+    monkeypatch.setattr(packing, "probe", lambda *_: 1 / 0)
+    assert sharing(_ray=Remote())._shares(bundles) == {}
+
+
+@pytest.mark.parametrize(("share", "shares", "again"), [(1.0, {}, False), (0.5, {}, True), (1.0, {"k": 0.25}, True), (0.0, {}, False)])
+def test_what_a_shared_gpu_has_no_memory_for_is_not_told_before_it_was_alone(
+    share: float, shares: dict[str, float], again: bool, study_file: Path
+) -> None:
+    made = {**plan(load(study_file)), "key": "k"}
+    full = {"key": "k", "outcome": "out-of-memory", "measures": {}}
+    crowded: list[Any] = []
+    told = Heard()
+    callback = cluster._callback(Work([[made]]), told, {}, crowded)
+    ray_trial: Any = type("Trial", (), {"config": {"bundle": [made], "share": share, "shares": shares}})
+    callback.on_trial_start(0, [], ray_trial)
+    callback.on_trial_result(0, [], ray_trial, {"record": full})
+    callback.on_trial_complete(0, [], ray_trial)
+    assert (crowded, told.records) == (([made], []) if again else ([], [full]))
+
+
+@pytest.mark.parametrize("search", [False, True])
+def test_out_of_memory_means_again_alone_on_a_whole_gpu(search: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    trials, fits = [{"key": "a"}, {"key": "b"}], []
+
+    def fit(work: Work, observer: Any, checkpoints: Path, gpus: float, shares: Any) -> list[Any]:
+        fits.append((list(work.search.proposals) if work.search else work.bundles, gpus, shares))
+        return trials[1:] if len(fits) == 1 else []
+
+    made = sharing(gpus=0.5, _fit=fit, _shares=lambda _: {"a": 0.25})
+    work = Work(search=Search(iter(trials), lambda _: None, Rungs(4, 2), "loss")) if search else Work([[t] for t in trials])
+    made.run(work, Heard(), tmp_path)
+    first, second = ([trials, trials[1:]]) if search else ([[t] for t in trials], [[trials[1]]])
+    assert fits == [(first, 0.5, {"a": 0.25}), (second, 1.0, {})]

@@ -442,6 +442,7 @@ def test_diagnostics_are_one_metric_each_with_the_layer_as_step_and_the_test_spl
     rows += [{"part": "mlp_1", "sublayers": [1], "way": "zero", "loss": None, "increase": None}]
     more = {"diagnostics": {"token-cosine": [0.1, None, 0.3]}, "test": {"bits_per_byte": 3.3}, "knock_out": rows}
     more |= {"unmeasured": {"test": "RuntimeError: no room"}}
+    more |= {"cached": True, "origin": {"study": "earlier", "folder": "/runs/earlier"}}
     tracker = Tracker(folder, study, "")
     tracker.finished(record("reference", 0, **more))
     tracker.close()
@@ -451,6 +452,7 @@ def test_diagnostics_are_one_metric_each_with_the_layer_as_step_and_the_test_spl
     assert view.points("reference seed 0", "knock_out/zero mixers") == [(0, 2.0)]
     assert not any("test" in name for name in view.children["reference seed 0"].data.metrics)
     assert view.children["reference seed 0"].data.tags["aot.unmeasured"] == "test: RuntimeError: no room"
+    assert view.children["reference seed 0"].data.tags["aot.cached"] == "study: earlier; folder: /runs/earlier"
 
 
 def test_trials_that_only_found_learning_rates_are_told_apart(study_file: Path, folder: Path) -> None:

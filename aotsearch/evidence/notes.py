@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -27,7 +28,14 @@ def notes(
         views: The trials that this rests on.
     """
     search = _searched(records, study) if study.settings.design == "search" else []
-    said = [*_evidence(analysis, study, seeds), *_rates(analysis, study), *_lost(records), *_mixtures(declared, views, study), *search]
+    said = [
+        *_evidence(analysis, study, seeds),
+        *_rates(analysis, study),
+        *_lost(records),
+        *_cached(records),
+        *_mixtures(declared, views, study),
+        *search,
+    ]
     return (*said, *study.notes)
 
 
@@ -120,6 +128,15 @@ def _lost(records: Iterable[Record]) -> list[str]:
         for part, said in reasons.items()
     ]
     return notes + ([f"{_trials(len(values))} gave values that are not finite, which are left out ({_few_of(values)})"] if values else [])
+
+
+def _cached(records: Iterable[Record]) -> list[str]:
+    """Which trials were not trained for this study."""
+    found = Counter(r["origin"]["study"] for r in records if r.get("cached"))
+    where = ", ".join(f"{n} of {study}" for study, n in found.items())
+    return (
+        [f"{_trials(found.total())} taken from a cache, trained before under the same versions and conditions ({where})"] if found else []
+    )
 
 
 def _trial(r: Record) -> str:

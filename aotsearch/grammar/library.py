@@ -7,6 +7,7 @@ package gets wrong costs its own word alone: the others live, one line is logged
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.machinery
 import importlib.metadata
 import importlib.util
@@ -44,6 +45,20 @@ def find(slot: str, name: str) -> Word:
 def broken() -> tuple[Broken, ...]:
     """What installed packages offer and cannot be used, by package."""
     return _installed()[1]
+
+
+def source() -> str:
+    """A digest of the source of every package that has words, ours among them: what an edit changes and a version may not."""
+    found = hashlib.sha256()
+    for package in sorted({w.module.partition(".")[0] for w in library().values()}):
+        spec = importlib.util.find_spec(package)
+        assert spec is not None, package
+        folders = list(map(Path, spec.submodule_search_locations or ()))
+        files = [(path.relative_to(f), path) for f in folders for path in sorted(f.rglob("*.py"))]
+        for name, path in files or [(Path(), _source(package))]:
+            content = path.read_bytes()
+            found.update(f"{package} {name} {len(content)} ".encode() + content)
+    return found.hexdigest()
 
 
 def why_not(name: object) -> str:

@@ -5,6 +5,7 @@ Workers are reused between trials, so that a short trial costs no start-up. Noth
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import logging
 import os
@@ -12,13 +13,17 @@ import shutil
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aotsearch.errors import InputError, RunError
 from aotsearch.running.work import Observer, Record, Search, Trial, Work, on_the_way
 from aotsearch.study.settings import Resources
+from aotsearch.training.environment import processors
+
+if TYPE_CHECKING:
+    from aotsearch.training.device import DeviceSettings
 
 # Read by Ray when it is imported, here and in its workers. Each has its reason.
 ENVIRONMENT = {
@@ -53,7 +58,7 @@ class Cluster:
         logging.getLogger("ray").setLevel(logging.ERROR)
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
         if address is None:
-            cpus, gpus = os.cpu_count() or 1, _gpus_here()
+            cpus, gpus = processors(), _gpus_here()
             resources.required_room(cpus, gpus)
             wanted = (workers or cpus // resources.cpus) * resources.cpus
             quiet |= {"num_cpus": wanted, "num_gpus": gpus, "include_dashboard": False, "object_store_memory": 128 << 20}
@@ -70,36 +75,103 @@ class Cluster:
             raise
         self.fuse, self.cpus, self.gpus = resources.fuse, resources.cpus, resources.share(has.get("GPU", 0))
         self.workers, self.on_gpu, self.address, self.usual = min(workers or room, room), self.gpus > 0, address, ""
+        places, cards = int(has.get("CPU", 0) // self.cpus), int(has.get("GPU", 0))
+        self.places = min(workers or places, places)  # that the processors have, and were asked for
+        self.cards = cards if resources.gpus == "auto" else 0  # GPUs that trials may share as it is best
 
     def close(self) -> None:
         self._ray.shutdown()
 
+    @property
+    def hardware(self) -> DeviceSettings:
+        """What a trial is granted."""
+        from aotsearch.training.device import DeviceSettings
+
+        return DeviceSettings(self.cpus, "cuda" if self.gpus else "cpu", self.gpus or 1.0, self.usual)
+
+    def environment(self) -> dict[str, Any]:
+        """What a worker trains with: asked of one where it may be another machine, or has a GPU, of which the driver wants no memory.
+
+        Raises:
+            RunError: no worker answers.
+        """
+        from aotsearch.training.environment import environment
+
+        if self.address is None and not self.gpus:
+            return environment(self.hardware)
+        asked = self._ray.remote(num_cpus=self.cpus, num_gpus=self.gpus)(environment)
+        try:
+            found: dict[str, Any] = self._ray.get(asked.remote(self.hardware))
+        except Exception as e:  # noqa: BLE001 (whatever went wrong in the worker)
+            raise RunError(f"no worker of Ray answers: {_said(e)[-300:]}") from None
+        return found
+
     def run(self, work: Work, observer: Observer, checkpoints: Path) -> None:
-        """Execute on the cluster, `workers` trials at a time.
+        """Execute on the cluster, `workers` trials at a time, or more where they share GPUs. What a shared GPU had no memory for is
+        trained again, alone on a whole one, before it is told.
 
         Raises:
             RunError: Ray itself failed; what finished is with the observer.
         """
+        crowded = self._fit(work, observer, checkpoints, self.gpus, self._shares(work.bundles))
+        if crowded:
+            alone = Work([[trial] for trial in crowded])
+            if work.search is not None:
+                alone = Work(search=dataclasses.replace(work.search, proposals=iter(crowded)))
+            self._fit(alone, observer, checkpoints, 1.0, {})
+
+    def _shares(self, bundles: Sequence[Sequence[Trial]]) -> dict[str, float]:
+        """The key of the first trial of a bundle -> the part of a GPU that it is granted, where that is left to us and company may pay.
+
+        The largest bundle is measured by a worker that has a whole GPU; the others are judged by it and by their sizes. Nothing here ends a
+        run: what cannot be measured trains alone.
+        """
+        if len(bundles) <= self.cards or self.places <= self.cards or not self.cards:
+            return {}
+        from aotsearch.training import packing
+        from aotsearch.training.trial import load_task
+
+        try:
+            sizes = {bundle[0]["key"]: packing.needs(bundle, self.fuse) for bundle in bundles}
+            largest = max(bundles, key=lambda bundle: sizes[bundle[0]["key"]])
+            measure = self._ray.remote(num_cpus=self.cpus, num_gpus=1, max_calls=1)(packing.probe)  # then its process is gone
+            found = self._ray.get(measure.remote(largest, self.hardware, self.fuse, load_task))
+        except Exception:  # noqa: BLE001 (a part of an installed package, or the worker)
+            return {}
+        if found is None:
+            return {}
+        most = max(sizes.values())
+        return {key: packing.share(found, size / most, len(bundles), self.places, self.cards) for key, size in sizes.items()}
+
+    def _fit(self, work: Work, observer: Observer, checkpoints: Path, gpus: float, shares: Mapping[str, float]) -> list[Trial]:
+        """Execute, each bundle on its share of a GPU, by default `gpus`; returns the trials that a shared one had no memory for, which the
+        observer is not told of."""
         from ray import tune
 
         search = work.search
         reasons: dict[str, str] = {}  # why trials were stopped, by key
+        crowded: list[Trial] = []
         scratch = tempfile.mkdtemp(prefix="aotsearch-")
-        config: dict[str, Any] = {"threads": self.cpus, "share": self.gpus, "checkpoints": str(checkpoints), "fuse": 1, "usual": self.usual}
+        config: dict[str, Any] = {"threads": self.cpus, "share": gpus, "shares": dict(shares), "usual": self.usual}
+        config |= {"checkpoints": str(checkpoints), "fuse": 1}
         if search is None:
             config |= {"bundle": tune.grid_search(list(work.bundles)), "fuse": self.fuse}
+
+        def granted(config: Mapping[str, Any]) -> Any:
+            return tune.PlacementGroupFactory([{"CPU": self.cpus, "GPU": _share(config)}])
+
         tuner = tune.Tuner(
-            tune.with_resources(_trainable, {"cpu": self.cpus, "gpu": self.gpus}),
+            tune.with_resources(_trainable, granted if shares else {"cpu": self.cpus, "gpu": gpus}),
             param_space=config,
             tune_config=tune.TuneConfig(
                 search_alg=search and _searcher(search),
                 scheduler=search and scheduler(search, reasons),
                 num_samples=-1 if search else 1,  # a search says itself when it ends
-                max_concurrent_trials=self.workers,
+                max_concurrent_trials=self.places if shares else self.workers,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
-            run_config=tune.RunConfig(storage_path=scratch, name="run", verbose=0, callbacks=[_callback(work, observer, reasons)]),
+            run_config=tune.RunConfig(storage_path=scratch, name="run", verbose=0, callbacks=[_callback(work, observer, reasons, crowded)]),
         )
         try:
             tuner.fit()
@@ -109,6 +181,7 @@ class Cluster:
             raise RunError(f"Ray Tune stopped: {_said(e)[:300]}; run the same command again to continue") from None
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+        return crowded
 
 
 def _workers_environment(threads: int, workers: int) -> dict[str, Any]:
@@ -121,7 +194,7 @@ def _workers_environment(threads: int, workers: int) -> dict[str, Any]:
     paths += filter(None, [os.environ.get("PYTHONPATH")])
     variables = {name: value for name, value in os.environ.items() if name in ENVIRONMENT}
     variables |= {"PYTHONPATH": os.pathsep.join(paths)} if paths else {}
-    variables |= {FORK: "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+    variables |= {FORK: "1", "OMP_NUM_THREADS": str(threads)}  # numpy's products ask for as many, too
     ahead = {"worker_process_setup_hook": "aotsearch.running.worker.prepare"} if threads == 1 and workers <= MOST_AHEAD else {}
     return {"env_vars": variables, **ahead}
 
@@ -139,6 +212,11 @@ def _said(error: Exception | None) -> str:
     return " ".join(str(error or "").split())
 
 
+def _share(config: Mapping[str, Any]) -> float:
+    """The part of a GPU that a bundle is granted."""
+    return float(config["shares"].get(config["bundle"][0]["key"], config["share"]))
+
+
 def _trainable(config: dict[str, Any]) -> None:
     """Run a bundle of trials inside a Ray worker; each report carries the points since the last, and the records that are known."""
     import ray
@@ -149,7 +227,8 @@ def _trainable(config: dict[str, Any]) -> None:
 
     # what was granted decides, not what the machine has: without a grant of one Ray does not hide the GPUs (ray#54928)
     on_gpu = bool(ray.get_gpu_ids())  # of those that are granted the first is `cuda`, whatever its number on the machine
-    hardware = devices.DeviceSettings(config["threads"], "cuda" if on_gpu else "cpu", config["share"] if on_gpu else 1.0, config["usual"])
+    share = _share(config) if on_gpu else 1.0
+    hardware = devices.DeviceSettings(config["threads"], "cuda" if on_gpu else "cpu", share, config["usual"])
     points: list[tuple[str, Mapping[str, float]]] = []
     evaluations = itertools.count(1)
 
@@ -166,7 +245,7 @@ def _trainable(config: dict[str, Any]) -> None:
             raise RuntimeError("this process can compute no more; the next trial gets a new one")
 
 
-def _callback(work: Work, observer: Observer, reasons: Mapping[str, str]) -> Any:
+def _callback(work: Work, observer: Observer, reasons: Mapping[str, str], crowded: list[Trial]) -> Any:
     from ray import tune
 
     class Callback(tune.Callback):  # type: ignore[misc]
@@ -188,8 +267,13 @@ def _callback(work: Work, observer: Observer, reasons: Mapping[str, str]) -> Any
             for key, point in result.get("points", ()):
                 self.curves[key].append(point)
                 observer.point(self.plans[key], point)
-            if "record" in result:
-                self._finish(result["record"])
+            if "record" not in result:
+                return
+            record = result["record"]
+            if record["outcome"] == "out-of-memory" and 0 < _share(trial.config) < 1:
+                crowded.append(self.plans.pop(record["key"]))
+            else:
+                self._finish(record)
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
             self._end(trial, "pruned", lambda key: reasons.get(key, "pruned"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from aotsearch.grammar.architecture import Architecture
@@ -13,6 +12,7 @@ from aotsearch.running.progress import clock
 from aotsearch.study.design import Arm, order
 from aotsearch.study.study import Study
 from aotsearch.training.device import DeviceSettings, gpus_here
+from aotsearch.training.environment import processors
 from aotsearch.training.train import forecast as measure
 
 STARTUP_S = 25.0  # Ray, MLflow and the report, on a laptop
@@ -25,7 +25,7 @@ def forecast(study: Study, workers: int | None = None) -> dict[str, Any]:
     A study that is meant for a larger machine is measured on this one, and `lacking` says so.
     """
     s = study.settings
-    r, cpus, gpus = s.resources, os.cpu_count() or 1, gpus_here()
+    r, cpus, gpus = s.resources, processors(), gpus_here()
     at_once = r.room(workers * r.cpus if workers else cpus, gpus)
     hardware = DeviceSettings(min(r.cpus, cpus), "cuda" if gpus and r.share(gpus) else "cpu")
     facts = study.task.prepare()

@@ -13,6 +13,7 @@ from aotsearch.running.work import Trial
 from aotsearch.study.study import Study
 
 if TYPE_CHECKING:
+    from aotsearch.running.cached import Cache
     from aotsearch.tracking.view import Tracker
 
 
@@ -27,6 +28,8 @@ class Journal:
         retry_failed: Whether trials that failed, or were not measured whole, are to be trained again.
         tracker: Gives the view in MLflow, where there is one; it is opened when it is first asked for.
         clock: Key -> when this start of the run began that trial.
+        cache: Where what it trains is kept for other studies; None where it is not.
+        cached: How many trials were taken from there.
         interrupted: Whether Ctrl-C was pressed: the next event ends the run, where a library has swallowed the KeyboardInterrupt.
     """
 
@@ -37,6 +40,9 @@ class Journal:
         self._begin = begin
         self.tracker: Callable[[], Tracker | None] = lambda: None
         self.clock: dict[str, float] = {}
+        self.cache: Cache | None = None
+        self.cached = 0
+        self._study = study.name
         self.interrupted = False
         self.records = {study.key(r["digest"], r["seed"], r["training"], r["phase"] == "search"): r for r in ledger.records().values()}
         self._environments: dict[str, set[str]] = {}  # what the trials of earlier starts were made with, as far as it is not compared yet
@@ -74,6 +80,11 @@ class Journal:
         now = time.monotonic()
         record.setdefault("seconds", round(now - self.clock.get(record["key"], now), 3))
         record = self.records[record["key"]] = self.append("finished", **record)  # from here on as it will be read again
+        if record["key"] not in self.clock:
+            self.cached += bool(record.get("cached"))
+        elif self.cache is not None:
+            origin = {"study": self._study, "folder": str(self.ledger.folder)}
+            self.cache.keep(record, self.ledger.folder / "checkpoints" / f"{record['key']}.pt", origin)
         self._tell_change(record)
         self.progress.finished(record)
         self._check()  # after it is written

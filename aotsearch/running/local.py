@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from aotsearch.errors import RunError
 from aotsearch.running.work import Observer, Record, Search, Trial, Work, on_the_way
 from aotsearch.study.settings import Resources
 from aotsearch.training import device as devices
 from aotsearch.training import trial as trials
+from aotsearch.training.environment import environment, processors
 from aotsearch.training.train import Stopped
 
 
@@ -29,9 +30,14 @@ class Local:
 
     def __init__(self, resources: Resources):
         gpus = devices.gpus_here()
-        resources.required_room(os.cpu_count() or 1, gpus)
-        self.hardware = devices.DeviceSettings(resources.cpus, "cuda" if resources.share(gpus) else "cpu")
-        self.fuse, self.on_gpu = resources.fuse, devices.is_cuda(self.hardware.device)
+        resources.required_room(processors(), gpus)
+        self._granted = devices.DeviceSettings(resources.cpus, "cuda" if resources.share(gpus) else "cpu")
+        self.fuse, self.on_gpu = resources.fuse, devices.is_cuda(self._granted.device)
+
+    @property
+    def hardware(self) -> devices.DeviceSettings:
+        """What a trial is granted."""
+        return dataclasses.replace(self._granted, usual=self.usual)
 
     def run(self, work: Work, observer: Observer, checkpoints: Path) -> None:
         """Execute; what is finished is with the observer.
@@ -39,16 +45,20 @@ class Local:
         Raises:
             RunError: the device was lost: this process can compute nothing more.
         """
-        search, hardware = work.search, dataclasses.replace(self.hardware, usual=self.usual)
+        search = work.search
         for bundle in work.bundles if search is None else ([trial] for trial in search.proposals):
             for trial in bundle:
                 observer.started(trial)
             fuse = self.fuse if search is None else 1
-            for record in trials.run_together(bundle, hardware, reporter(search, observer), checkpoints, fuse):
+            for record in trials.run_together(bundle, self.hardware, reporter(search, observer), checkpoints, fuse):
                 if search is not None:
                     search.tell(record)
                 observer.finished(record)
                 _end_if_lost(record)
+
+    def environment(self) -> dict[str, Any]:
+        """What this process trains with."""
+        return environment(self.hardware)
 
     def close(self) -> None:
         """There is nothing to close."""

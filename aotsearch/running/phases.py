@@ -5,6 +5,7 @@ Every phase is planned anew from the study and the records; what has ended is no
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -80,9 +81,14 @@ class Phases:
         return self.declared.place(self.records)
 
     def hand_over(self, work: Work) -> None:
+        self._trainer.run(work, self.journal, self.checkpoints)
+
+    @functools.cached_property
+    def _trainer(self) -> Executor:
+        """The executor, told of the usual precision."""
         executor = self.executor()
         executor.usual = "" if executor.address is not None else usual_precision(self.study, self.records)  # of others nothing is known
-        executor.run(work, self.journal, self.checkpoints)
+        return executor
 
     def _run(self, cells: Sequence[Cell], phase: str) -> None:
         keys = dict.fromkeys(self._key(cell, phase) for cell in cells)
@@ -91,8 +97,27 @@ class Phases:
         if left:
             from aotsearch.training import trial  # with torch, which a start that has nothing to train does not wait for
 
-            plans, executor = [p for p in trial.plans(self.study, cells, phase) if p["key"] in left], self.executor()
-            self.hand_over(Work(bundled(plans, self.study.settings.resources.fuse, executor.workers, executor.on_gpu)))
+            plans = [p for p in trial.plans(self.study, cells, phase) if p["key"] in left]
+            plans = [p for p in plans if not self.adopt_cached(p)]
+            if plans:
+                executor = self.executor()
+                self.hand_over(Work(bundled(plans, self.study.settings.resources.fuse, executor.workers, executor.on_gpu)))
+
+    def adopt_cached(self, plan: Mapping[str, Any]) -> bool:
+        """Whether a trial is taken from the cache, where there is one that has it: it is written down, and not trained."""
+        if self.journal.cache is None:
+            return False
+        hardware = self._trainer.hardware
+        made_with = {**self._environment, "device": hardware.device, "precision": hardware.precision(plan["training"])}
+        record = self.journal.cache.take(dict(plan), made_with, self.checkpoints)
+        if record is not None:
+            self.journal.finished(record)
+        return record is not None
+
+    @functools.cached_property
+    def _environment(self) -> dict[str, Any]:
+        """What the trials of this start are made with, as their records tell it."""
+        return {**self.executor().environment(), "data": self.study.manifest[:12]}
 
     def _key(self, cell: Cell, phase: str) -> str:
         arm, seed, rate = cell
@@ -205,6 +230,8 @@ class _Searching:
                 self.journal.append("proposed", **{name: made[name] for name in ("arm", "digest", "decisions", "seed")})
             if self.journal.has(made["key"]):
                 self._tell(self._adopt(made))
+            elif self.phases.adopt_cached(made):
+                self._tell(self.journal.records[made["key"]])
             else:
                 yield made
 

@@ -31,7 +31,7 @@ class Progress:
         self.running: dict[str, tuple[Trial, Mapping[str, float]]] = {}
         self.best: tuple[float, str] | None = None
         self.began = time.monotonic()
-        self.before = 0  # trials that were finished when this start of the run began
+        self.before = 0  # trials that this start of the run did not train: finished when it began, or from a cache
         self._live: Any = None
 
     def begin(self, total: int, records: Sequence[Mapping[str, Any]]) -> None:
@@ -69,6 +69,7 @@ class Progress:
     def finished(self, record: Trial) -> None:
         self.running.pop(record["key"], None)
         self.done += 1
+        self.before += bool(record.get("cached"))  # it took no time here
         self.outcomes[record["outcome"]] += 1
         self._rank(record)
         value = record["measures"].get(self.measure)
@@ -77,6 +78,7 @@ class Progress:
         )
         width = len(str(self.total))
         seconds = f"{record['seconds']:.1f} s" if record.get("seconds") is not None else ""
+        seconds = "from the cache" if record.get("cached") else seconds
         self.say(f"[{self.done:{width}}/{self.total}] {run_name(record, self.tuned)}: {said}  ({seconds}; {self._left()} left)")
 
     def end(self) -> None:

@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import importlib.util
 import logging
-import os
 import platform
 import signal
 import threading
@@ -33,10 +32,11 @@ from aotsearch.running.status import status as status
 from aotsearch.running.work import Executor
 from aotsearch.study.settings import Resources
 from aotsearch.study.study import Study
-from aotsearch.training.environment import now, version
+from aotsearch.training.environment import now, processors, version
 
 if TYPE_CHECKING:
     from aotsearch.report.data import Material
+    from aotsearch.running.cached import Cache
     from aotsearch.tracking.view import Tracker
 
 AHEAD = ("aotsearch.report.report", "scipy.special")  # imported while trials train in other processes: what follows them needs it
@@ -53,6 +53,7 @@ class Options:
     retry_failed: bool = False
     track: bool = True
     command: str = ""
+    cache: Path | None = None
 
 
 @dataclass
@@ -66,6 +67,7 @@ class RunOutcome:
     analysis: Any
     summary: str
     notes: list[str] = field(default_factory=list)
+    cached: int = 0
 
     @property
     def failed(self) -> int:
@@ -88,7 +90,8 @@ def run(study: Study, out: str | Path | None = None, options: Options | None = N
         progress: Told what happens; by default a new one on standard error.
 
     Raises:
-        InputError: the folder holds another study, the data is missing, or the machine has less than a trial is granted.
+        InputError: the folder holds another study, the data is missing, the cache cannot be written, or the machine has less than a
+            trial is granted.
         RunError: the disk or the cluster failed; everything finished is kept.
     """
     options = options or Options()
@@ -104,6 +107,7 @@ def run(study: Study, out: str | Path | None = None, options: Options | None = N
         from aotsearch.running import search
 
         search.required()
+    cache = _cache(options, study.settings.resources, progress)
     ledger = Ledger(folder)
     before = continuing.former(ledger, study)
     with contextlib.ExitStack() as stack:
@@ -115,6 +119,7 @@ def run(study: Study, out: str | Path | None = None, options: Options | None = N
         stack.callback(progress.end)
         continuing.write_study(study, folder)
         journal = Journal(study, ledger, progress, options.retry_failed, functools.partial(_begin, ledger, study, options, facts))
+        journal.cache = cache
         declared = continuing.declare(journal, study, before)
         for note in (*declared.changes, *continuing.further_measures(study, before, len(journal.records)), *study.notes):
             progress.say(note)  # before anything is trained
@@ -142,6 +147,15 @@ def _executor(options: Options, resources: Resources, progress: Progress, stack:
     return cluster
 
 
+def _cache(options: Options, resources: Resources, progress: Progress) -> Cache | None:
+    """Where trials are kept across studies, where that is asked for."""
+    if options.cache is None:
+        return None
+    from aotsearch.running.cached import Cache
+
+    return Cache(Path(options.cache).resolve(), resources.fuse == 1, progress.say)
+
+
 def _make(folder: Path) -> None:
     try:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -156,7 +170,7 @@ def _begin(ledger: Ledger, study: Study, options: Options, facts: Mapping[str, A
         started=now(),
         study=study.digest,
         versions=versions(),
-        machine={"host": platform.node(), "cpus": os.cpu_count(), "platform": platform.platform()},
+        machine={"host": platform.node(), "cpus": processors(), "platform": platform.platform()},
         executor="local" if options.local else "ray",
     )
     ledger.append("data", **facts)
@@ -224,7 +238,7 @@ class _Say(logging.Handler):
 def _conclude(journal: Journal, declared: History, track: bool, began: float) -> RunOutcome:
     """The report and the last of the view; what is there as it would come out again is left as it is."""
     journal.progress.end()
-    if journal.clock and (tracker := journal.tracker()) is not None:
+    if (journal.clock or journal.cached) and (tracker := journal.tracker()) is not None:
         tracker.ready()
     from aotsearch.report import data, made
 
@@ -243,7 +257,7 @@ def _conclude(journal: Journal, declared: History, track: bool, began: float) ->
         tracker.publish(found.headline.to_dict(), found.summary(), files, folder / STUDY_FILE)
     outcomes = Counter(r["outcome"] for r in journal.records.values())
     seconds = time.monotonic() - began
-    return RunOutcome(folder, outcomes, len(journal.clock), seconds, found.analysis, found.summary(), notes)
+    return RunOutcome(folder, outcomes, len(journal.clock), seconds, found.analysis, found.summary(), notes, journal.cached)
 
 
 def _shown(folder: Path, found: Material) -> bool:

@@ -31,6 +31,7 @@ def status(folder: str | Path) -> dict[str, Any]:
         "failed": failed,
         "left": max(0, total - len(records) - running),
         "outcomes": dict(outcomes),
+        "cached": sum(bool(r.get("cached")) for r in records),
         "total": total,
         "active": busy,
         "corrupt_lines": ledger.corrupt,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import platform
 import statistics
 import time
@@ -24,7 +23,7 @@ from aotsearch.running.progress import clock
 from aotsearch.study.design import REFERENCE
 from aotsearch.study.study import Study
 from aotsearch.training.device import DeviceSettings, gpus_here
-from aotsearch.training.environment import environment, now
+from aotsearch.training.environment import environment, now, processors
 from aotsearch.training.timing import STEPS, Timed, side_by_side
 
 Say = Callable[[str], None]
@@ -43,7 +42,7 @@ def timed(study: Study, names: Sequence[str], rounds: int, ledger: Ledger | None
             written to.
     """
     resources, gpus = study.settings.resources, gpus_here()
-    resources.required_room(os.cpu_count() or 1, gpus)
+    resources.required_room(processors(), gpus)
     study = dataclasses.replace(study, manifest=study.task.prepare().get("manifest", ""))
     if ledger is not None:
         continuing.former(ledger, study)

@@ -7,10 +7,13 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from aotsearch.running.rungs import Rungs
 from aotsearch.training.schedule import SHORT
+
+if TYPE_CHECKING:
+    from aotsearch.training.device import DeviceSettings
 
 MOST = 8  # replicas of one program, where their number is left open
 SMALL = 1e8  # FLOPs of a step below which a processor spends more on dispatch than on arithmetic: see benchmarks/speed.md
@@ -64,6 +67,7 @@ class Executor(Protocol):
         on_gpu: Whether it trains on GPUs.
         address: Of a cluster that ran before; None where it is this machine that trains.
         usual: The precision of trainings that ask for none, where it was found out; else the device's.
+        hardware: What a trial is granted.
     """
 
     workers: int
@@ -71,6 +75,9 @@ class Executor(Protocol):
     address: str | None
     usual: str
 
+    @property
+    def hardware(self) -> DeviceSettings: ...
+    def environment(self) -> dict[str, Any]: ...  # of the processes that train
     def run(self, work: Work, observer: Observer, checkpoints: Path) -> None: ...
     def close(self) -> None: ...
 

@@ -118,7 +118,9 @@ class Resources(Settings):
     """What one trial is granted."""
 
     cpus: Count = Field(1, description="processors, which is also the number of threads")
-    gpus: Fraction | Literal["auto"] = Field("auto", description="one GPU, a share of one, or 0; auto is one where there is one")
+    gpus: Fraction | Literal["auto"] = Field(
+        "auto", description="one GPU, a share of one, or 0; auto is one where there is one, or as much of it as a small trial needs"
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of the forward pass (weights stay float32); auto is bfloat16 on a GPU, float32 on a processor"
     )

@@ -178,6 +178,8 @@ class Store:
         tags = {"aot.outcome": record["outcome"], FINISHED: record["finished"]}
         if record.get("message"):
             tags |= {"aot.message": record["message"], NOTE: wording.failure(record)}
+        if record.get("cached"):
+            tags["aot.cached"] = "; ".join(f"{name}: {value}" for name, value in record["origin"].items())
         if record.get("unmeasured"):
             tags |= {"aot.unmeasured": "; ".join(f"{part}: {reason}" for part, reason in record["unmeasured"].items())}
         params = client.params(self._facts(record, child))

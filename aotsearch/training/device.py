@@ -150,6 +150,14 @@ def peak(device: str | torch.device) -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
 
 
+def memory(device: str | torch.device) -> tuple[int, int, int]:
+    """Bytes of a GPU: that it has; that this process and others take of it besides this one's tensors; that are reserved for those at the
+    peak since `begin_peak`."""
+    assert is_cuda(device), device
+    free, total = torch.cuda.mem_get_info()
+    return total, total - free - torch.cuda.memory_reserved(), torch.cuda.max_memory_reserved()
+
+
 def release(device: str | torch.device) -> None:
     """Give memory back of tensors that nothing holds any more, to the next trial and to neighbours on the same GPU."""
     gc.collect()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime
 import functools
 import importlib.metadata
+import os
 import platform
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,42 @@ def environment(hardware: DeviceSettings) -> dict[str, Any]:
         "threads": hardware.threads,
         "device_name": torch.cuda.get_device_name() if devices.is_cuda(hardware.device) else _processor(),
     }
+
+
+def processors(root: Path = Path("/")) -> int:
+    """How many processors this process may use: those it may be scheduled on (affinity), and not more than the time that its control
+    groups grant it, rounded down; at least 1.
+
+    Args:
+        root: Where the files of the system lie.
+    """
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([here, *map(int, _quotas(root))]))
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """Processors that each control group of this process grants it, from its own to the outermost, in version 2 (`cpu.max`) or 1."""
+    try:
+        groups = (root / "proc/self/cgroup").read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError):  # not Linux
+        groups = []
+    mounted = root / "sys/fs/cgroup"
+    for group in groups:
+        _, controllers, path = group.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = mounted / "cpu" if controllers else mounted
+        inner = base / path.lstrip("/")
+        for folder in (inner, *inner.parents[: len(inner.relative_to(base).parts)]):  # in a container the outer path may not be there
+            try:
+                if controllers:
+                    quota, period = ((folder / f"cpu.cfs_{name}_us").read_text(encoding="ascii") for name in ("quota", "period"))
+                else:
+                    quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
+                if float(quota.replace("max", "-1")) > 0:
+                    yield float(quota) / float(period)
+            except (OSError, ValueError):
+                continue
 
 
 def version(package: str) -> str:

@@ -1,0 +1,122 @@
+"""How many trials share a GPU: a few steps are measured in a process that trains, and a rule decides.
+
+    probe(bundle, hardware, fuse, load) -> Probe;  share(probe, ...) -> the part of a GPU that a bundle of trials is granted
+
+Processes on one GPU take turns, so that company pays only where one alone leaves the GPU waiting for its processor, as small models do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from aotsearch.grammar.architecture import Architecture
+from aotsearch.models.cost import training_bytes
+from aotsearch.models.model import build
+from aotsearch.tasks import Task
+from aotsearch.training import device as devices
+from aotsearch.training import speed
+from aotsearch.training.device import DeviceSettings
+from aotsearch.training.evaluation import evaluate
+from aotsearch.training.program import program
+
+MOST = 4  # trials on one GPU: each further one waits longer for its turn
+FULL = 0.9  # of a GPU's memory that is granted: allocators lose some to fragments
+WAITING = 0.8  # of the time of some steps that it takes to hand them out, from which on the GPU waits for the processor
+STEPS = 10  # measured, after as many that warm up
+
+Bundle = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a process that trains a bundle does to its GPU.
+
+    Attributes:
+        memory: Bytes that the GPU has.
+        context: Bytes that the process takes besides tensors: the context, libraries, kernels.
+        peak: Bytes that it reserves for tensors, at the peak of training steps and an evaluation pass.
+        waiting: The time to hand out some steps over the time until the GPU has done them: near 1 it waits for the processor.
+    """
+
+    memory: int
+    context: int
+    peak: int
+    waiting: float
+
+
+def share(probe: Probe, size: float, bundles: int, places: int, gpus: int) -> float:
+    """The part 1/k of a GPU for one bundle, k the largest number of equals for which there is memory and anything to gain.
+
+        k = min(MOST, floor(FULL memory / (context + size peak)), ceil(bundles / gpus), floor(places / gpus)), at least 1
+
+    Args:
+        probe: Of the largest bundle.
+        size: The memory of this bundle over that of the largest, as `needs` counts it.
+        bundles: How many there are to train.
+        places: How many bundles the processors have room for.
+        gpus: How many GPUs there are.
+    """
+    if probe.waiting < WAITING:
+        return 1.0
+    fit = math.floor(FULL * probe.memory / (probe.context + size * probe.peak))
+    return 1.0 / max(1, min(MOST, fit, math.ceil(bundles / gpus), places // gpus))
+
+
+def needs(bundle: Bundle, fuse: int | Literal["auto"]) -> int:
+    """Bytes that a bundle trains in, all at once if they may be fused: an estimate to compare bundles by."""
+    trial = bundle[0]
+    return replicas(bundle, fuse) * training_bytes(Architecture.from_dict(trial["architecture"]), trial["training"]["batch"])
+
+
+def replicas(bundle: Bundle, fuse: int | Literal["auto"]) -> int:
+    """How many trials of a bundle are one program at most."""
+    return len(bundle) if fuse == "auto" else min(len(bundle), fuse)
+
+
+def probe(bundle: Bundle, hardware: DeviceSettings, fuse: int | Literal["auto"], load: Callable[[Mapping[str, Any]], Task]) -> Probe | None:
+    """Train some steps of a bundle, and evaluate a pass, with a learning rate of 0; None where that cannot be done."""
+    fused = fuse != 1 and (fuse != "auto" or speed.fused_is_faster(bundle[0], hardware, load))
+    n = replicas(bundle, fuse) if fused else 1
+    try:
+        return devices.alike_if_possible(hardware, lambda used: _probe(bundle[0], n, used, fused, load(bundle[0])))
+    except Exception:  # noqa: BLE001 (memory, or a part of an installed package: the trial itself will say)
+        return None
+    finally:
+        devices.release(hardware.device)
+
+
+def _probe(trial: Mapping[str, Any], n: int, hardware: DeviceSettings, fused: bool, task: Task) -> Probe:
+    training = trial["training"]
+    architecture, precision = Architecture.from_dict(trial["architecture"]), hardware.precision(training)
+    with dataclasses.replace(hardware, share=1.0).use():
+        devices.release(hardware.device)  # of what was measured before: it counts as reserved
+        devices.begin_peak(hardware.device)
+        models = [build(architecture, seed).to(hardware.device) for seed in range(n)]
+        made = program(models, task, [training] * n, precision, fused)
+        items = task.batch(0, max(0, training["steps"] - 1), training["batch"])  # a curriculum grows
+        inputs, targets = (torch.from_numpy(np.stack([a] * n)).to(hardware.device) for a in items)
+
+        def steps() -> tuple[float, float]:
+            """Seconds until some steps are handed out, and until they are done."""
+            devices.wait(hardware.device)
+            began = time.perf_counter()
+            for _ in range(STEPS):
+                made.step(inputs, targets, [0.0] * n)
+            handed = time.perf_counter() - began
+            devices.wait(hardware.device)
+            return handed, time.perf_counter() - began
+
+        steps()
+        handed, done = steps()
+        validation = task.validation(0)
+        evaluate(models[0], task, (validation[0][: task.chunk], validation[1][: task.chunk]), hardware.device, precision)
+        memory, context, peak = devices.memory(hardware.device)
+    return Probe(memory, context, peak, handed / done)
