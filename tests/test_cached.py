@@ -31,9 +31,9 @@ SAME = ("curve", "measures", "test", "diagnostics", "outcome", "digest", "seed",
 
 
 @pytest.fixture(autouse=True)
-def _unreported(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "reported" not in request.keywords:
-        monkeypatch.setattr(report, "write", lambda *_, **__: [])
+def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages take longer than these trials."""
+    monkeypatch.setattr(report, "write", lambda *_, **__: [])
 
 
 class Run:

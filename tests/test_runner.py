@@ -422,7 +422,7 @@ def test_a_report_follows_the_ledger_the_declaration_and_the_version(
     assert written
 
 
-def test_a_view_that_is_behind_is_caught_up_by_a_start_that_trains_nothing(study_file: Path, tmp_path: Path) -> None:
+def test_a_view_that_is_behind_is_caught_up_by_a_start_that_trains_nothing(study_file: Path, tmp_path: Path, drawn: None) -> None:
     pytest.importorskip("mlflow")
     out, tracked = tmp_path / "run", Options(local=True, command="test")
     study = load(study_file, ["study.seeds=1", "study.diagnostics=none"])
