@@ -25,7 +25,6 @@ import aotsearch
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 WORDS = "the of and to in is that it was for on are as with his they at be this from have or by one had not but what all were".split()
-FORMER = {"spaces/redundancy.yaml": ["grammar.model.width=32", "task.language.context=32"]}  # what a shipped file said then
 KEPT = ("ledger.jsonl", "study.yaml")  # of a run folder
 
 LANGUAGE = """
@@ -123,7 +122,7 @@ def digests() -> dict[str, dict[str, str]]:
     """The digests of the arms of every shipped file."""
     found = {}
     for path in shipped():
-        study = aotsearch.load(path, FORMER.get(str(path.relative_to(ROOT)), ()))
+        study = aotsearch.load(path)
         costly = study.settings.design == "search" or study.settings.modes != ["none"]  # arms that are not known before costs are
         arms = {} if costly else {arm.name: arm.architecture.digest for arm in study.arms()}
         found[str(path.relative_to(ROOT))] = {"reference": study.reference.digest, **arms}
