@@ -283,3 +283,12 @@ def test_a_constraint_names_a_rule_that_all_places_share() -> None:
     assert parse(rules).count() == 2
     with pytest.raises(InputError, match="the constraint names 'head'; did you mean 'heads'"):
         parse({**rules, "constraints": ["head < 8"]})
+
+
+def test_a_space_of_few_models_behind_many_derivations_is_counted() -> None:
+    """It is too entangled for dynamic programming: a repeat within a repeat, and a rule that leads back to itself."""
+    block = {"repeat": {"any": [2, 1]}, "of": {"repeat": {"any": [2, 1]}, "of": ["r3", "r3"]}}
+    model = {"width": {"any": [8, 16]}, "depth": {"any": [1, 3]}, "block": block}
+    rules = {"r1": {"any": ["mlp", "none"]}, "r3": {"any": ["mlp", ["r3", "r1"]], "limit": 2}}
+    ends = {"positions": {"any": ["learned", "rope"]}, "norm": {"any": ["layernorm", "none"]}}
+    assert parse({"model": {**model, **ends}, **rules}).count() == 88

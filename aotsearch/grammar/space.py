@@ -190,7 +190,7 @@ class Space:
         self._discrete()
         census = self._census
         if census is None:
-            number = self._listed(WORK // 4)  # what was too much to count is seldom few to list
+            number = self._listed(WORK // 2)  # what was too much to count is seldom few to list
             if number is None:
                 raise InputError("the space is too large and too entangled to be counted") from None
             return number, True
