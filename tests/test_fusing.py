@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,7 +35,7 @@ from aotsearch.training import speed, trial
 from aotsearch.training.device import DeviceSettings
 from aotsearch.training.program import program
 from aotsearch.training.schedule import averaged, evaluations, learning_rate
-from aotsearch.training.train import Diverged, Mean, Member, Stopped, train, train_together
+from aotsearch.training.train import Diverged, Mean, Member, Stopped, _ahead, train, train_together
 
 TRAINING = {"weight_decay": 0.1, "learning_rate": 3e-3, "beta1": 0.9, "beta2": 0.95, "clip": 1.0}
 STEPS = 20
@@ -341,6 +342,22 @@ def test_an_evaluation_averages_the_last_share_of_the_steps_so_far() -> None:
     assert averaged({"steps": 10, "evaluations": 2}) == {}
 
 
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+def test_an_evaluation_averages_its_own_step_at_least(share: float) -> None:
+    training = {"steps": 12, "evaluations": 4, "average": share}
+    found = averaged(training)
+    assert {step for step, before in found.items() if before == 0} <= found.keys() and set(evaluations(training)) <= found.keys()
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_trial_that_diverges_before_its_mean_has_begun_has_diverged(study: Study, fused: bool) -> None:
+    ill = member(study, 0, evaluations=1, average=0.5)
+    with torch.no_grad():
+        next(ill.model.parameters()).fill_(math.inf)
+    train_together([ill], study.task, DeviceSettings(1), fused)
+    assert isinstance(ill.error, Diverged)
+
+
 @pytest.mark.parametrize("fused", [False, True])
 def test_the_mean_of_weights_is_evaluated_and_kept(study: Study, monkeypatch: pytest.MonkeyPatch, fused: bool) -> None:
     seen: list[list[torch.Tensor]] = []
@@ -368,6 +385,21 @@ def test_training_goes_on_from_the_weights_and_not_from_their_mean(study: Study)
     for one in (plain, m):
         train_together([one], study.task, DeviceSettings(1))
     assert [p["train_loss"] for p in plain.curve] == [p["train_loss"] for p in m.curve]
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 7])
+def test_batches_that_a_thread_prepares_come_in_their_order(steps: int) -> None:
+    made: list[int] = []
+    found = _ahead(lambda step: made.append(step) or step**2, steps)  # type: ignore[func-returns-value]
+    assert list(found) == [step**2 for step in range(steps)] and made == list(range(steps))
+
+
+def test_a_training_that_ends_early_leaves_no_thread_that_prepares_batches() -> None:
+    before, made = threading.active_count(), list[int]()
+    found = _ahead(lambda step: made.append(step), 100)
+    next(found)
+    found.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before and len(made) < 5
 
 
 def test_batches_of_members_are_those_of_their_seeds(study: Study) -> None:

@@ -41,12 +41,13 @@ def evaluations(training: Mapping[str, Any]) -> list[int]:
 def averaged(training: Mapping[str, Any]) -> dict[int, int]:
     """Step -> how many steps before it an evaluation's mean of weights has seen, for every step that enters one; empty where none does.
 
-    An evaluation after e steps averages the weights of its last `average` e steps, but of none that an evaluation before it has averaged.
+    An evaluation after e steps averages the weights of its last `average` e steps, at least of its own, but of none that an evaluation
+    before it has averaged.
     """
     share, before = training.get("average", 0.0), 0
     found: dict[int, int] = {}
-    for end in evaluations(training):
-        first = max(before, end - round(share * end)) + 1
-        found |= {step: step - first for step in range(first, end + 1)} if share else {}
+    for end in evaluations(training) if share else []:
+        first = max(before, min(end - 1, end - round(share * end))) + 1
+        found |= {step: step - first for step in range(first, end + 1)}
         before = end
     return found

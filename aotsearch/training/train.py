@@ -17,9 +17,9 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -33,8 +33,9 @@ from aotsearch.training.program import Program, program
 from aotsearch.training.schedule import averaged, evaluations, learning_rate
 
 CURVE = 20  # points at which the training loss is written down
-AHEAD = 2  # batches that are prepared before they are needed, where a thread of the processor is free for it
+AHEAD = 2  # batches that are prepared before they are needed, while a GPU computes
 
+T = TypeVar("T")
 Point = dict[str, float]
 Report = Callable[[Point], None]
 
@@ -155,44 +156,36 @@ class _Loop:
             if not self._running:
                 batches.close()
         if steps == 0:  # an untrained model is measured as it is
-            self._points(0, None)
-        elif self.means:
+            self._points(0, [None] * len(self.members))
+        elif self.means and self._running:  # else the mean may not have begun
             self.mean.put()
         return self.clock
 
     @property
-    def _running(self) -> list[Member]:
-        return [m for m in self.members if m.error is None]
+    def _running(self) -> bool:
+        return any(m.error is None for m in self.members)
 
     def _batches(self, steps: int) -> Generator[tuple[torch.Tensor, torch.Tensor]]:
-        """The batches (N, B, ...) of every step, on the device; on a GPU the next are prepared by a thread while it computes."""
+        """The batches (N, B, ...) of every step, on the device."""
 
         def made(step: int) -> list[torch.Tensor]:
             items = [self.task.batch(m.seed, step, self.training["batch"]) for m in self.members]
             return [devices.staged(np.stack(arrays), self.device) for arrays in zip(*items, strict=True)]
 
-        with ThreadPoolExecutor(1) if devices.is_cuda(self.device) else contextlib.nullcontext() as pool:
-            queue = collections.deque(pool.submit(made, step) for step in range(min(AHEAD, steps))) if pool else None
-            for step in range(steps):
-                if queue is not None and pool is not None:
-                    found = queue.popleft().result()
-                    if step + AHEAD < steps:
-                        queue.append(pool.submit(made, step + AHEAD))
-                else:
-                    found = made(step)
-                inputs, targets = (t.to(self.device, non_blocking=True) for t in found)
-                yield inputs, targets
+        for found in _ahead(made, steps) if devices.is_cuda(self.device) else map(made, range(steps)):
+            inputs, targets = (t.to(self.device, non_blocking=True) for t in found)
+            yield inputs, targets
 
-    def _points(self, step: int, losses: list[float] | None) -> None:
+    def _points(self, step: int, losses: Sequence[float | None]) -> None:
         """Write down a point of every member that still runs."""
-        measured = step in self.evaluations or losses is None
+        measured = step == 0 or step in self.evaluations
         began = time.perf_counter()
         with self.mean.instead() if measured and self.means else contextlib.nullcontext():
-            for member, loss in zip(self.members, losses or [math.nan] * len(self.members), strict=True):
+            for member, loss in zip(self.members, losses, strict=True):
                 if member.error is not None:
                     continue
                 try:
-                    self._point(member, step, None if losses is None else loss, measured)
+                    self._point(member, step, loss, measured)
                 except (Diverged, Stopped) as e:
                     member.error = e
         self.clock.evaluation += (time.perf_counter() - began) * measured
@@ -214,6 +207,18 @@ class _Loop:
         for name in ("loss", self.task.measure):
             _finite(measures[name], step, name.replace("_", " "))
         return measures
+
+
+def _ahead(make: Callable[[int], T], steps: int) -> Iterator[T]:
+    """What `make` gives for every step; a thread makes the next ones while this is used."""
+    with ThreadPoolExecutor(1) as pool:
+        queue: collections.deque[Future[T]] = collections.deque()
+        for step in range(steps):
+            queue.append(pool.submit(make, step))
+            if len(queue) > AHEAD:
+                yield queue.popleft().result()
+        while queue:
+            yield queue.popleft().result()
 
 
 class Mean:

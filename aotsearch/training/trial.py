@@ -179,10 +179,7 @@ def _ended(tellers: list[_Teller], hardware: DeviceSettings, checkpoints: Path |
     except Exception as e:  # any other error is the trial's result; SystemExit, by which Ray stops a trial, passes
         if isinstance(e, AotsearchError) and not isinstance(e, WordError):
             raise  # the data or the disk, not the trial
-        outcome, lost = (
-            "out-of-memory" if devices.out_of_memory(e) else "diverged" if isinstance(e, Diverged) else "failed",
-            devices.lost(e),
-        )
+        outcome, lost = _named(e), devices.lost(e)
         endings = [(outcome, {"message": _line(e), "traceback": traceback.format_exc()})] * n
     peak = None if lost else devices.peak(hardware.device)
     if not lost and (endings[0][0] == "out-of-memory" or devices.is_cuda(hardware.device)):
