@@ -24,6 +24,11 @@ def one_line(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
 
 
+def first_line(error: BaseException) -> str:
+    """What kind of error it is, and the first line of what it says: for one that is not ours."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:500]
+
+
 @dataclass(frozen=True)
 class Mark:
     """A place in a file. Lines and columns count from one; `line` 0 means the file as a whole."""

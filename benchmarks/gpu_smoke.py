@@ -34,7 +34,8 @@ from aotsearch.tasks import Items
 from aotsearch.training import trial
 from aotsearch.training.device import DeviceSettings, is_cuda, release
 from aotsearch.training.evaluation import evaluate
-from aotsearch.training.train import forecast, train
+from aotsearch.training.rehearsal import forecast
+from aotsearch.training.train import train
 
 ROOT = Path(__file__).parent.parent
 PRESETS = ROOT / "spaces" / "presets"

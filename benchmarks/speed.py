@@ -183,7 +183,7 @@ def row_replicas(short: bool, rounds: int) -> Iterator[str]:
 def _replicas(name: str, sizes: dict[str, int], replicas: int, device: str, rounds: int) -> str:
     from aotsearch.models.model import build
     from aotsearch.training.device import DeviceSettings
-    from aotsearch.training.train import step_seconds
+    from aotsearch.training.rehearsal import step_seconds
 
     study, hardware, pairs = recipe(sizes, 1000, 1), DeviceSettings(1, device), []
     for _ in range(max(3, rounds)):

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -341,7 +342,7 @@ def test_a_cache_that_can_not_be_made_or_written_is_one_line_before_anything_cha
             main()
         said = capsys.readouterr().err.splitlines()
         assert end.value.code == 2 and len(said) == 1 and "cannot be written" in said[0] and "--cache" in said[0]
-    monkeypatch.setattr(Path, "touch", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
     with pytest.raises(InputError, match="cannot be written: Permission denied"):
         run(ONE)
     assert not (tmp_path / "out").exists()

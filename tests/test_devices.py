@@ -29,12 +29,13 @@ from aotsearch.study.settings import Resources
 from aotsearch.study.study import Study
 from aotsearch.tasks import Items
 from aotsearch.training import device as devices
-from aotsearch.training import packing, trial
+from aotsearch.training import packing, rehearsal, trial
 from aotsearch.training.device import DeviceSettings, autocast, put
 from aotsearch.training.environment import processors
 from aotsearch.training.evaluation import evaluate
 from aotsearch.training.program import optimiser, program
-from aotsearch.training.train import forecast, train
+from aotsearch.training.rehearsal import forecast
+from aotsearch.training.train import train
 
 PRECISIONS = ("float32", "bfloat16")
 LOCAL = runner.Options(local=True, track=False)
@@ -583,20 +584,20 @@ def test_a_probe_trains_and_evaluates_the_bundle_as_it_will_be(
     study_file: Path, monkeypatch: pytest.MonkeyPatch, fuse: int, replicas: int
 ) -> None:
     made, seen = plan(load(study_file)), []
-    plain, measure = packing.program, packing.evaluate
+    plain, measure = rehearsal.program, packing.evaluate
 
     def watched(models: Any, task: Any, trainings: Any, precision: str, fused: bool) -> Any:
         seen.append((len(models), fused))
         return plain(models, task, trainings, precision, fused)
 
-    monkeypatch.setattr(packing, "program", watched)
+    monkeypatch.setattr(rehearsal, "program", watched)
     monkeypatch.setattr(packing, "evaluate", lambda *given: seen.append("evaluated") or measure(*given))
     monkeypatch.setattr(devices, "memory", lambda _: (80, 2, 5))
-    found = packing.probe([made] * 4, DeviceSettings(1), fuse, trial.load_task)
+    found = packing.probe([made] * 4, DeviceSettings(1), fuse)
     assert found is not None and (found.memory, found.context, found.peak) == (80, 2, 5) and 0.5 < found.waiting <= 1
     assert seen == [(replicas, fuse > 1), "evaluated"]
     monkeypatch.setattr(devices, "memory", lambda _: 1 / 0)
-    assert packing.probe([made] * 4, DeviceSettings(1), fuse, trial.load_task) is None
+    assert packing.probe([made] * 4, DeviceSettings(1), fuse) is None
 
 
 def sharing(**more: Any) -> Any:
@@ -629,7 +630,7 @@ def test_where_it_is_left_to_us_the_largest_bundle_is_measured_and_each_has_the_
     ]
     asked = []
 
-    def probe(bundle: Any, hardware: DeviceSettings, fuse: Any, load: Any) -> packing.Probe:
+    def probe(bundle: Any, hardware: DeviceSettings, fuse: Any) -> packing.Probe:
         asked.append((bundle[0]["key"], hardware.device))
         return dataclasses.replace(SMALL, peak=60 * GB)
 

@@ -257,12 +257,12 @@ def test_what_is_faster_is_measured_once(study: Study, tmp_path: Path, monkeypat
     (plan,) = plans(study, 1)
     plan["training"] = plan["training"] | {"steps": 200}
     for _ in range(2):
-        assert speed.fused_is_faster(plan, DeviceSettings(1), trial.load_task) is faster
+        assert speed.fused_is_faster(plan, DeviceSettings(1)) is faster
     assert asked == [1, speed.REPLICAS]
     next(tmp_path.rglob("speed/*.json")).write_text("torn")
-    assert speed.fused_is_faster(plan, DeviceSettings(1), trial.load_task) is faster and len(asked) == 4
+    assert speed.fused_is_faster(plan, DeviceSettings(1)) is faster and len(asked) == 4
     plan["training"]["steps"] = 10
-    assert not speed.fused_is_faster(plan, DeviceSettings(1), trial.load_task)
+    assert not speed.fused_is_faster(plan, DeviceSettings(1))
 
 
 @pytest.mark.parametrize(("bfloat16", "chosen"), [(0.5, "bfloat16"), (1.2, "float32")])
@@ -275,9 +275,9 @@ def test_a_processor_trains_in_bfloat16_where_that_is_faster(
     (plan,) = plans(study, 1)
     plan["training"] = plan["training"] | {"steps": 200}
     monkeypatch.setattr(devices, "bfloat16_instructions", lambda: False)
-    assert speed.usual_precision(plan, DeviceSettings(1), trial.load_task) == ""
+    assert speed.usual_precision(plan, DeviceSettings(1)) == ""
     monkeypatch.setattr(devices, "bfloat16_instructions", lambda: True)
-    assert speed.usual_precision(plan, DeviceSettings(1), trial.load_task) == chosen
+    assert speed.usual_precision(plan, DeviceSettings(1)) == chosen
 
 
 def test_a_study_goes_on_in_the_precision_it_began_in(study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

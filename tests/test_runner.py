@@ -410,7 +410,7 @@ def test_a_report_follows_the_ledger_the_declaration_and_the_version(
         written.clear()
         run(load(study_file, overrides), out)
         assert len(written) == fresh, overrides
-        assert ("0.07" in (out / "report" / "report.md").read_text()) == (len(overrides) == 3)
+        assert ("margin changed from 0.05 to 0.07" in (out / "report" / "report.md").read_text()) == (len(overrides) == 3)
     (out / "study.yaml").write_text("name: [")  # what says nothing of the verdicts, but is told among them
     report.write(out, ["md"])
     assert "cannot be read" in (out / "report" / "report.md").read_text()

@@ -24,7 +24,7 @@ from aotsearch.report.page import markdown
 from aotsearch.running import runner
 from aotsearch.running import timing as command
 from aotsearch.study.loading import load
-from aotsearch.training import timing
+from aotsearch.training import rehearsal, timing
 from aotsearch.training.device import DeviceSettings
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -216,7 +216,7 @@ def test_every_model_has_one_window_in_each_round_in_an_order_that_changes(study
 
 def test_a_model_that_fails_is_told_and_the_others_go_on(study_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study, steps = load(study_file), {"positions=rope": 0, "channel=none": 0}
-    real = timing.program
+    real = rehearsal.program
     names = {arm.architecture.digest: arm.name for arm in study.arms()}
 
     def program(models: Any, *rest: Any, **more: Any) -> Any:
@@ -233,7 +233,7 @@ def test_a_model_that_fails_is_told_and_the_others_go_on(study_file: Path, monke
         made.step = counted
         return made
 
-    monkeypatch.setattr(timing, "program", program)
+    monkeypatch.setattr(rehearsal, "program", program)
     said: list[str] = []
     made = command.timed(study, [], 4, None, said.append)
     found = command.document(study, made)

@@ -6,7 +6,6 @@ write("runs/redundancy") -> [report/report.html, report/report.md, ...];  result
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import pandas as pd
 
 from aotsearch.errors import InputError, RunError, suggest
 from aotsearch.evidence.layers import MEAN, Knocked, Profile, knocked, profiles
+from aotsearch.files import written
 from aotsearch.report import figures, latex, made, page
 from aotsearch.report.data import Material, read, results
 from aotsearch.report.figures import Figure
@@ -71,12 +71,9 @@ def write(folder: str | Path, formats: Sequence[str] = ("html", "md", "latex", "
 
 
 def _replace(path: Path, content: bytes) -> Path:
-    """Write beside the target, then rename: a reader sees the old file or the new one."""
-    beside = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(content)
-        beside.replace(path)
+        with written(path) as made:
+            made.write_bytes(content)
     except OSError as e:
         raise RunError(f"{path}: {e.strerror}; nothing recorded is lost, run `aotsearch report` again") from None
     return path

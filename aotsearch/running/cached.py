@@ -13,16 +13,18 @@ read is trained, and what cannot be written costs the entry alone; both are told
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
-import uuid
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from aotsearch.errors import InputError
+from aotsearch.files import written
 from aotsearch.grammar import library
 from aotsearch.running.work import Record, Trial
 from aotsearch.training.environment import now
@@ -51,9 +53,7 @@ class Cache:
         try:
             for part in ("trials", "weights"):
                 (folder / part).mkdir(parents=True, exist_ok=True)
-                probe = _beside(folder / part / "probe")
-                probe.touch()
-                probe.unlink()
+                tempfile.TemporaryFile(dir=folder / part).close()
         except OSError as e:
             raise InputError(f"--cache {folder} cannot be written: {e.strerror}; name another folder") from None
 
@@ -113,9 +113,10 @@ class Cache:
 
     def _bring(self, digest: str, target: Path) -> bool:
         try:
-            return _link(self.folder / "weights" / f"{digest}.pt", target, digest)
+            _link(self.folder / "weights" / f"{digest}.pt", target, digest)
         except OSError:
             return False
+        return True
 
     def _tell(self, kind: str, text: str) -> None:
         if kind not in self._told:
@@ -172,29 +173,20 @@ def _read(path: Path, key: str, conditions: Conditions) -> dict[str, Any]:
 
 
 def _write(path: Path, entry: Mapping[str, Any]) -> None:
-    made = _beside(path)
-    try:
+    with written(path) as made:
         made.write_text(json.dumps({"sha256": _digest(entry), "trial": entry}, allow_nan=False), encoding="utf-8")
-        made.replace(path)
-    finally:
-        made.unlink(missing_ok=True)
 
 
-def _link(source: Path, target: Path, digest: str) -> bool:
-    """Another name for a file, or a copy where the file system has none; whether its content is what the digest says."""
-    made = _beside(target)
-    try:
+def _link(source: Path, target: Path, digest: str) -> None:
+    """Another name for a file, or a copy where the file system has none.
+
+    Raises:
+        OSError: it cannot be had, or its content is not what the digest says.
+    """
+    with written(target) as made:
         try:
             os.link(source, made)
         except OSError:  # another disk, or a file system without links
             shutil.copyfile(source, made)
         if _content(made) != digest:
-            return False
-        made.replace(target)
-        return True
-    finally:
-        made.unlink(missing_ok=True)  # also where both are one file already: then a rename does nothing
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+            raise OSError(errno.EIO, "its content is not what its name says")

@@ -129,13 +129,12 @@ class Cluster:
         if len(bundles) <= self.cards or self.places <= self.cards or not self.cards:
             return {}
         from aotsearch.training import packing
-        from aotsearch.training.trial import load_task
 
         try:
             sizes = {bundle[0]["key"]: packing.needs(bundle, self.fuse) for bundle in bundles}
             largest = max(bundles, key=lambda bundle: sizes[bundle[0]["key"]])
             measure = self._ray.remote(num_cpus=self.cpus, num_gpus=1, max_calls=1)(packing.probe)  # then its process is gone
-            found = self._ray.get(measure.remote(largest, self.hardware, self.fuse, load_task))
+            found = self._ray.get(measure.remote(largest, self.hardware, self.fuse))
         except Exception:  # noqa: BLE001 (a part of an installed package, or the worker)
             return {}
         if found is None:

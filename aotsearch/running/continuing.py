@@ -9,6 +9,7 @@ from aotsearch import yamlfile
 from aotsearch.errors import AotsearchError, InputError, RunError
 from aotsearch.evidence.declaration import STUDY_FILE, History, differences, event, history
 from aotsearch.evidence.ledger import Ledger
+from aotsearch.files import written
 from aotsearch.running.journal import Journal, unfinished
 from aotsearch.running.status import planned
 from aotsearch.study.study import Study
@@ -75,11 +76,11 @@ def write_study(study: Study, folder: Path) -> None:
     Raises:
         RunError: the folder cannot be written.
     """
-    made, text = folder / f".{STUDY_FILE}.new", yamlfile.dump(dict(study.plain)).encode()
+    path, text = folder / STUDY_FILE, yamlfile.dump(dict(study.plain)).encode()
     try:
-        if (folder / STUDY_FILE).is_file() and (folder / STUDY_FILE).read_bytes() == text:
+        if path.is_file() and path.read_bytes() == text:
             return
-        made.write_bytes(text)
-        made.replace(folder / STUDY_FILE)
+        with written(path) as made:
+            made.write_bytes(text)
     except OSError as e:
-        raise RunError(f"{folder / STUDY_FILE} cannot be written: {e.strerror}") from None
+        raise RunError(f"{path} cannot be written: {e.strerror}") from None

@@ -13,7 +13,7 @@ from aotsearch.study.design import Arm, order
 from aotsearch.study.study import Study
 from aotsearch.training.device import DeviceSettings, gpus_here
 from aotsearch.training.environment import processors
-from aotsearch.training.train import forecast as measure
+from aotsearch.training.rehearsal import forecast as measure
 
 STARTUP_S = 25.0  # Ray, MLflow and the report, on a laptop
 

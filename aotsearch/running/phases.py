@@ -39,7 +39,7 @@ def usual_precision(study: Study, records: Iterable[Record]) -> str:
     if before:
         return str(before[-1])
     plan = trial.plan(study, study.arms()[0], 0, "design")
-    return speed.usual_precision(plan, DeviceSettings(resources.cpus), trial.load_task)
+    return speed.usual_precision(plan, DeviceSettings(resources.cpus))
 
 
 class Phases:

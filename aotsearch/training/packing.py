@@ -1,6 +1,6 @@
 """How many trials share a GPU: a few steps are measured in a process that trains, and a rule decides.
 
-    probe(bundle, hardware, fuse, load) -> Probe;  share(probe, ...) -> the part of a GPU that a bundle of trials is granted
+    probe(bundle, hardware, fuse) -> Probe;  share(probe, ...) -> the part of a GPU that a bundle of trials is granted
 
 Processes on one GPU take turns, so that company pays only where one alone leaves the GPU waiting for its processor, as small models do.
 """
@@ -9,23 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
-
-import numpy as np
-import torch
 
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.models.cost import training_bytes
 from aotsearch.models.model import build
-from aotsearch.tasks import Task
 from aotsearch.training import device as devices
 from aotsearch.training import speed
 from aotsearch.training.device import DeviceSettings
 from aotsearch.training.evaluation import evaluate
-from aotsearch.training.program import program
+from aotsearch.training.opened import load_task
+from aotsearch.training.rehearsal import Rehearsal
 
 MOST = 4  # trials on one GPU: each further one waits longer for its turn
 FULL = 0.9  # of a GPU's memory that is granted: allocators lose some to fragments
@@ -81,42 +77,28 @@ def replicas(bundle: Bundle, fuse: int | Literal["auto"]) -> int:
     return len(bundle) if fuse == "auto" else min(len(bundle), fuse)
 
 
-def probe(bundle: Bundle, hardware: DeviceSettings, fuse: int | Literal["auto"], load: Callable[[Mapping[str, Any]], Task]) -> Probe | None:
-    """Train some steps of a bundle, and evaluate a pass, with a learning rate of 0; None where that cannot be done."""
-    fused = fuse != 1 and (fuse != "auto" or speed.fused_is_faster(bundle[0], hardware, load))
+def probe(bundle: Bundle, hardware: DeviceSettings, fuse: int | Literal["auto"]) -> Probe | None:
+    """Train some steps of a bundle, and evaluate a pass; None where that cannot be done."""
+    fused = speed.fuses(fuse, bundle[0], hardware)
     n = replicas(bundle, fuse) if fused else 1
     try:
-        return devices.alike_if_possible(hardware, lambda used: _probe(bundle[0], n, used, fused, load(bundle[0])))
+        return devices.alike_if_possible(hardware, lambda used: _probe(bundle[0], n, used, fused))
     except Exception:  # noqa: BLE001 (memory, or a part of an installed package: the trial itself will say)
         return None
     finally:
         devices.release(hardware.device)
 
 
-def _probe(trial: Mapping[str, Any], n: int, hardware: DeviceSettings, fused: bool, task: Task) -> Probe:
-    training = trial["training"]
-    architecture, precision = Architecture.from_dict(trial["architecture"]), hardware.precision(training)
+def _probe(trial: Mapping[str, Any], n: int, hardware: DeviceSettings, fused: bool) -> Probe:
+    architecture, task, training = Architecture.from_dict(trial["architecture"]), load_task(trial), trial["training"]
     with dataclasses.replace(hardware, share=1.0).use():
         devices.release(hardware.device)  # of what was measured before: it counts as reserved
         devices.begin_peak(hardware.device)
-        models = [build(architecture, seed).to(hardware.device) for seed in range(n)]
-        made = program(models, task, [training] * n, precision, fused)
-        items = task.batch(0, max(0, training["steps"] - 1), training["batch"])  # a curriculum grows
-        inputs, targets = (torch.from_numpy(np.stack([a] * n)).to(hardware.device) for a in items)
-
-        def steps() -> tuple[float, float]:
-            """Seconds until some steps are handed out, and until they are done."""
-            devices.wait(hardware.device)
-            began = time.perf_counter()
-            for _ in range(STEPS):
-                made.step(inputs, targets, [0.0] * n)
-            handed = time.perf_counter() - began
-            devices.wait(hardware.device)
-            return handed, time.perf_counter() - began
-
-        steps()
-        handed, done = steps()
-        validation = task.validation(0)
-        evaluate(models[0], task, (validation[0][: task.chunk], validation[1][: task.chunk]), hardware.device, precision)
+        models = [build(architecture, seed) for seed in range(n)]
+        rehearsal = Rehearsal(models, task, training, hardware, fused)
+        rehearsal.steps(STEPS)
+        handed, done = rehearsal.steps(STEPS)
+        inputs, targets = (items[: task.chunk] for items in task.validation(0))
+        evaluate(models[0], task, (inputs, targets), hardware.device, hardware.precision(training))
         memory, context, peak = devices.memory(hardware.device)
     return Probe(memory, context, peak, handed / done)

@@ -6,20 +6,22 @@ cache folder. A file that cannot be written or read is measured again.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
+from aotsearch.files import written
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.models.model import build
-from aotsearch.tasks import Task, cache
+from aotsearch.tasks import cache
 from aotsearch.training import device as devices
 from aotsearch.training.device import DeviceSettings
 from aotsearch.training.environment import environment
 from aotsearch.training.evaluation import evaluate
+from aotsearch.training.opened import load_task
+from aotsearch.training.rehearsal import step_seconds
 from aotsearch.training.schedule import SHORT
-from aotsearch.training.train import step_seconds
 
 REPLICAS = 4  # that are tried
 SAME = 0.01  # relative difference of two losses that is rounding
@@ -28,7 +30,12 @@ FASTER = 0.9  # of the time: less is no reason to leave the plain way
 Seconds = dict[str, float]
 
 
-def fused_is_faster(trial: Mapping[str, Any], hardware: DeviceSettings, load: Callable[[Mapping[str, Any]], Task]) -> bool:
+def fuses(fuse: int | Literal["auto"], trial: Mapping[str, Any], hardware: DeviceSettings) -> bool:
+    """Whether seeds of a trial's model train as one program, by `study.resources.fuse`."""
+    return fused_is_faster(trial, hardware) if fuse == "auto" else fuse > 1
+
+
+def fused_is_faster(trial: Mapping[str, Any], hardware: DeviceSettings) -> bool:
     """Whether several seeds of a trial's model train faster as one program than one after another, from a few steps of `REPLICAS`."""
     training = trial["training"]
     if training["steps"] < SHORT:
@@ -36,7 +43,7 @@ def fused_is_faster(trial: Mapping[str, Any], hardware: DeviceSettings, load: Ca
 
     def measure() -> Seconds:
         architecture = Architecture.from_dict(trial["architecture"])
-        models, task = [build(architecture, seed) for seed in range(REPLICAS)], load(trial)
+        models, task = [build(architecture, seed) for seed in range(REPLICAS)], load_task(trial)
         with hardware.use():
             alone = min(step_seconds(models[:1], task, training, hardware, fused=False))
             fused = min(step_seconds(models, task, training, hardware, fused=True)) / REPLICAS
@@ -50,7 +57,7 @@ def fused_is_faster(trial: Mapping[str, Any], hardware: DeviceSettings, load: Ca
     return found["fused"] < FASTER * found["alone"]
 
 
-def usual_precision(trial: Mapping[str, Any], hardware: DeviceSettings, load: Callable[[Mapping[str, Any]], Task]) -> str:
+def usual_precision(trial: Mapping[str, Any], hardware: DeviceSettings) -> str:
     """The precision of trainings that ask for none: on a processor bfloat16 where it has the instructions for it, a step is faster, and the
     loss is that of float32; empty where the device decides."""
     training = trial["training"]
@@ -58,7 +65,7 @@ def usual_precision(trial: Mapping[str, Any], hardware: DeviceSettings, load: Ca
         return ""
 
     def measure() -> Seconds:
-        task, found, losses = load(trial), {}, []
+        task, found, losses = load_task(trial), {}, []
         for precision in ("float32", "bfloat16"):
             model, wanted = build(Architecture.from_dict(trial["architecture"])), {**training, "precision": precision}
             with hardware.use():
@@ -83,11 +90,6 @@ def _kept(key: Any, hardware: DeviceSettings, measure: Callable[[], Seconds]) ->
         return found
     except (OSError, ValueError):
         found = measure()
-    made = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError), written(path) as made:
         made.write_text(json.dumps(found), encoding="utf-8")
-        made.replace(path)
-    except OSError:
-        made.unlink(missing_ok=True)
     return found

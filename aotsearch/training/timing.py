@@ -7,22 +7,20 @@ A step is that of training (`program`), on real batches, one model at a time; dr
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 
-from aotsearch.errors import AotsearchError, RunError, WordError
+from aotsearch.errors import AotsearchError, RunError, WordError, first_line
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.models.cost import cost, training_cost
 from aotsearch.models.model import blaming, build
 from aotsearch.tasks import Task
 from aotsearch.training import device as devices
 from aotsearch.training.device import DeviceSettings
-from aotsearch.training.program import program
+from aotsearch.training.rehearsal import Rehearsal
 
 STEPS = 3  # of a window
 
@@ -104,11 +102,8 @@ class _Stepper:
         self.hardware = hardware
         before = _held(hardware.device)
         devices.begin_peak(hardware.device)
-        self.model = build(architecture).to(hardware.device)
-        self.program = program([self.model], task, [training], hardware.precision(training), fused=False)
-        last = max(0, training["steps"] - 1)  # a curriculum grows
-        items = [task.batch(0, max(0, last - i), training["batch"]) for i in range(STEPS)]
-        self.batches = [[torch.from_numpy(np.stack([a])).to(hardware.device) for a in arrays] for arrays in items]
+        self.model = build(architecture)
+        self.rehearsal = Rehearsal([self.model], task, training, hardware, batches=STEPS)
         with blaming(self.model):
             self.window()
         peak = devices.peak(hardware.device) if devices.is_cuda(hardware.device) else None
@@ -117,12 +112,7 @@ class _Stepper:
     def window(self) -> float:
         """Seconds of one step, the mean over a window."""
         with self.hardware.use():
-            devices.wait(self.hardware.device)
-            start = time.perf_counter()
-            for inputs, targets in self.batches:
-                self.program.step(inputs, targets, [0.0])
-            devices.wait(self.hardware.device)
-            return (time.perf_counter() - start) / STEPS
+            return self.rehearsal.steps(STEPS)[1] / STEPS
 
 
 def _flops(architecture: Architecture, tokens: int) -> int | None:
@@ -141,4 +131,4 @@ def _held(device: str) -> int:
 def _said(error: Exception) -> str:
     if devices.out_of_memory(error):
         return "out of memory; --arm times fewer arms at once"
-    return f"{type(error).__name__}: {error}".splitlines()[0][:500]
+    return first_line(error)

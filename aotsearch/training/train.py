@@ -254,40 +254,6 @@ class Mean:
         torch._foreach_copy_(self.program.weights(), self.held)
 
 
-def step_seconds(
-    models: Sequence[nn.Module], task: Task, training: Mapping[str, Any], hardware: DeviceSettings, fused: bool, steps: int = 3
-) -> list[float]:
-    """Seconds of some steps, timed one by one after a first that warms up; the learning rate is 0."""
-    for model in models:
-        model.to(hardware.device)
-    made = program(models, task, [training] * len(models), hardware.precision(training), fused)
-    last = max(0, training["steps"] - 1)  # a curriculum grows
-    batch = [torch.from_numpy(np.stack([a] * len(models))).to(hardware.device) for a in task.batch(0, last, training["batch"])]
-    times = []
-    for _ in range(steps + 1):
-        start = time.perf_counter()
-        made.step(batch[0], batch[1], [0.0] * len(models))
-        devices.wait(hardware.device)  # for the whole step: the loss is known before its gradients are
-        times.append(time.perf_counter() - start)
-    return times[1:]
-
-
-def forecast(model: nn.Module, task: Task, training: Mapping[str, Any], hardware: DeviceSettings) -> float:
-    """Seconds that training this model will take, from a few timed steps and one timed evaluation batch."""
-    return devices.alike_if_possible(hardware, lambda g: _forecast(model, task, training, g))
-
-
-def _forecast(model: nn.Module, task: Task, training: Mapping[str, Any], hardware: DeviceSettings) -> float:
-    with hardware.use():
-        seconds = statistics.median(step_seconds([model], task, training, hardware, fused=False))
-        precision = hardware.precision(training)
-        inputs, targets = task.validation()
-        start = time.perf_counter()
-        evaluate(model, task, (inputs[: task.chunk], targets[: task.chunk]), hardware.device, precision)
-        evaluation = (time.perf_counter() - start) * len(inputs) / min(task.chunk, len(inputs))
-    return float(seconds * training["steps"] + evaluation * training["evaluations"])
-
-
 def _finite(value: float, step: int, name: str = "loss") -> None:
     if not math.isfinite(value):
         raise Diverged(f"the {name} is {value} at step {step}")

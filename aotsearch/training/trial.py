@@ -5,9 +5,9 @@ A trial travels as plain data (`plan` makes it, `run` takes it), so that any pro
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-import json
 import math
 import os
 import platform
@@ -20,8 +20,8 @@ from typing import Any, Literal
 import torch
 
 from aotsearch.diagnostics import probe
-from aotsearch.errors import AotsearchError, WordError
-from aotsearch.grammar import library
+from aotsearch.errors import AotsearchError, WordError, first_line
+from aotsearch.files import written
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.models.cost import cost
 from aotsearch.models.model import build
@@ -33,6 +33,7 @@ from aotsearch.training import speed
 from aotsearch.training.device import DeviceSettings
 from aotsearch.training.environment import environment, now
 from aotsearch.training.evaluation import evaluate
+from aotsearch.training.opened import load_task, manifest
 from aotsearch.training.train import Diverged, Member, Point, Report, Stopped, train_together
 
 DIAGNOSED = 32  # windows or images of the validation split on which layers are measured
@@ -118,7 +119,7 @@ def run_together(
         AotsearchError: the data or the disk failed, not a trial.
     """
     told = [functools.partial(report, trial) for trial in bundle]
-    if fuse != 1 and (fuse != "auto" or speed.fused_is_faster(bundle[0], hardware, load_task)):
+    if speed.fuses(fuse, bundle[0], hardware):
         most = len(bundle) if fuse == "auto" else fuse
         tellers = list(map(_Teller, bundle, told))
         for i in range(0, len(bundle), most):
@@ -169,7 +170,7 @@ def _ended(tellers: list[_Teller], hardware: DeviceSettings, checkpoints: Path |
         for teller in tellers:
             teller.curve.clear()
         devices.begin_peak(g.device)
-        made_with["data"] = _manifest(_text(bundle[0]))
+        made_with["data"] = manifest(bundle[0])
         return _trained(tellers, g, checkpoints, fused)
 
     try:
@@ -180,7 +181,7 @@ def _ended(tellers: list[_Teller], hardware: DeviceSettings, checkpoints: Path |
         if isinstance(e, AotsearchError) and not isinstance(e, WordError):
             raise  # the data or the disk, not the trial
         outcome, lost = _named(e), devices.lost(e)
-        endings = [(outcome, {"message": _line(e), "traceback": traceback.format_exc()})] * n
+        endings = [(outcome, {"message": first_line(e), "traceback": traceback.format_exc()})] * n
     peak = None if lost else devices.peak(hardware.device)
     if not lost and (endings[0][0] == "out-of-memory" or devices.is_cuda(hardware.device)):
         devices.release(hardware.device)  # only now: an error holds the model by its traceback
@@ -226,10 +227,6 @@ def _trained(tellers: list[_Teller], hardware: DeviceSettings, checkpoints: Path
     return endings
 
 
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:500]
-
-
 def _after(model: Any, task: Task, trial: Mapping[str, Any], hardware: DeviceSettings, last: Mapping[str, float]) -> dict[str, Any]:
     """What is measured of a trained model besides its loss: the test split, every layer, every layer removed; and where the task's source
     has validation and test as one, the measures over both, for comparison with published numbers.
@@ -271,7 +268,7 @@ def _after(model: Any, task: Task, trial: Mapping[str, Any], hardware: DeviceSet
         except Exception as e:  # a task or a part of an installed package may raise anything, and memory may run out
             if devices.unlike(e):
                 raise
-            unmeasured[part] = _line(e)
+            unmeasured[part] = first_line(e)
             if devices.lost(e):
                 return {**found, "unmeasured": unmeasured, "device_lost": True}
             devices.release(hardware.device)
@@ -303,33 +300,7 @@ def record(trial: Mapping[str, Any], outcome: str, curve: list[dict[str, float]]
     }
 
 
-def load_task(trial: Mapping[str, Any]) -> Any:
-    """The task of a trial, opened on this machine; a reused worker opens its data once."""
-    return _task(_text(trial))
-
-
-def _text(trial: Mapping[str, Any]) -> str:
-    return json.dumps(trial["task"], sort_keys=True)
-
-
-@functools.cache
-def _task(text: str) -> Any:
-    ((name, options),) = json.loads(text).items()
-    return library.find("task", name).make(Path(), **options)
-
-
-@functools.cache  # some tasks make their baselines for it
-def _manifest(text: str) -> str:
-    """What the data of a trial is on this machine: the beginning of its digest."""
-    return str(_task(text).prepare().get("manifest", ""))[:12]
-
-
 def _save(model: torch.nn.Module, path: Path) -> None:
-    """Write weights whole or not at all; a full disk costs the checkpoint, not the trial."""
-    made = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    """Write weights; a full disk costs the checkpoint, not the trial."""
+    with contextlib.suppress(OSError, RuntimeError), written(path) as made:  # torch's writer raises RuntimeError where the disk is full
         torch.save({name: value.cpu() for name, value in model.state_dict().items()}, made)
-        made.replace(path)
-    except (OSError, RuntimeError):  # torch's writer raises RuntimeError where the disk is full
-        made.unlink(missing_ok=True)

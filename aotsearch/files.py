@@ -1,0 +1,26 @@
+"""A file written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """A place beside `path` to write to; it becomes `path` when the block ends, and is gone where that goes wrong.
+
+    Whoever reads sees the old file or the new one, whole, whenever a process is killed. The folder is made where there is none.
+
+    Raises:
+        OSError: the disk is full or cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        yield beside
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)  # also where it was another name of the same file: then a rename does nothing
