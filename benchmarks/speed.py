@@ -7,7 +7,7 @@ recipe      tokens/s of the whole machine, nanoGPT's CPU recipe (4 layers, 4 hea
             with all its costs, beside two plain float32 loops of one thread side by side
 replicas    seconds of a step of several seeds as one program, beside one after another, for a narrow to a wide model
 efficiency  `efficiency.py`
-main        the main job of the README: wall, training FLOPs, loss of the reference, verdicts decided, the largest process
+main        the main job of the README: wall, training FLOPs, the measure of the reference, verdicts decided
 
 On a GPU: nanoGPT's shakespeare_char recipe (6 layers, width 384, context 256, batch 64) and a model of 1 M parameters, as a plain loop in
 bfloat16, eager and compiled, and as one program of 2 and 8 seeds: milliseconds of a step, model FLOPs against the peak of the card.
@@ -33,13 +33,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import efficiency
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from aotsearch.models.cost import cost
+from aotsearch.models.model import build
 from aotsearch.study.loading import load
 from aotsearch.study.study import Study
+from aotsearch.training.device import DeviceSettings
+from aotsearch.training.environment import processors
+from aotsearch.training.rehearsal import step_seconds
 
 HERE = Path(__file__).parent
 MAIN = HERE.parent / "spaces" / "redundancy.yaml"
@@ -140,8 +146,6 @@ def recipe(sizes: dict[str, int], steps: int, seeds: int) -> Study:
 
 def flops(study: Study) -> float:
     """Of one training step: forward and twice that backward."""
-    from aotsearch.models.cost import cost
-
     return 3.0 * cost(study.reference).flops_per_token * study.settings.budget.batch * study.reference.to_dict()["sizes"]["context"]
 
 
@@ -150,7 +154,7 @@ def flops(study: Study) -> float:
 
 def row_recipe(short: bool, rounds: int) -> Iterator[str]:
     steps, seeds = (60, 2) if short else (1000, 4)
-    cores = len(os.sched_getaffinity(0))
+    cores = processors()
     tokens = CPU["batch"] * CPU["context"]
     ratios, ours, theirs = [], [], []
     for _ in range(rounds):
@@ -159,7 +163,7 @@ def row_recipe(short: bool, rounds: int) -> Iterator[str]:
             path = Path(folder) / "recipe.yaml"
             path.write_text(RECIPE.format(**CPU, steps=steps, seeds=seeds))
             began = time.perf_counter()
-            _aotsearch("run", str(path), "--out", f"{folder}/run")
+            efficiency.command("run", str(path), "--out", f"{folder}/run")
             ours.append(seeds * steps * tokens / (time.perf_counter() - began))
         ratios.append(ours[-1] / theirs[-1])
     found = f"{statistics.median(ours):,.0f} | {statistics.median(theirs):,.0f} (plain loops)"
@@ -181,10 +185,6 @@ def row_replicas(short: bool, rounds: int) -> Iterator[str]:
 
 
 def _replicas(name: str, sizes: dict[str, int], replicas: int, device: str, rounds: int) -> str:
-    from aotsearch.models.model import build
-    from aotsearch.training.device import DeviceSettings
-    from aotsearch.training.rehearsal import step_seconds
-
     study, hardware, pairs = recipe(sizes, 1000, 1), DeviceSettings(1, device), []
     for _ in range(max(3, rounds)):
         with hardware.use():
@@ -198,11 +198,8 @@ def _replicas(name: str, sizes: dict[str, int], replicas: int, device: str, roun
 
 
 def row_efficiency(short: bool, rounds: int) -> Iterator[str]:
-    sys.path.insert(0, str(HERE))
-    import efficiency
-
     with tempfile.TemporaryDirectory() as folder:
-        slots = len(os.sched_getaffinity(0))
+        slots = processors()
         runs, walls, commands = efficiency.measure(Path(folder), 8 if short else 24, 1.0 if short else 10.0, rounds, slots)
     yield "\n" + efficiency.table(runs, walls, commands) + "\n"
 
@@ -212,15 +209,17 @@ def row_main(short: bool, rounds: int) -> Iterator[str]:
     study = load(MAIN)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        _aotsearch("run", str(MAIN), "--out", f"{folder}/run", *overrides)
+        efficiency.command("run", str(MAIN), "--out", f"{folder}/run", *overrides)
         wall = time.perf_counter() - began
-        told = json.loads(_aotsearch("report", f"{folder}/run", "--json"))
-        status = json.loads(_aotsearch("status", f"{folder}/run", "--json"))
+        told = json.loads(efficiency.command("report", f"{folder}/run", "--json").stdout)
+        status = json.loads(efficiency.command("status", f"{folder}/run", "--json").stdout)
     verdicts = [c["verdict"] for c in told["contrasts"]]
     decided = sum(v != "undecided" for v in verdicts)
     yield f"| main job, seconds ({status['done']} trials) | {wall:.0f} | | |"
     mine, former = flops(study) * study.settings.budget.steps, FORMER["flops"]
     yield f"| main job, training FLOPs of a trial | {mine:.3g} | {former:.3g} (width 32) | {mine / former:.1f} |"
+    value, before = told["reference_value"]["mean"], FORMER["measure"]
+    yield f"| main job, the reference, {told['unit']} | {value:.2f} | {before} (width 32) | {value / before:.2f} |"
     yield f"| main job, verdicts decided | {decided} of {len(verdicts)} | | |"
 
 
@@ -256,12 +255,6 @@ def _share(rate: float) -> str:
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     peak = next((value for name, value in PEAK.items() if name in card), None)
     return f"{rate / peak:.1%}" if peak else f"{rate / 1e9:.0f} GFLOP/s"
-
-
-def _aotsearch(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "aotsearch", *arguments], capture_output=True, text=True)
-    assert done.returncode in (0, 3), done.stderr
-    return done.stdout
 
 
 def _spread(ratios: list[float]) -> str:

@@ -29,9 +29,9 @@ from aotsearch.running.runner import Options
 from aotsearch.running.work import bundled
 from aotsearch.study.loading import load
 from aotsearch.study.study import Study
+from aotsearch.training import choice, trial
 from aotsearch.training import device as devices
 from aotsearch.training import program as programs
-from aotsearch.training import speed, trial
 from aotsearch.training.device import DeviceSettings
 from aotsearch.training.program import program
 from aotsearch.training.schedule import averaged, evaluations, learning_rate
@@ -253,16 +253,16 @@ def test_what_is_faster_is_measured_once(study: Study, tmp_path: Path, monkeypat
         asked.append(len(models))
         return [len(models) * (0.5 if faster else 1.1)] if fused else [1.0]
 
-    monkeypatch.setattr(speed, "step_seconds", seconds)
+    monkeypatch.setattr(choice, "step_seconds", seconds)
     (plan,) = plans(study, 1)
     plan["training"] = plan["training"] | {"steps": 200}
     for _ in range(2):
-        assert speed.fused_is_faster(plan, DeviceSettings(1)) is faster
-    assert asked == [1, speed.REPLICAS]
+        assert choice.fused_is_faster(plan, DeviceSettings(1)) is faster
+    assert asked == [1, choice.REPLICAS]
     next(tmp_path.rglob("speed/*.json")).write_text("torn")
-    assert speed.fused_is_faster(plan, DeviceSettings(1)) is faster and len(asked) == 4
+    assert choice.fused_is_faster(plan, DeviceSettings(1)) is faster and len(asked) == 4
     plan["training"]["steps"] = 10
-    assert not speed.fused_is_faster(plan, DeviceSettings(1))
+    assert not choice.fused_is_faster(plan, DeviceSettings(1))
 
 
 @pytest.mark.parametrize(("bfloat16", "chosen"), [(0.5, "bfloat16"), (1.2, "float32")])
@@ -271,20 +271,20 @@ def test_a_processor_trains_in_bfloat16_where_that_is_faster(
 ) -> None:
     monkeypatch.setenv("AOTSEARCH_CACHE", str(tmp_path))
     times = {"float32": [1.0], "bfloat16": [bfloat16]}
-    monkeypatch.setattr(speed, "step_seconds", lambda models, task, training, *_, **__: times[training["precision"]])
+    monkeypatch.setattr(choice, "step_seconds", lambda models, task, training, *_, **__: times[training["precision"]])
     (plan,) = plans(study, 1)
     plan["training"] = plan["training"] | {"steps": 200}
     monkeypatch.setattr(devices, "bfloat16_instructions", lambda: False)
-    assert speed.usual_precision(plan, DeviceSettings(1)) == ""
+    assert choice.usual_precision(plan, DeviceSettings(1)) == ""
     monkeypatch.setattr(devices, "bfloat16_instructions", lambda: True)
-    assert speed.usual_precision(plan, DeviceSettings(1)) == chosen
+    assert choice.usual_precision(plan, DeviceSettings(1)) == chosen
 
 
 def test_a_study_goes_on_in_the_precision_it_began_in(study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "write", lambda *_, **__: [])
-    monkeypatch.setattr(speed, "usual_precision", lambda *_: "bfloat16")
+    monkeypatch.setattr(choice, "usual_precision", lambda *_: "bfloat16")
     run(load(study_file), tmp_path / "run")
-    monkeypatch.setattr(speed, "usual_precision", lambda *_: "float32")
+    monkeypatch.setattr(choice, "usual_precision", lambda *_: "float32")
     run(load(study_file, ["study.seeds=3"]), tmp_path / "run")
     assert {r["precision"] for r in records(tmp_path / "run").values()} == {"bfloat16"}
 

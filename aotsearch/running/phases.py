@@ -29,7 +29,7 @@ Cell = tuple[Arm, int, float | None]  # arm, seed, learning rate where it is tun
 def usual_precision(study: Study, records: Iterable[Record]) -> str:
     """The precision of trials on this machine that ask for none: that of those before them, since a study never mixes two; else what was
     found to be the best; empty where it is the usual one of the device."""
-    from aotsearch.training import speed, trial
+    from aotsearch.training import choice, trial
     from aotsearch.training.device import DeviceSettings, gpus_here
 
     before = [r["precision"] for r in records if r["outcome"] == "done" and r["device"] == "cpu"]
@@ -39,7 +39,7 @@ def usual_precision(study: Study, records: Iterable[Record]) -> str:
     if before:
         return str(before[-1])
     plan = trial.plan(study, study.arms()[0], 0, "design")
-    return speed.usual_precision(plan, DeviceSettings(resources.cpus))
+    return choice.usual_precision(plan, DeviceSettings(resources.cpus))
 
 
 class Phases:

@@ -16,8 +16,8 @@ from typing import Any, Literal
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.models.cost import training_bytes
 from aotsearch.models.model import build
+from aotsearch.training import choice
 from aotsearch.training import device as devices
-from aotsearch.training import speed
 from aotsearch.training.device import DeviceSettings
 from aotsearch.training.evaluation import evaluate
 from aotsearch.training.opened import load_task
@@ -79,7 +79,7 @@ def replicas(bundle: Bundle, fuse: int | Literal["auto"]) -> int:
 
 def probe(bundle: Bundle, hardware: DeviceSettings, fuse: int | Literal["auto"]) -> Probe | None:
     """Train some steps of a bundle, and evaluate a pass; None where that cannot be done."""
-    fused = speed.fuses(fuse, bundle[0], hardware)
+    fused = choice.fuses(fuse, bundle[0], hardware)
     n = replicas(bundle, fuse) if fused else 1
     try:
         return devices.alike_if_possible(hardware, lambda used: _probe(bundle[0], n, used, fused))

@@ -28,8 +28,8 @@ from aotsearch.models.model import build
 from aotsearch.study.design import REFERENCE, Arm
 from aotsearch.study.study import Study
 from aotsearch.tasks import Halved, Task
+from aotsearch.training import choice
 from aotsearch.training import device as devices
-from aotsearch.training import speed
 from aotsearch.training.device import DeviceSettings
 from aotsearch.training.environment import environment, now
 from aotsearch.training.evaluation import evaluate
@@ -119,7 +119,7 @@ def run_together(
         AotsearchError: the data or the disk failed, not a trial.
     """
     told = [functools.partial(report, trial) for trial in bundle]
-    if speed.fuses(fuse, bundle[0], hardware):
+    if choice.fuses(fuse, bundle[0], hardware):
         most = len(bundle) if fuse == "auto" else fuse
         tellers = list(map(_Teller, bundle, told))
         for i in range(0, len(bundle), most):
