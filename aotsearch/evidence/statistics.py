@@ -180,8 +180,8 @@ def smallest_p(n: int) -> float:
 
 def fewest(confidence: float, family: int) -> int:
     """The number of values from which on `smallest_p` is small enough for a family of intervals."""
-    level = (1 - confidence) / family
-    return next(n for n in range(1, MOST_SEEDS) if smallest_p(n) <= level * (1 + 1e-9))
+    level = (1 - confidence) / family * (1 + 1e-9)  # 1 - 0.95 is more than 0.05 by rounding, 1 - 0.75 is not
+    return next(n for n in range(1, MOST_SEEDS) if smallest_p(n) <= level)
 
 
 def too_few(n: int, confidence: float, family: int) -> str:
@@ -189,15 +189,14 @@ def too_few(n: int, confidence: float, family: int) -> str:
 
     The first step of `holm` asks for p <= alpha / K, so n >= 1 + log2(K / alpha).
     """
-    level = (1 - confidence) / family
-    if n >= 1 and smallest_p(n) <= level * (1 + 1e-9):  # 1 - 0.95 is more than 0.05 by rounding, 1 - 0.75 is not
-        return ""
     enough = fewest(confidence, family)
+    if n >= enough:
+        return ""
     seeds = f"{n} seed{'s' * (n != 1)}"
     most = f"the smallest p-value of an exact randomisation test of {seeds} is {smallest_p(n):.3g}" if n else "there is no seed yet"
     for_what = f"{family} contrasts at once" if family > 1 else "one contrast"
     return (
-        f"{most}, and {100 * confidence:g} % for {for_what} takes {level:.2g}: "
+        f"{most}, and {100 * confidence:g} % for {for_what} takes {(1 - confidence) / family:.2g}: "
         f"verdicts rest on differences being normal until there are {enough} seeds"
     )
 
@@ -230,7 +229,7 @@ def median_interval(values: Sequence[float], confidence: float, family: int) -> 
     Source: the interval of the sign test (Thompson 1936).
     """
     n, ordered = len(values), sorted(values)
-    level, below, k = (1 - confidence) / family * (1 + 1e-9), 0.0, 0  # as in `too_few`: 1 - 0.75 is not more than 0.25
+    level, below, k = (1 - confidence) / family * (1 + 1e-9), 0.0, 0  # as in `fewest`
     while (below := below + 2.0 ** (1 - n) * math.comb(n, k)) <= level:
         k += 1
     ends = (ordered[k - 1], ordered[n - k]) if k else (None, None)

@@ -9,12 +9,8 @@ from pathlib import Path
 
 FILE = "mlflow.db"
 ARTIFACTS = "artifacts"
-ROLE, SHOWN, KEY, FINISHED = (
-    "aot.role",
-    "aot.shown",
-    "aot.key",
-    "aot.finished",
-)  # tags: of the parent run the first two, of trials the others
+ROLE, SHOWN = "aot.role", "aot.shown"  # tags of the parent run
+KEY, FINISHED = "aot.key", "aot.finished"  # of a trial
 
 # the runs of the experiment of this name that has its artifacts here
 _HERE = """FROM runs r JOIN experiments e ON e.experiment_id = r.experiment_id
