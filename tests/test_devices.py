@@ -30,10 +30,11 @@ from aotsearch.study.study import Study
 from aotsearch.tasks import Items
 from aotsearch.training import device as devices
 from aotsearch.training import packing, rehearsal, trial
+from aotsearch.training.adamw import AdamW
 from aotsearch.training.device import DeviceSettings, autocast, put
 from aotsearch.training.environment import processors
 from aotsearch.training.evaluation import evaluate
-from aotsearch.training.program import optimiser, program
+from aotsearch.training.program import program
 from aotsearch.training.rehearsal import forecast
 from aotsearch.training.train import train
 
@@ -192,15 +193,15 @@ def test_a_training_step_and_an_evaluation_stay_on_the_device_of_the_model(study
     assert totals["loss"][0].device.type == "meta"
 
 
-def test_adam_is_fused_where_torch_can_fuse_it(study_file: Path) -> None:
-    study = load(study_file)
-    assert optimiser(build(study.reference), study.training()).defaults["fused"]
-    assert not optimiser(build(study.reference).to("meta"), study.training()).defaults["fused"]
-    odd = torch.nn.Linear(2, 2)
-    odd.weight = torch.nn.Parameter(torch.ones(2, 2, dtype=torch.complex64))
-    adam = optimiser(odd, study.training())
-    torch.autograd.backward(odd.weight.abs().sum())
-    adam.step()
+def test_adam_is_one_kernel_where_torch_has_one() -> None:
+    training = {"weight_decay": 0.1, "beta1": 0.9, "beta2": 0.99}
+    assert AdamW([torch.ones(2)], [True], training).kernel
+    assert not AdamW([torch.ones(2, device="meta")], [True], training).kernel
+    odd = torch.ones(2, 2, dtype=torch.complex64)
+    adam = AdamW([odd], [True], training)
+    assert not adam.kernel
+    adam.step([odd.clone()], 0.1)
+    assert odd.isfinite().all() and not odd.eq(1).any()
 
 
 def test_an_array_goes_to_a_gpu_by_pinned_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,11 @@ from aotsearch.study.design import Arm
 from aotsearch.study.loading import load
 from aotsearch.study.study import Study
 from aotsearch.training import trial
+from aotsearch.training.adamw import AdamW
 from aotsearch.training.device import DeviceSettings
 from aotsearch.training.environment import environment
 from aotsearch.training.evaluation import evaluate
-from aotsearch.training.program import optimiser
+from aotsearch.training.program import Alone
 from aotsearch.training.schedule import learning_rate
 from aotsearch.training.train import Diverged, Stopped, train
 
@@ -81,7 +84,7 @@ def test_only_matrices_decay(study_file: Path) -> None:
     torch.testing.assert_close(gain, before[1], atol=1e-6, rtol=1e-6)
 
 
-def test_what_decays_is_what_its_source_decays() -> None:
+def test_what_decays_is_what_its_source_decays(study_file: Path) -> None:
     language, image = {"vocabulary": 11, "context": 8}, {"image": 8, "channels": 2, "classes": 5}
     sets = {"inputs": 16, "outputs": 16, "context": 8}
     models: list[tuple[str, dict[str, int], set[str]]] = [  # what is spared though it has two dimensions or more
@@ -99,10 +102,10 @@ def test_what_decays_is_what_its_source_decays() -> None:
     ]
     for text, sizes, spared in models:
         model = build(Space.parse(yamlfile.parse(f"model: {{width: 16, {text}}}", "f"), sizes).reference)
-        adam = optimiser(model, {"weight_decay": 0.1, "learning_rate": 1.0, "beta1": 0.9, "beta2": 0.99})
+        adam = Alone(model, load(study_file).task, {"weight_decay": 0.1, "clip": 1.0, "beta1": 0.9, "beta2": 0.99}, "float32").adam
         names = {id(p): name for name, p in model.named_parameters()}
-        decaying = {names[id(p)] for g in adam.param_groups if g["weight_decay"] > 0 for p in g["params"]}
-        assert sorted(id(p) for g in adam.param_groups for p in g["params"]) == sorted(names)  # each once
+        decaying = {names[id(p)] for p, decay in zip(adam.weights, adam.decays, strict=True) if decay > 0}
+        assert sorted(map(id, adam.weights)) == sorted(names)  # each once
         assert decaying == {name for name, p in model.named_parameters() if p.ndim >= 2} - spared, text
 
 
@@ -110,6 +113,44 @@ def test_a_part_may_say_that_a_vector_decays_and_a_table_does_not() -> None:
     vector, table = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3, 3))
     assert not decays(vector) and decays(table)
     assert decays(decayed(vector, True)) and not decays(decayed(drawn(table, 0.02), False))
+
+
+def test_an_update_is_that_of_torch_to_the_last_bit() -> None:
+    torch.manual_seed(0)
+    start, training = [torch.randn(5, 3), torch.randn(3)], {"weight_decay": 0.1, "beta1": 0.9, "beta2": 0.95}
+    ours, theirs = ([w.clone() for w in start] for _ in range(2))
+    adam = AdamW(ours, [True, False], training)
+    groups = [{"params": theirs[:1], "weight_decay": 0.1}, {"params": theirs[1:], "weight_decay": 0.0}]
+    reference = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
+    for step in range(5):
+        gradients = [torch.randn_like(w) for w in start]
+        adam.step(gradients, rate := 0.01 / (step + 1))
+        for group, weight, gradient in zip(reference.param_groups, theirs, gradients, strict=True):
+            group["lr"], weight.grad = rate, gradient
+        reference.step()
+    assert all(map(torch.equal, ours, theirs))
+
+
+def test_the_first_update_by_hand_and_a_weight_without_gradient_stays() -> None:
+    weight, still = torch.tensor([2.0]), torch.tensor([3.0])
+    AdamW([weight, still], [True, True], {"weight_decay": 0.5, "beta1": 0.9, "beta2": 0.99}).step([torch.tensor([4.0]), None], 0.1)
+    assert weight.item() == pytest.approx(2.0 - 0.1 * 0.5 * 2.0 - 0.1 * 4.0 / (4.0 + 1e-8))
+    assert still.item() == 3.0
+
+
+def test_training_does_not_load_the_compiler_of_torch(study_file: Path) -> None:
+    code = """
+import sys
+from aotsearch.study.loading import load
+from aotsearch.models.model import build
+from aotsearch.training.device import DeviceSettings
+from aotsearch.training.train import train
+study = load(sys.argv[1])
+train(build(study.reference), study.task, {**study.training(), "steps": 2}, 0, DeviceSettings(1), lambda _: None)
+print("torch._dynamo" in sys.modules)
+"""
+    shown = subprocess.run([sys.executable, "-c", code, str(study_file)], capture_output=True, text=True)
+    assert shown.stdout == "False\n", shown.stderr
 
 
 def test_a_loss_that_is_not_finite_is_divergence(study_file: Path) -> None:

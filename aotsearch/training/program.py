@@ -23,8 +23,7 @@ from torch.overrides import TorchFunctionMode
 from aotsearch.models.parts.context import decays
 from aotsearch.tasks import Task
 from aotsearch.training import device as devices
-
-KERNELS = ("cpu", "cuda")  # devices on which Adam is one kernel in every torch that we run on; not for complex parameters
+from aotsearch.training.adamw import AdamW
 
 Training = Mapping[str, Any]
 
@@ -68,19 +67,19 @@ class Alone:
     def __init__(self, model: nn.Module, task: Task, training: Training, precision: str):
         self.models: Sequence[nn.Module] = [model]
         self.task, self.clip, self.precision = task, training["clip"], precision
-        self.adam = optimiser(model, training)
+        self.parameters = list(model.parameters())
+        self.adam = AdamW(self.parameters, [decays(p) for p in self.parameters], training)
         self.device = next(model.parameters()).device
 
     def step(self, inputs: torch.Tensor, targets: torch.Tensor, rates: Sequence[float]) -> torch.Tensor:
         (model,) = self.models
         with computing(self.device, self.precision):
             loss = self.task.loss(model(inputs[0]), targets[0])
-        self.adam.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
         torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(model.parameters(), self.clip)
-        for group in self.adam.param_groups:
-            group["lr"] = rates[0]
-        self.adam.step()
+        nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self.adam.step([p.grad for p in self.parameters], rates[0])
         return loss.detach().unsqueeze(0)
 
     def weights(self) -> list[torch.Tensor]:
@@ -103,8 +102,8 @@ class Fused:
         self.buffers = {name: _stacked(models, name) for name, _ in first.named_buffers()}
         self.device = next(iter(self.parameters.values())).device
         self.groups = _of_one_rate([t["learning_rate"] for t in trainings])
-        self.slices = [[p.detach()[a:b] for p in self.parameters.values()] for a, b in self.groups]
-        self.adams = [_adam(zip(found, map(decays, declared.values()), strict=True), trainings[0]) for found in self.slices]
+        decayed = [decays(p) for p in declared.values()]
+        self.adams = [AdamW([p.detach()[a:b] for p in self.parameters.values()], decayed, trainings[0]) for a, b in self.groups]
         self._losses = vmap(self._loss, in_dims=(0, 0, 0, 0))
 
     def _loss(self, parameters: Any, buffers: Any, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -114,12 +113,8 @@ class Fused:
         with computing(self.device, self.precision, replicas=True):
             losses = self._losses(self.parameters, self.buffers, inputs, targets)
         gradients = self._clipped(torch.autograd.grad(losses.sum(), list(self.parameters.values())))
-        for (a, b), found, adam in zip(self.groups, self.slices, self.adams, strict=True):
-            for weight, gradient in zip(found, gradients, strict=True):
-                weight.grad = gradient[a:b]
-            for group in adam.param_groups:
-                group["lr"] = rates[a]
-            adam.step()
+        for (a, b), adam in zip(self.groups, self.adams, strict=True):
+            adam.step([g[a:b] for g in gradients], rates[a])
         return losses.detach()
 
     def _clipped(self, gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -149,22 +144,6 @@ def _of_one_rate(rates: Sequence[float]) -> list[tuple[int, int]]:
     """The stretches of neighbours that share a learning rate, first and end."""
     cuts = [0, *(i for i in range(1, len(rates)) if rates[i] != rates[i - 1]), len(rates)]
     return list(itertools.pairwise(cuts))
-
-
-def optimiser(model: nn.Module, training: Training) -> torch.optim.AdamW:
-    """AdamW of a model; what decays is what the parts declare. Source: Loshchilov and Hutter 2017, arXiv:1711.05101."""
-    return _adam(((p, decays(p)) for p in model.parameters()), training)
-
-
-def _adam(weights: Any, training: Training) -> torch.optim.AdamW:
-    pairs = list(weights)
-    groups = [
-        {"params": [w for w, decayed in pairs if decayed], "weight_decay": training["weight_decay"]},
-        {"params": [w for w, decayed in pairs if not decayed], "weight_decay": 0.0},
-    ]
-    groups = [g for g in groups if g["params"]]
-    fused = all(w.is_floating_point() and w.device.type in KERNELS for w, _ in pairs)
-    return torch.optim.AdamW(groups, lr=training["learning_rate"], betas=(training["beta1"], training["beta2"]), fused=fused)
 
 
 @contextlib.contextmanager
