@@ -6,6 +6,7 @@ Workers are reused between trials, so that a short trial costs no start-up. Noth
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import itertools
 import logging
 import os
@@ -13,6 +14,7 @@ import shutil
 import sys
 import sysconfig
 import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,9 +40,9 @@ ENVIRONMENT = {
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # reuse of a busy actor fails after 2 s otherwise (ray#29268)
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # nothing is restored from it
+    "RAY_enable_worker_prestart": "0",  # those would lack what Tune asks for, and stand idle while others are started
+    "RAY_prestart_worker_first_driver": "0",
 }
-FORK = "PL_DISABLE_FORK"  # what Tune asks of the environment of its workers; those that Ray starts at once are taken if theirs is the same
-MOST_AHEAD = 32  # workers that import before they have a trial: a larger machine has often more of them than a study has trials
 ACCELERATORS = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")  # of /dev: NVIDIA's cards, its boards, AMD's cards, either under Windows
 
 
@@ -62,9 +64,12 @@ class Cluster:
             resources.required_room(cpus, gpus)
             wanted = (workers or cpus // resources.cpus) * resources.cpus
             quiet |= {"num_cpus": wanted, "num_gpus": gpus, "include_dashboard": False, "object_store_memory": 128 << 20}
-            quiet |= {"runtime_env": _workers_environment(resources.cpus, wanted)}
+            quiet |= {"runtime_env": _workers_environment(resources.cpus)}
         try:
+            ahead = threading.Thread(target=importlib.import_module, args=("aotsearch.training.trial",), daemon=True)
+            ahead.start()  # what plans trials, with torch: while Ray's own processes start there is nothing else to do here
             ray.init(address=address or "local", **quiet)
+            ahead.join()
         except Exception as e:  # noqa: BLE001 (connection, configuration and start-up errors of many kinds)
             raise RunError(f"Ray did not start at {address or 'this machine'}: {_said(e)[:300]}") from None
         try:
@@ -146,6 +151,7 @@ class Cluster:
         """Execute, each bundle on its share of a GPU, by default `gpus`; returns the trials that a shared one had no memory for, which the
         observer is not told of."""
         from ray import tune
+        from ray.air._internal import usage
 
         search = work.search
         reasons: dict[str, str] = {}  # why trials were stopped, by key
@@ -172,6 +178,7 @@ class Cluster:
             ),
             run_config=tune.RunConfig(storage_path=scratch, name="run", verbose=0, callbacks=[_callback(work, observer, reasons, crowded)]),
         )
+        usage.tag_callbacks = lambda _: None  # it imports MLflow, while trials wait, to count what it is forbidden to send
         try:
             tuner.fit()
         except (InputError, RunError):
@@ -183,20 +190,16 @@ class Cluster:
         return crowded
 
 
-def _workers_environment(threads: int, workers: int) -> dict[str, Any]:
-    """Of the workers that Ray starts with itself, one for each processor: all that Tune asks for, so that it places its actors on them.
-
-    They import at once what trials need, from where it lies for the driver, if each may get a trial: memory is not filled in vain.
-    """
+def _workers_environment(threads: int) -> dict[str, Any]:
+    """Of the workers, which import from where it lies for the driver."""
     home, installed = str(Path(__file__).parents[2]), sysconfig.get_paths()
     paths = [home] if home not in (installed["purelib"], installed["platlib"]) else []  # there it is found, after Python's own library
     paths += filter(None, [os.environ.get("PYTHONPATH")])
     variables = {name: value for name, value in os.environ.items() if name in ENVIRONMENT}
     variables |= {"PYTHONPATH": os.pathsep.join(paths)} if paths else {}
-    variables |= {FORK: "1", "OMP_NUM_THREADS": str(threads)}  # numpy's products ask for as many, too
+    variables |= {"OMP_NUM_THREADS": str(threads)}  # numpy's products ask for as many, too
     variables["MALLOC_ARENA_MAX"] = "1"  # every trial is a new thread, and each left holes in another arena: 10 MB more with every trial
-    ahead = {"worker_process_setup_hook": "aotsearch.running.worker.prepare"} if threads == 1 and workers <= MOST_AHEAD else {}
-    return {"env_vars": variables, **ahead}
+    return {"env_vars": variables}
 
 
 def _gpus_here() -> int:
