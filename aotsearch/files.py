@@ -1,8 +1,9 @@
-"""A file written whole or not at all."""
+"""A file written whole or not at all, and what it holds as a digest."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,3 +25,13 @@ def written(path: Path) -> Iterator[Path]:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)  # also where it was another name of the same file: then a rename does nothing
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's bytes.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -24,6 +24,7 @@ from aotsearch.running.progress import Progress
 from aotsearch.study.loading import load
 from aotsearch.training import device as devices
 from aotsearch.training import environment, trial
+from aotsearch.training.checkpoint import Checkpoints
 
 ONE = ["study.seeds=1", "study.factors=[identity]"]  # two arms
 MORE = ["study.seeds=1", "study.factors=[identity, channel]", "name=other"]  # one arm more
@@ -223,7 +224,7 @@ def test_where_trials_are_not_fused_only_those_are_taken_that_were_trained_alone
 )
 def test_what_does_not_follow_from_the_trial_alone_is_not_kept(run: Run, tmp_path: Path, outcome: str, more: Any, kept: bool) -> None:
     plan = trial.plan(load(run.file), load(run.file).arms()[0], 0, "design")
-    record = trial.run(plan, devices.DeviceSettings(1), lambda _: None, tmp_path) | {"outcome": outcome} | more
+    record = trial.run(plan, devices.DeviceSettings(1), lambda _: None, Checkpoints(tmp_path)) | {"outcome": outcome} | more
     kept_in = cached.Cache(run.cache, False, lambda _: None)
     kept_in.keep(record, tmp_path / f"{plan['key']}.pt", {})
     assert len(run.entries) == kept

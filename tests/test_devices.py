@@ -31,6 +31,7 @@ from aotsearch.tasks import Items
 from aotsearch.training import device as devices
 from aotsearch.training import packing, rehearsal, trial
 from aotsearch.training.adamw import AdamW
+from aotsearch.training.checkpoint import Checkpoints
 from aotsearch.training.device import DeviceSettings, autocast, put
 from aotsearch.training.environment import processors
 from aotsearch.training.evaluation import evaluate
@@ -329,10 +330,10 @@ def test_after_a_lost_device_a_run_in_this_process_ends_in_one_line_and_goes_on_
     monkeypatch.setattr(trial, "build", broken)
     work = Work([[plan(study, seed)] for seed in range(3)])
     with pytest.raises(RunError, match=r"device was lost .*device-side assert.*run the same command again"):
-        Local(PROCESSOR).run(work, heard, tmp_path)
+        Local(PROCESSOR).run(work, heard, Checkpoints(tmp_path))
     assert [r["outcome"] for r in heard.records] == ["failed"]
     monkeypatch.setattr(trial, "build", plain)
-    Local(PROCESSOR).run(Work(list(work.bundles)[1:]), heard, tmp_path)
+    Local(PROCESSOR).run(Work(list(work.bundles)[1:]), heard, Checkpoints(tmp_path))
     assert [r["outcome"] for r in heard.records] == ["failed", "done", "done"]
 
 
@@ -345,7 +346,7 @@ def test_a_device_that_is_lost_after_training_is_named_and_the_trial_is_kept(
     heard = Heard()
     monkeypatch.setattr(probe, "measure", lost)
     with pytest.raises(RunError, match=r"device was lost \(AcceleratorError: .*device-side assert"):
-        Local(PROCESSOR).run(Work([[plan(load(study_file))]]), heard, tmp_path)
+        Local(PROCESSOR).run(Work([[plan(load(study_file))]]), heard, Checkpoints(tmp_path))
     (record,) = heard.records
     assert record["outcome"] == "done" and record["measures"] and record["test"] and list(record["unmeasured"]) == ["diagnostics"]
 
@@ -429,13 +430,13 @@ def test_a_trial_that_is_trained_again_tells_every_point_once_and_comes_to_every
     found = trial.run(made, DeviceSettings(1), points.append)
     assert not found["deterministic"] and found["curve"] == points
     search = Search(iter([made]), lambda _: None, Watched(4, 2), "bits_per_byte")
-    Local(PROCESSOR).run(Work(search=search), Heard(), tmp_path)
+    Local(PROCESSOR).run(Work(search=search), Heard(), Checkpoints(tmp_path))
     assert reached == [1, 2, 3]
 
 
 def test_saved_weights_are_a_processors(study_file: Path, tmp_path: Path) -> None:
     made = plan(load(study_file))
-    trial.run(made, DeviceSettings(1), lambda _: None, tmp_path)
+    trial.run(made, DeviceSettings(1), lambda _: None, Checkpoints(tmp_path))
     assert {w.device.type for w in torch.load(tmp_path / f"{made['key']}.pt").values()} == {"cpu"}
 
 
@@ -673,6 +674,6 @@ def test_out_of_memory_means_again_alone_on_a_whole_gpu(search: bool, monkeypatc
 
     made = sharing(gpus=0.5, _fit=fit, _shares=lambda _: {"a": 0.25})
     work = Work(search=Search(iter(trials), lambda _: None, Rungs(4, 2), "loss")) if search else Work([[t] for t in trials])
-    made.run(work, Heard(), tmp_path)
+    made.run(work, Heard(), Checkpoints(tmp_path))
     first, second = ([trials, trials[1:]]) if search else ([[t] for t in trials], [[trials[1]]])
     assert fits == [(first, 0.5, {"a": 0.25}), (second, 1.0, {})]

@@ -162,8 +162,8 @@ def test_members_may_differ_in_learning_rate(study: Study) -> None:
     train_together(together, study.task, DeviceSettings(1))
     for rate, found in zip(rates, together, strict=True):
         alone = member(study, 0, learning_rate=rate)
-        train(alone.model, study.task, alone.training, 0, DeviceSettings(1), lambda _: None)
-        assert found.curve[-1]["loss"] == pytest.approx(found.curve[-1]["loss"], rel=1e-5)
+        curve = train(alone.model, study.task, alone.training, 0, DeviceSettings(1), lambda _: None)
+        assert found.curve[-1]["loss"] == pytest.approx(curve[-1]["loss"], rel=1e-5)
         for a, b in zip(weights(found), weights(alone), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
@@ -390,13 +390,13 @@ def test_training_goes_on_from_the_weights_and_not_from_their_mean(study: Study)
 @pytest.mark.parametrize("steps", [0, 1, 2, 7])
 def test_batches_that_a_thread_prepares_come_in_their_order(steps: int) -> None:
     made: list[int] = []
-    found = _ahead(lambda step: made.append(step) or step**2, steps)  # type: ignore[func-returns-value]
+    found = _ahead(lambda step: made.append(step) or step**2, range(steps))  # type: ignore[func-returns-value]
     assert list(found) == [step**2 for step in range(steps)] and made == list(range(steps))
 
 
 def test_a_training_that_ends_early_leaves_no_thread_that_prepares_batches() -> None:
     before, made = threading.active_count(), list[int]()
-    found = _ahead(lambda step: made.append(step), 100)
+    found = _ahead(lambda step: made.append(step), range(100))
     next(found)
     found.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before and len(made) < 5

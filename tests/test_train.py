@@ -21,6 +21,7 @@ from aotsearch.study.loading import load
 from aotsearch.study.study import Study
 from aotsearch.training import trial
 from aotsearch.training.adamw import AdamW
+from aotsearch.training.checkpoint import Checkpoints
 from aotsearch.training.device import DeviceSettings
 from aotsearch.training.environment import environment
 from aotsearch.training.evaluation import evaluate
@@ -197,7 +198,7 @@ def test_a_report_may_stop_a_trial(study_file: Path) -> None:
 
 def test_trained_weights_are_saved_whole_and_load_into_the_model(study_file: Path, tmp_path: Path) -> None:
     made = plan(load(study_file))
-    found = run(made, checkpoints=tmp_path / "checkpoints")
+    found = run(made, checkpoints=Checkpoints(tmp_path / "checkpoints"))
     files = list((tmp_path / "checkpoints").iterdir())
     assert [f.name for f in files] == [f"{made['key']}.pt"]
     study = load(study_file)
@@ -258,7 +259,7 @@ def test_an_error_after_training_leaves_a_trained_trial(
         raise error
 
     monkeypatch.setattr(FAULTS[part][0], fail)
-    found = run(made, checkpoints=tmp_path)
+    found = run(made, checkpoints=Checkpoints(tmp_path))
     assert found["outcome"] == "done" and found["measures"] == whole["measures"] and found["curve"] == whole["curve"]
     assert found["unmeasured"] == {part: f"{type(error).__name__}: {error}".splitlines()[0]} and part not in found
     for other in FAULTS.keys() - {part}:

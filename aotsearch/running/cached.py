@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from aotsearch.errors import InputError
+from aotsearch.files import digest as digest_of
 from aotsearch.files import written
 from aotsearch.grammar import library
 from aotsearch.running.work import Record, Trial
@@ -107,7 +108,7 @@ class Cache:
         return self.folder / "trials" / f"{key}-{_digest({**conditions, 'source': self.source})[:16]}.json"
 
     def _put(self, weights: Path) -> str:
-        digest = _content(weights)
+        digest = digest_of(weights)
         _link(weights, self.folder / "weights" / f"{digest}.pt", digest)
         return digest
 
@@ -152,11 +153,6 @@ def _digest(plain: Any) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
-def _content(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _read(path: Path, key: str, conditions: Conditions) -> dict[str, Any]:
     """An entry.
 
@@ -188,5 +184,5 @@ def _link(source: Path, target: Path, digest: str) -> None:
             os.link(source, made)
         except OSError:  # another disk, or a file system without links
             shutil.copyfile(source, made)
-        if _content(made) != digest:
+        if digest_of(made) != digest:
             raise OSError(errno.EIO, "its content is not what its name says")

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from aotsearch.errors import InputError, RunError
 from aotsearch.running.work import Observer, Record, Search, Trial, Work, on_the_way
 from aotsearch.study.settings import Resources
+from aotsearch.training.checkpoint import Checkpoints
 from aotsearch.training.environment import processors
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Cluster:
             raise RunError(f"no worker of Ray answers: {_said(e)[-300:]}") from None
         return found
 
-    def run(self, work: Work, observer: Observer, checkpoints: Path) -> None:
+    def run(self, work: Work, observer: Observer, checkpoints: Checkpoints) -> None:
         """Execute on the cluster, `workers` trials at a time, or more where they share GPUs. What a shared GPU had no memory for is
         trained again, alone on a whole one, before it is told.
 
@@ -147,7 +148,7 @@ class Cluster:
         most = max(sizes.values())
         return {key: packing.share(found, size / most, len(bundles), self.places, self.cards) for key, size in sizes.items()}
 
-    def _fit(self, work: Work, observer: Observer, checkpoints: Path, gpus: float, shares: Mapping[str, float]) -> list[Trial]:
+    def _fit(self, work: Work, observer: Observer, checkpoints: Checkpoints, gpus: float, shares: Mapping[str, float]) -> list[Trial]:
         """Execute, each bundle on its share of a GPU, by default `gpus`; returns the trials that a shared one had no memory for, which the
         observer is not told of."""
         from ray import tune
@@ -158,7 +159,7 @@ class Cluster:
         crowded: list[Trial] = []
         scratch = tempfile.mkdtemp(prefix="aotsearch-")
         config: dict[str, Any] = {"threads": self.cpus, "share": gpus, "shares": dict(shares), "usual": self.usual}
-        config |= {"checkpoints": str(checkpoints), "fuse": 1}
+        config |= {"checkpoints": checkpoints, "fuse": 1}
         if search is None:
             config |= {"bundle": tune.grid_search(list(work.bundles)), "fuse": self.fuse}
 
@@ -235,13 +236,13 @@ def _trainable(config: dict[str, Any]) -> None:
     points: list[tuple[str, Mapping[str, float]]] = []
     evaluations = itertools.count(1)
 
-    def report(trial: Trial, point: Mapping[str, float]) -> None:
+    def report(trial: Trial, point: Mapping[str, float], recalled: bool = False) -> None:
         points.append((trial["key"], point))
         if on_the_way(trial, point):
-            tune.report({"points": list(points), "loss": point["loss"], "evaluation": next(evaluations)})
+            tune.report({"points": list(points), "loss": point["loss"], "evaluation": next(evaluations), "recalled": recalled})
             points.clear()
 
-    for record in trials.run_together(config["bundle"], hardware, report, Path(config["checkpoints"]), config["fuse"]):
+    for record in trials.run_together(config["bundle"], hardware, report, config["checkpoints"], config["fuse"]):
         tune.report({"points": list(points), "record": record, "loss": record["measures"].get("loss", float("inf"))})
         points.clear()
         if record.get("device_lost"):
@@ -313,8 +314,12 @@ def scheduler(search: Search, reasons: dict[str, str]) -> Any:
 
         def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
             (plan,) = trial.config["bundle"]
-            # what comes without a number is the last one, with the record
-            if "evaluation" in result and (reason := search.stop(plan, result["evaluation"], result["points"][-1][1])):
+            if "evaluation" not in result:  # the last one, with the record
+                return str(self.CONTINUE)
+            number, (_, point) = result["evaluation"], result["points"][-1]
+            if result.get("recalled"):
+                search.recall(plan, number, point)
+            elif reason := search.stop(plan, number, point):
                 reasons[plan["key"]] = reason
                 return str(self.STOP)
             return str(self.CONTINUE)

@@ -11,6 +11,7 @@ from aotsearch.evidence.ledger import FAILED, Ledger
 from aotsearch.running.progress import Progress
 from aotsearch.running.work import Trial
 from aotsearch.study.study import Study
+from aotsearch.training import checkpoint
 
 if TYPE_CHECKING:
     from aotsearch.running.cached import Cache
@@ -80,11 +81,15 @@ class Journal:
         now = time.monotonic()
         record.setdefault("seconds", round(now - self.clock.get(record["key"], now), 3))
         record = self.records[record["key"]] = self.append("finished", **record)  # from here on as it will be read again
+        folder = self.ledger.folder / checkpoint.CHECKPOINTS
         if record["key"] not in self.clock:
             self.cached += bool(record.get("cached"))
         elif self.cache is not None:
             origin = {"study": self._study, "folder": str(self.ledger.folder)}
-            self.cache.keep(record, self.ledger.folder / "checkpoints" / f"{record['key']}.pt", origin)
+            self.cache.keep(record, folder / f"{record['key']}.pt", origin)
+        checkpoint.drop(folder, record["key"])  # only now: the ledger has it
+        if note := (record.get("resumed") or {}).get("note"):
+            self.progress.say(note)
         self._tell_change(record)
         self.progress.finished(record)
         self._check()  # after it is written

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from aotsearch.errors import RunError
@@ -13,6 +12,7 @@ from aotsearch.running.work import Observer, Record, Search, Trial, Work, on_the
 from aotsearch.study.settings import Resources
 from aotsearch.training import device as devices
 from aotsearch.training import trial as trials
+from aotsearch.training.checkpoint import Checkpoints
 from aotsearch.training.environment import environment, processors
 from aotsearch.training.train import Stopped
 
@@ -39,7 +39,7 @@ class Local:
         """What a trial is granted."""
         return dataclasses.replace(self._granted, usual=self.usual)
 
-    def run(self, work: Work, observer: Observer, checkpoints: Path) -> None:
+    def run(self, work: Work, observer: Observer, checkpoints: Checkpoints) -> None:
         """Execute; what is finished is with the observer.
 
         Raises:
@@ -64,13 +64,17 @@ class Local:
         """There is nothing to close."""
 
 
-def reporter(search: Search | None, observer: Observer) -> Callable[[Trial, Mapping[str, float]], None]:
+def reporter(search: Search | None, observer: Observer) -> Callable[..., None]:
     """Tells the observer each point, and ends the trial of a search where its rungs say so."""
     evaluations = itertools.count(1)
 
-    def report(trial: Trial, point: Mapping[str, float]) -> None:
+    def report(trial: Trial, point: Mapping[str, float], recalled: bool = False) -> None:
         observer.point(trial, point)
-        if search is not None and on_the_way(trial, point) and (reason := search.stop(trial, next(evaluations), point)):
+        if search is None or not on_the_way(trial, point):
+            return
+        if recalled:
+            search.recall(trial, next(evaluations), point)
+        elif reason := search.stop(trial, next(evaluations), point):
             raise Stopped(reason)
 
     return report

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from aotsearch.evidence.analysis import unsettled
@@ -21,6 +20,7 @@ from aotsearch.running.work import Executor, Search, Work, bundled
 from aotsearch.study.design import REFERENCE, Arm, order
 from aotsearch.study.rates import TUNE_SEED, Rate, asked, beyond, chosen
 from aotsearch.study.study import Study
+from aotsearch.training.checkpoint import Checkpoints
 from aotsearch.training.environment import now
 
 Cell = tuple[Arm, int, float | None]  # arm, seed, learning rate where it is tuned
@@ -49,11 +49,11 @@ class Phases:
         study: What is run.
         journal: Every record so far, and whom executors tell.
         executor: Gives the executor, which it starts at the first trial.
-        checkpoints: The folder for trained weights.
+        checkpoints: Where trained weights and states of training go.
         declared: What the study declared, now and before.
     """
 
-    def __init__(self, study: Study, journal: Journal, executor: Callable[[], Executor], checkpoints: Path, declared: History):
+    def __init__(self, study: Study, journal: Journal, executor: Callable[[], Executor], checkpoints: Checkpoints, declared: History):
         self.study, self.journal, self.executor, self.checkpoints, self.declared = study, journal, executor, checkpoints, declared
         self.ledger, self.say = journal.ledger, journal.progress.say
 
@@ -97,11 +97,13 @@ class Phases:
         if left:
             from aotsearch.training import trial  # with torch, which a start that has nothing to train does not wait for
 
-            plans = [p for p in trial.plans(self.study, cells, phase) if p["key"] in left]
-            plans = [p for p in plans if not self.adopt_cached(p)]
-            if plans:
+            plans = trial.plans(self.study, cells, phase)
+            left -= {p["key"] for p in plans if p["key"] in left and self.adopt_cached(p)}
+            if left:
                 executor = self.executor()
-                self.hand_over(Work(bundled(plans, self.study.settings.resources.fuse, executor.workers, executor.on_gpu)))
+                # of all, so that who trains together does not depend on how often the run was interrupted
+                bundles = bundled(plans, self.study.settings.resources.fuse, executor.workers, executor.on_gpu)
+                self.hand_over(Work(list(filter(None, ([t for t in bundle if t["key"] in left] for bundle in bundles)))))
 
     def adopt_cached(self, plan: Mapping[str, Any]) -> bool:
         """Whether a trial is taken from the cache, where there is one that has it: it is written down, and not trained."""
@@ -109,7 +111,7 @@ class Phases:
             return False
         hardware = self._trainer.hardware
         made_with = {**self._environment, "device": hardware.device, "precision": hardware.precision(plan["training"])}
-        record = self.journal.cache.take(dict(plan), made_with, self.checkpoints)
+        record = self.journal.cache.take(dict(plan), made_with, self.checkpoints.folder)
         if record is not None:
             self.journal.finished(record)
         return record is not None
@@ -219,7 +221,8 @@ class _Searching:
 
     def _tell(self, record: Record) -> None:
         self.proposer.tell(record)
-        self.rungs.recall(record["digest"], curve_of(record, self.measure))
+        for evaluation, value in enumerate(curve_of(record, self.measure), 1):
+            self.rungs.recall(record["digest"], evaluation, value)
 
     def _trials(self) -> Iterator[dict[str, Any]]:
         while (architecture := self.proposer.ask()) is not None:

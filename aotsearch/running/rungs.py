@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 
 class Rungs:
@@ -38,8 +37,7 @@ class Rungs:
             return ""
         return f"pruned at evaluation {evaluation} of {self.evaluations}: not among the best {kept} of {len(rung)} that came so far"
 
-    def recall(self, trial: str, values: Iterable[float]) -> None:
-        """A trial of an earlier start: what it had reached counts, and what was decided stands."""
-        for evaluation, value in enumerate(values, 1):
-            if evaluation in self.reached:
-                self.reached[evaluation][trial] = value
+    def recall(self, trial: str, evaluation: int, value: float) -> None:
+        """What a trial had reached before an interruption counts, and what was decided stands."""
+        if evaluation in self.reached:
+            self.reached[evaluation][trial] = value

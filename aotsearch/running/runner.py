@@ -30,8 +30,9 @@ from aotsearch.running.phases import Phases
 from aotsearch.running.progress import Progress
 from aotsearch.running.status import status as status
 from aotsearch.running.work import Executor
-from aotsearch.study.settings import Resources
+from aotsearch.study.settings import Resources, Steps
 from aotsearch.study.study import Study
+from aotsearch.training.checkpoint import CHECKPOINTS, Checkpoints
 from aotsearch.training.environment import now, processors, version
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def run(study: Study, out: str | Path | None = None, options: Options | None = N
         for note in (*declared.changes, *continuing.further_measures(study, before, len(journal.records)), *study.notes):
             progress.say(note)  # before anything is trained
         journal.tracker = stack.enter_context(_tracked(study, folder, options, progress))
-        phases = Phases(study, journal, executor, folder / "checkpoints", declared)
+        phases = Phases(study, journal, executor, _checkpoints(folder, study.settings.resources), declared)
         with _interruptible(journal):
             phases.run()
         if executor.cache_info().currsize:  # it ends while the report is written
@@ -147,6 +148,13 @@ def _executor(options: Options, resources: Resources, progress: Progress, stack:
     return cluster
 
 
+def _checkpoints(folder: Path, resources: Resources) -> Checkpoints:
+    """Where trials are kept, and how often those that train are."""
+    often = resources.checkpoint
+    seconds, steps = (None, often.steps) if isinstance(often, Steps) else (None if often == "never" else often, None)
+    return Checkpoints(folder / CHECKPOINTS, seconds, steps)
+
+
 def _cache(options: Options, resources: Resources, progress: Progress) -> Cache | None:
     """Where trials are kept across studies, where that is asked for."""
     if options.cache is None:
@@ -158,7 +166,7 @@ def _cache(options: Options, resources: Resources, progress: Progress) -> Cache 
 
 def _make(folder: Path) -> None:
     try:
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise RunError(f"{folder} cannot be made: {e.strerror}") from None
 

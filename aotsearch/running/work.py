@@ -6,10 +6,10 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from aotsearch.running.rungs import Rungs
+from aotsearch.training.checkpoint import Checkpoints
 from aotsearch.training.schedule import SHORT
 
 if TYPE_CHECKING:
@@ -50,6 +50,10 @@ class Search:
         """Why a trial ends at its evaluation with this number, counted from 1; empty where it goes on."""
         return self.rungs.reach(trial["digest"], evaluation, point[self.measure])
 
+    def recall(self, trial: Trial, evaluation: int, point: Mapping[str, float]) -> None:
+        """A trial that was interrupted had gone on after this evaluation."""
+        self.rungs.recall(trial["digest"], evaluation, point[self.measure])
+
 
 @dataclass(frozen=True)
 class Work:
@@ -78,7 +82,7 @@ class Executor(Protocol):
     @property
     def hardware(self) -> DeviceSettings: ...
     def environment(self) -> dict[str, Any]: ...  # of the processes that train
-    def run(self, work: Work, observer: Observer, checkpoints: Path) -> None: ...
+    def run(self, work: Work, observer: Observer, checkpoints: Checkpoints) -> None: ...
     def close(self) -> None: ...
 
 

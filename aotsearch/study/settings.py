@@ -114,6 +114,12 @@ class Adaptive(Settings):
         return self
 
 
+class Steps(Settings):
+    """A stretch of training."""
+
+    steps: Count = Field(description="updates of the weights")
+
+
 class Resources(Settings):
     """What one trial is granted."""
 
@@ -126,6 +132,9 @@ class Resources(Settings):
     )
     fuse: Count | Literal["auto"] = Field(
         "auto", description="seeds of an arm trained as one program, at most so many; auto where it is faster; 1 is each as it is"
+    )
+    checkpoint: Positive | Steps | Literal["never"] = Field(
+        60.0, description="seconds, or {steps: N}, after which a trial that trains is written down, to go on there after an interruption"
     )
 
     def share(self, gpus: float) -> float:
@@ -249,7 +258,7 @@ def parse(node: Node) -> StudySettings:
         raise InputError(reversed(first.values())) from None
 
 
-NESTED: dict[str, type[Settings]] = {"Tuning": Tuning, "Adaptive": Adaptive}  # settings that stand beside a plain value
+NESTED: dict[str, type[Settings]] = {"Tuning": Tuning, "Adaptive": Adaptive, "Steps": Steps}  # settings that stand beside a plain value
 
 
 def _nested(key: int | str) -> type[Settings] | None:

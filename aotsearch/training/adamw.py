@@ -44,6 +44,11 @@ class AdamW:
         self.kernel = all(w.is_floating_point() and w.device.type in KERNELS for w in self.weights)
         self.counts = [torch.zeros((), device=w.device if self.kernel else "cpu") for w in self.weights]
 
+    @property
+    def state(self) -> list[torch.Tensor]:
+        """All that an update reads besides weights and gradients; to be read and written."""
+        return [*self.first, *self.second, *self.counts]
+
     @torch.no_grad()
     def step(self, gradients: Sequence[torch.Tensor | None], rate: float) -> None:
         """One update; a weight without a gradient stays."""

@@ -129,6 +129,17 @@ def wait(device: str | torch.device) -> None:
         torch.cuda.synchronize()
 
 
+def random_state(device: str | torch.device) -> list[torch.Tensor]:
+    """Where torch's random numbers are, of the processor and of the device."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if is_cuda(device) else [])]
+
+
+def restore_random_state(state: list[torch.Tensor], device: str | torch.device) -> None:
+    torch.set_rng_state(state[0])
+    if is_cuda(device):
+        torch.cuda.set_rng_state(state[1])
+
+
 def begin_peak(device: str | torch.device) -> None:
     """Measure the peak of memory from here: a worker runs many trials."""
     if is_cuda(device):

@@ -44,6 +44,12 @@ class Program(Protocol):
     def weights(self) -> list[torch.Tensor]:
         """All that is learned, and what is kept beside it in floating point, such as the means of a batch norm; to be read and written."""
 
+    def part(self, tensors: Sequence[torch.Tensor], n: int) -> list[torch.Tensor]:
+        """What of tensors such as `weights` belongs to one model; to be read and written."""
+
+    def moments(self, n: int) -> list[torch.Tensor]:
+        """The state of Adam of one model; to be read and written."""
+
 
 def program(models: Sequence[nn.Module], task: Task, trainings: Sequence[Training], precision: str, fused: bool) -> Program:
     """The program of models on their device.
@@ -86,6 +92,12 @@ class Alone:
         held = [*self.models[0].parameters(), *self.models[0].buffers()]
         return [t.detach() for t in held if t.is_floating_point()]
 
+    def part(self, tensors: Sequence[torch.Tensor], n: int) -> list[torch.Tensor]:
+        return list(tensors)
+
+    def moments(self, n: int) -> list[torch.Tensor]:
+        return self.adam.state
+
 
 class Fused:
     r"""Several models of one architecture as one, by `torch.func.vmap` over stacked weights.
@@ -125,6 +137,13 @@ class Fused:
 
     def weights(self) -> list[torch.Tensor]:
         return [t.detach() for t in (*self.parameters.values(), *self.buffers.values()) if t.is_floating_point()]
+
+    def part(self, tensors: Sequence[torch.Tensor], n: int) -> list[torch.Tensor]:
+        return [t[n] for t in tensors]
+
+    def moments(self, n: int) -> list[torch.Tensor]:
+        ((a, adam),) = [(a, adam) for (a, b), adam in zip(self.groups, self.adams, strict=True) if a <= n < b]
+        return [*self.part([*adam.first, *adam.second], n - a), *adam.counts]
 
 
 def _stacked(models: Sequence[nn.Module], name: str) -> torch.Tensor:

@@ -16,7 +16,7 @@ import contextlib
 import math
 import statistics
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ from torch import nn
 
 from aotsearch.tasks import Task
 from aotsearch.training import device as devices
+from aotsearch.training.checkpoint import Keeper, State
 from aotsearch.training.device import DeviceSettings
 from aotsearch.training.evaluation import evaluate
 from aotsearch.training.program import Program, program
@@ -37,7 +38,7 @@ AHEAD = 2  # batches that are prepared before they are needed, while a GPU compu
 
 T = TypeVar("T")
 Point = dict[str, float]
-Report = Callable[[Point], None]
+Report = Callable[..., None]  # report(point), and report(point, recalled=True) of what was known before an interruption
 
 
 class Diverged(Exception):
@@ -56,7 +57,8 @@ class Member:
         model: Its weights are trained in place.
         training: Alike for all members but for the learning rate.
         seed: Of its batches.
-        report: Told each point of the curve as soon as it is known; what it raises ends this member alone.
+        report: Told each point of the curve as soon as it is known; what it raises ends this member alone. A training that goes on tells
+            the points before its interruption again, as `recalled`: what was decided by them stands.
         curve: Its points so far.
         error: What ended it before its last step.
     """
@@ -77,11 +79,17 @@ class Clock:
         training: In steps.
         evaluation: In evaluations.
         steps: Of one step, over each stretch between two points of the curve.
+        resumed: The step after which the training went on that was interrupted; 0 where none was.
+        before: Seconds until then.
+        note: What is to be said of that.
     """
 
     training: float = 0.0
     evaluation: float = 0.0
     steps: list[float] = field(default_factory=list)
+    resumed: int = 0
+    before: float = 0.0
+    note: str = ""
 
     @property
     def step(self) -> float | None:
@@ -92,7 +100,8 @@ class Clock:
         """What a record says of it; of several that train together each has its share of the time."""
         n, step = members, self.step
         times = {"training_seconds": self.training, "evaluation_seconds": self.evaluation, "step_seconds": step}
-        return {name: None if seconds is None else float(f"{seconds / n:.6g}") for name, seconds in times.items()}
+        resumed = {"resumed": {"step": self.resumed, "seconds": self.before / n, "note": self.note}} if self.resumed or self.note else {}
+        return {name: None if seconds is None else float(f"{seconds / n:.6g}") for name, seconds in times.items()} | resumed
 
     def stretch(self, began: float, steps: int) -> None:
         """Count a stretch of steps that ends now."""
@@ -116,17 +125,23 @@ def train(model: nn.Module, task: Task, training: Mapping[str, Any], seed: int, 
     return member.curve
 
 
-def train_together(members: Sequence[Member], task: Task, hardware: DeviceSettings, fused: bool = True) -> Clock:
-    """Train models of one architecture together, each as `train` would; what ends one of them is kept as its `error`."""
-    with hardware.use():
-        return _Loop(members, task, hardware, fused).run()
+def train_together(
+    members: Sequence[Member], task: Task, hardware: DeviceSettings, fused: bool = True, keeper: Keeper | None = None
+) -> Clock:
+    """Train models of one architecture together, each as `train` would; what ends one of them is kept as its `error`.
+
+    Args:
+        keeper: Keeps their states while they train; what it has of them already is where they go on.
+    """
+    with hardware.use(), contextlib.closing(keeper) if keeper is not None else contextlib.nullcontext():
+        return _Loop(members, task, hardware, fused, keeper).run()
 
 
 class _Loop:
     """The loop over the steps of some members."""
 
-    def __init__(self, members: Sequence[Member], task: Task, hardware: DeviceSettings, fused: bool):
-        self.members, self.task, self.device = members, task, hardware.device
+    def __init__(self, members: Sequence[Member], task: Task, hardware: DeviceSettings, fused: bool, keeper: Keeper | None):
+        self.members, self.task, self.device, self.keeper = members, task, hardware.device, keeper
         self.training = members[0].training
         self.precision = hardware.precision(self.training)
         for member in members:
@@ -140,21 +155,23 @@ class _Loop:
     def run(self) -> Clock:
         steps = self.training["steps"]
         points = {math.ceil(steps * (i + 1) / CURVE) for i in range(CURVE)} | self.evaluations
-        total, last = torch.zeros(len(self.members), device=self.device), 0  # in float32, as losses are in every precision
-        batches, began = self._batches(steps), time.perf_counter()
-        for done, (inputs, targets) in enumerate(batches, 1):
-            total += self.program.step(inputs, targets, [learning_rate(done - 1, m.training) for m in self.members])
+        self.total, self.last = torch.zeros(len(self.members), device=self.device), 0  # in float32, as losses are in every precision
+        start = self._resume()
+        batches, began = self._batches(start, steps), time.perf_counter()
+        for done, (inputs, targets) in enumerate(batches, start + 1):
+            self.total += self.program.step(inputs, targets, [learning_rate(done - 1, m.training) for m in self.members])
             if done in self.means:
                 self.mean.add(self.means[done])
-            if done not in points:
-                continue
-            losses = (total / (done - last)).tolist()  # here, and only here, the device is waited for
-            self.clock.stretch(began, done - last)
-            self._points(done, losses)
-            total.zero_()
-            last, began = done, time.perf_counter()
+            if done in points:
+                losses = (self.total / (done - self.last)).tolist()  # here, and only here, the device is waited for
+                self.clock.stretch(began, done - max(self.last, start))
+                self._points(done, losses)
+                self.total.zero_()
+                self.last, began = done, time.perf_counter()
             if not self._running:
                 batches.close()
+            elif self.keeper is not None and done < steps and self.keeper.due(done):
+                self.keeper.keep([self._state(n, done) for n in range(len(self.members))])
         if steps == 0:  # an untrained model is measured as it is
             self._points(0, [None] * len(self.members))
         elif self.means and self._running:  # else the mean may not have begun
@@ -165,14 +182,59 @@ class _Loop:
     def _running(self) -> bool:
         return any(m.error is None for m in self.members)
 
-    def _batches(self, steps: int) -> Generator[tuple[torch.Tensor, torch.Tensor]]:
-        """The batches (N, B, ...) of every step, on the device."""
+    def _state(self, n: int, done: int) -> State:
+        """All of one member that the steps to come depend on, and what it has told so far."""
+        member = self.members[n]
+        return {
+            "step": done,
+            "last": self.last,
+            "total": self.total[n],
+            "curve": member.curve,
+            "ended": None if member.error is None else [type(member.error).__name__, str(member.error)],
+            "clock": [self.clock.training, self.clock.evaluation, self.clock.steps],
+            "random": devices.random_state(self.device),
+            "model": self.program.models[n].state_dict(),
+            "moments": self.program.moments(n),
+            "mean": self.program.part(self.mean.held, n),
+        }
+
+    def _resume(self) -> int:
+        """Go on where the members were, if they were before; returns the steps that are done."""
+        states = self.keeper.found() if self.keeper is not None else None
+        if self.keeper is not None:
+            self.clock.note = self.keeper.note
+        if not states:
+            return 0
+        first = states[0]
+        if first["mean"]:
+            self.mean.held = [w.clone() for w in self.program.weights()]
+        for n, (member, state) in enumerate(zip(self.members, states, strict=True)):
+            self.program.models[n].load_state_dict(state["model"])
+            torch._foreach_copy_(self.program.moments(n), state["moments"])
+            if state["mean"]:
+                torch._foreach_copy_(self.program.part(self.mean.held, n), state["mean"])
+            self.total[n] = state["total"]
+            if state["ended"] is not None:
+                name, message = state["ended"]
+                member.error = (Stopped if name == "Stopped" else Diverged)(message)
+            for point in state["curve"]:
+                member.curve.append(point)
+                member.report(point, recalled=True)
+        self.clock.training, self.clock.evaluation, self.clock.steps = first["clock"]
+        self.clock.before = self.clock.training + self.clock.evaluation
+        self.clock.resumed, self.last = first["step"], first["last"]
+        devices.restore_random_state(first["random"], self.device)
+        return int(first["step"])
+
+    def _batches(self, start: int, steps: int) -> Generator[tuple[torch.Tensor, torch.Tensor]]:
+        """The batches (N, B, ...) of every step that is left, on the device."""
 
         def made(step: int) -> list[torch.Tensor]:
             items = [self.task.batch(m.seed, step, self.training["batch"]) for m in self.members]
             return [devices.staged(np.stack(arrays), self.device) for arrays in zip(*items, strict=True)]
 
-        for found in _ahead(made, steps) if devices.is_cuda(self.device) else map(made, range(steps)):
+        left = range(start, steps)
+        for found in _ahead(made, left) if devices.is_cuda(self.device) else map(made, left):
             inputs, targets = (t.to(self.device, non_blocking=True) for t in found)
             yield inputs, targets
 
@@ -209,11 +271,11 @@ class _Loop:
         return measures
 
 
-def _ahead(make: Callable[[int], T], steps: int) -> Iterator[T]:
+def _ahead(make: Callable[[int], T], steps: Iterable[int]) -> Iterator[T]:
     """What `make` gives for every step; a thread makes the next ones while this is used."""
     with ThreadPoolExecutor(1) as pool:
         queue: collections.deque[Future[T]] = collections.deque()
-        for step in range(steps):
+        for step in steps:
             queue.append(pool.submit(make, step))
             if len(queue) > AHEAD:
                 yield queue.popleft().result()

@@ -21,7 +21,7 @@ import torch
 
 from aotsearch.diagnostics import probe
 from aotsearch.errors import AotsearchError, WordError, first_line
-from aotsearch.files import written
+from aotsearch.files import digest, written
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.models.cost import cost
 from aotsearch.models.model import build
@@ -30,6 +30,7 @@ from aotsearch.study.study import Study
 from aotsearch.tasks import Halved, Task
 from aotsearch.training import choice
 from aotsearch.training import device as devices
+from aotsearch.training.checkpoint import Checkpoints, Keeper
 from aotsearch.training.device import DeviceSettings
 from aotsearch.training.environment import environment, now
 from aotsearch.training.evaluation import evaluate
@@ -91,14 +92,14 @@ def _counts(architecture: Architecture) -> dict[str, int]:
         return dict.fromkeys(SIZES, 0)
 
 
-def run(trial: Trial, hardware: DeviceSettings, report: Report, checkpoints: Path | None = None) -> Record:
+def run(trial: Trial, hardware: DeviceSettings, report: Report, checkpoints: Checkpoints | None = None) -> Record:
     """Train one trial and return its record.
 
     Args:
         trial: What `plan` made.
         hardware: The resources it may use.
-        report: Called with every point of the curve, once; may raise Stopped.
-        checkpoints: Folder for the trained weights, one file per trial.
+        report: Called with every point of the curve, once, or with those before an interruption again, as `recalled`; may raise Stopped.
+        checkpoints: Where its trained weights go, and its state while it trains; what is there of it already is where it goes on.
     """
     return _ended([_Teller(trial, report)], hardware, checkpoints, fused=False)[0]
 
@@ -106,8 +107,8 @@ def run(trial: Trial, hardware: DeviceSettings, report: Report, checkpoints: Pat
 def run_together(
     bundle: Sequence[Trial],
     hardware: DeviceSettings,
-    report: Callable[[Trial, Point], None],
-    checkpoints: Path | None = None,
+    report: Callable[..., None],
+    checkpoints: Checkpoints | None = None,
     fuse: int | Literal["auto"] = 1,
 ) -> Iterator[Record]:
     """Train trials of one architecture that differ in seed or learning rate alone, and give each record as it is known.
@@ -129,7 +130,7 @@ def run_together(
             yield run(trial, hardware, heard, checkpoints)
 
 
-def _fused(tellers: list[_Teller], hardware: DeviceSettings, checkpoints: Path | None) -> Iterator[Record]:
+def _fused(tellers: list[_Teller], hardware: DeviceSettings, checkpoints: Checkpoints | None) -> Iterator[Record]:
     """The records of trials trained as one program; in halves where they do not fit, each as it is where that goes wrong for all."""
     records = _ended(tellers, hardware, checkpoints, fused=True)
     wrong = {r["outcome"] for r in records} & {"out-of-memory", "failed"}
@@ -151,14 +152,17 @@ class _Teller:
         self.trial, self.report, self.told = trial, report, 0
         self.curve: list[Point] = []
 
-    def keep(self, point: Point) -> None:
+    def keep(self, point: Point, recalled: bool = False) -> None:
         self.curve.append(point)
         if len(self.curve) > self.told:  # else an attempt before this one has told it
             self.told = len(self.curve)
-            self.report(point)
+            if recalled:
+                self.report(point, recalled=True)
+            else:
+                self.report(point)
 
 
-def _ended(tellers: list[_Teller], hardware: DeviceSettings, checkpoints: Path | None, fused: bool) -> list[Record]:
+def _ended(tellers: list[_Teller], hardware: DeviceSettings, checkpoints: Checkpoints | None, fused: bool) -> list[Record]:
     """The records of trials that are trained together; what goes wrong for all of them is the outcome of each."""
     bundle, n = [t.trial for t in tellers], len(tellers)
     started, used = time.perf_counter(), hardware
@@ -171,7 +175,7 @@ def _ended(tellers: list[_Teller], hardware: DeviceSettings, checkpoints: Path |
             teller.curve.clear()
         devices.begin_peak(g.device)
         made_with["data"] = manifest(bundle[0])
-        return _trained(tellers, g, checkpoints, fused)
+        return _trained(tellers, g, _keeper(bundle, g, checkpoints, fused, made_with), checkpoints, fused)
 
     try:
         made_with |= environment(hardware)  # which asks the device for its name: one that is full or lost may not answer
@@ -198,9 +202,25 @@ def _ended(tellers: list[_Teller], hardware: DeviceSettings, checkpoints: Path |
         **({"device_lost": True} if lost else {}),
     }
     return [
-        record(t.trial, outcome, list(t.curve)) | {"message": "", "traceback": ""} | after | common
+        record(t.trial, outcome, list(t.curve)) | {"message": "", "traceback": ""} | after | common | _whole_time(common, after)
         for t, (outcome, after) in zip(tellers, endings, strict=True)
     ]
+
+
+def _whole_time(common: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, float]:
+    """The seconds of a trial, with those before it was interrupted."""
+    return {"seconds": round(common["seconds"] + after.get("resumed", {}).get("seconds", 0.0), 3)}
+
+
+def _keeper(
+    bundle: Sequence[Trial], hardware: DeviceSettings, checkpoints: Checkpoints | None, fused: bool, made_with: Mapping[str, Any]
+) -> Keeper | None:
+    """Who keeps the states of trials while they train: of those that ask for nothing, nobody."""
+    if checkpoints is None or (checkpoints.seconds is None and checkpoints.steps is None):
+        return None
+    keys = [trial["key"] for trial in bundle]
+    program = {"fused": fused, "together": keys, "precision": hardware.precision(bundle[0]["training"])}
+    return Keeper(checkpoints, keys, {**made_with, **program, "device": hardware.device, "deterministic": hardware.deterministic})
 
 
 def _named(error: Exception) -> str:
@@ -208,21 +228,24 @@ def _named(error: Exception) -> str:
     return "out-of-memory" if devices.out_of_memory(error) else "diverged" if isinstance(error, Diverged) else "failed"
 
 
-def _trained(tellers: list[_Teller], hardware: DeviceSettings, checkpoints: Path | None, fused: bool) -> list[Ending]:
+def _trained(
+    tellers: list[_Teller], hardware: DeviceSettings, keeper: Keeper | None, checkpoints: Checkpoints | None, fused: bool
+) -> list[Ending]:
     """Train the models of some trials, and measure of each what there is besides its curve; nothing of them is left in memory after."""
     first = tellers[0].trial
     architecture, task = Architecture.from_dict(first["architecture"], first["decisions"]), load_task(first)
     members = [Member(build(architecture, t.trial["seed"]), t.trial["training"], t.trial["seed"], t.keep) for t in tellers]
-    clock = train_together(members, task, hardware, fused)
+    clock = train_together(members, task, hardware, fused, keeper)
     endings = []
     for teller, member in zip(tellers, members, strict=True):
         if member.error is not None:
             outcome = "pruned" if isinstance(member.error, Stopped) else "diverged"
             endings.append((outcome, clock.told(len(members)) | {"message": str(member.error)}))
             continue
-        if checkpoints is not None:
-            _save(member.model, checkpoints / f"{teller.trial['key']}.pt")
-        after = _after(member.model, task, teller.trial, hardware, member.curve[-1])  # raises nothing that an error could be: it is trained
+        saved = _save(member.model, checkpoints.folder / f"{teller.trial['key']}.pt") if checkpoints is not None else {}
+        after = saved | _after(
+            member.model, task, teller.trial, hardware, member.curve[-1]
+        )  # raises nothing that an error could be: it is trained
         endings.append(("done", clock.told(len(members)) | after))
     return endings
 
@@ -300,7 +323,9 @@ def record(trial: Mapping[str, Any], outcome: str, curve: list[dict[str, float]]
     }
 
 
-def _save(model: torch.nn.Module, path: Path) -> None:
-    """Write weights; a full disk costs the checkpoint, not the trial."""
+def _save(model: torch.nn.Module, path: Path) -> dict[str, str]:
+    """Write weights, and give their digest to the record; a full disk costs the weights, not the trial."""
     with contextlib.suppress(OSError, RuntimeError), written(path) as made:  # torch's writer raises RuntimeError where the disk is full
         torch.save({name: value.cpu() for name, value in model.state_dict().items()}, made)
+        return {"weights": digest(made)}
+    return {}
