@@ -6,6 +6,7 @@ import ast
 import builtins
 import functools
 import importlib.util
+import pickle
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import torch
 
 import aotsearch
 from aotsearch import yamlfile
+from aotsearch.eject import trained
 from aotsearch.eject.file import eject, example
 from aotsearch.errors import InputError, RunError
 from aotsearch.grammar import library as registry
@@ -401,9 +403,7 @@ def test_a_trained_trial_is_ejected_with_its_weights(study_file: Path, tmp_path:
     run(study, folder, Options(local=True, track=False))
     done = command("eject", str(folder), "--arm", "channel=none", "--seed", "1", "--out", str(out))
     assert done.returncode == 0, done.stderr
-    from aotsearch.eject.trained import find
-
-    record, checkpoint = find(folder, "channel=none", 1)
+    record, checkpoint = trained.find(folder, "channel=none", 1)
     ours = build(Architecture.from_dict(record["architecture"]), 5)
     ours.load_state_dict(torch.load(checkpoint))
     theirs = executed(out.read_text())["load"](tmp_path / "trained.pt")  # by torch alone
@@ -425,12 +425,47 @@ def test_a_trained_trial_is_ejected_with_its_weights(study_file: Path, tmp_path:
     ):
         done = command("eject", str(folder), *arguments)
         assert done.returncode == 2 and words in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
-    content = checkpoint.read_bytes()
-    checkpoint.write_bytes(content[: len(content) // 2])
-    done = command("eject", str(folder), "--arm", "channel=none", "--seed", "1", "--out", str(tmp_path / "half.py"))
-    assert done.returncode == 2 and "cannot be read" in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
-    assert not (tmp_path / "half.py").exists()
+    content, half = checkpoint.read_bytes(), tmp_path / "half.py"
+    other, _ = trained.find(folder, "channel=none", 0)
+    for damaged in (
+        content[: len(content) // 2],
+        content[:-200] + bytes([content[-200] ^ 1]) + content[-199:],
+        (checkpoint.parent / f"{other['key']}.pt").read_bytes(),  # of another seed
+        b"some text",
+    ):
+        checkpoint.write_bytes(damaged)
+        with pytest.raises(InputError, match="is not what the trial wrote"):
+            trained.write(folder, "channel=none", 1, half)
+    checkpoint.unlink()
+    checkpoint.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="is not there"):
+        trained.write(folder, "channel=none", 1, half)
+    assert not half.exists()
     checkpoint.unlink()
     done = command("eject", str(folder), "--arm", "channel=none", "--seed", "1", "--out", str(out))
     assert done.returncode == 2 and "is not there" in done.stderr and len(done.stderr.splitlines()) == 1
     assert command("eject", str(tmp_path / "none.yaml")).returncode == 2
+
+
+class Trap:
+    """What a foreign pickle may do."""
+
+    def __reduce__(self) -> Any:
+        return print, ("executed",)
+
+
+def test_weights_from_before_digests_were_recorded_are_those_of_their_model(
+    study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And nothing that lies there is executed."""
+    study, path = aotsearch.load(study_file), tmp_path / "weights.pt"
+    reference, arm = (study.arm(name).architecture for name in ("reference", "channel=none"))
+    torch.save(build(reference).state_dict(), path)
+    assert trained._verified(path, {}, reference) == path.read_bytes()
+    with pytest.raises(InputError, match="does not hold the weights of the arm"):
+        trained._verified(path, {}, arm)
+    for content in (b"some text", pickle.dumps(Trap()), pickle.dumps({"a": 1})):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="does not hold the weights of the arm") as said:
+            trained._verified(path, {}, reference)
+        assert "\n" not in str(said.value) and "executed" not in capsys.readouterr().out

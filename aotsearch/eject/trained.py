@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,17 +23,39 @@ def write(folder: Path, arm: str, seed: int, out: Path) -> list[Path]:
     Raises:
         InputError: the folder holds no such trial, or not its weights.
     """
-    import torch
-
     record, weights = find(folder, arm, seed)
     architecture = Architecture.from_dict(record["architecture"], record["decisions"])
     beside = out.with_suffix(".pt")
     text = eject(architecture, f"the arm {arm!r} trained under seed {seed}", beside.name)
+    content = _verified(weights, record, architecture)
+    return [put(out, text.encode()), put(beside, content)]
+
+
+def _verified(path: Path, record: Mapping[str, Any], architecture: Architecture) -> bytes:
+    """The weights of a trial as they were written; nothing in the file is executed.
+
+    Raises:
+        InputError: they are not those that the trial wrote, or, of a trial from before digests were recorded, not of its model.
+    """
+    import torch
+
+    from aotsearch.models.model import Model
+
+    remedy = "bring it back from a copy, or train the arm again in another folder"
     try:
-        torch.load(weights, map_location="meta", weights_only=True)
-    except Exception as e:  # noqa: BLE001 (whatever a damaged file makes torch raise)
-        raise InputError(f"{weights} cannot be read: {str(e).splitlines()[0]}") from None
-    return [put(out, text.encode()), put(beside, weights.read_bytes())]
+        content = path.read_bytes()
+    except OSError as e:
+        raise InputError(f"{path} cannot be read: {e.strerror}") from None
+    wanted, found = record.get("weights"), hashlib.sha256(content).hexdigest()
+    if wanted is not None and found != wanted:
+        raise InputError(f"{path} is not what the trial wrote: its sha256 is {found[:12]}..., the ledger has {wanted[:12]}...; {remedy}")
+    try:
+        held = torch.load(io.BytesIO(content), map_location="meta", weights_only=True)
+        with torch.device("meta"):
+            Model(architecture).load_state_dict(held, assign=True)
+    except Exception as e:  # noqa: BLE001 (whatever a damaged or foreign file makes torch raise)
+        raise InputError(f"{path} does not hold the weights of the arm: {str(e).strip().splitlines()[0]}; {remedy}") from None
+    return content
 
 
 def find(folder: Path, arm: str, seed: int) -> tuple[Mapping[str, Any], Path]:
