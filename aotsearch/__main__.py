@@ -149,9 +149,9 @@ def run(
     options = runner.Options(workers=workers, address=address, local=local, retry_failed=retry_failed, command=command, cache=cache)
     try:
         outcome = runner.run(study, folder, options)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as e:
         _say(f"interrupted; what is finished is kept in {folder}. To continue: {command}")
-        raise typer.Exit(130) from None
+        raise typer.Exit(getattr(e, "code", 130)) from None
     _print(outcome.summary)
     for note in outcome.notes:
         _say(note)

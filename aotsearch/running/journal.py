@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aotsearch.evidence.declaration import Record
 from aotsearch.evidence.ledger import FAILED, Ledger
+from aotsearch.running.interruption import Interruption
 from aotsearch.running.progress import Progress
 from aotsearch.running.work import Trial
 from aotsearch.study.study import Study
@@ -29,9 +30,10 @@ class Journal:
         retry_failed: Whether trials that failed, or were not measured whole, are to be trained again.
         tracker: Gives the view in MLflow, where there is one; it is opened when it is first asked for.
         clock: Key -> when this start of the run began that trial.
+        told: Keys of the trials that ended since this start.
         cache: Where what it trains is kept for other studies; None where it is not.
         cached: How many trials were taken from there.
-        interrupted: Whether Ctrl-C was pressed: the next event ends the run, where a library has swallowed the KeyboardInterrupt.
+        interruption: What may ask the run to end: every event looks whether it did, since libraries swallow the exception that says so.
     """
 
     def __init__(
@@ -41,10 +43,11 @@ class Journal:
         self._begin = begin
         self.tracker: Callable[[], Tracker | None] = lambda: None
         self.clock: dict[str, float] = {}
+        self.told: set[str] = set()
         self.cache: Cache | None = None
         self.cached = 0
         self._study = study.name
-        self.interrupted = False
+        self.interruption = Interruption(ledger.folder / checkpoint.CHECKPOINTS, here=False)
         self.records = {study.key(r["digest"], r["seed"], r["training"], r["phase"] == "search"): r for r in ledger.records().values()}
         self._environments: dict[str, set[str]] = {}  # what the trials of earlier starts were made with, as far as it is not compared yet
         for record in self.records.values():
@@ -81,6 +84,7 @@ class Journal:
         now = time.monotonic()
         record.setdefault("seconds", round(now - self.clock.get(record["key"], now), 3))
         record = self.records[record["key"]] = self.append("finished", **record)  # from here on as it will be read again
+        self.told.add(record["key"])
         folder = self.ledger.folder / checkpoint.CHECKPOINTS
         if record["key"] not in self.clock:
             self.cached += bool(record.get("cached"))
@@ -97,8 +101,8 @@ class Journal:
             tracker.finished(record)
 
     def _check(self) -> None:
-        if self.interrupted:
-            raise KeyboardInterrupt
+        self.interruption.hold()
+        self.interruption.check()
 
     def _tell_change(self, record: Record) -> None:
         """Say once where trials are now made otherwise than at earlier starts: pairs of both are compared, and the report names them."""

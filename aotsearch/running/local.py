@@ -45,7 +45,7 @@ class Local:
         Raises:
             RunError: the device was lost: this process can compute nothing more.
         """
-        search = work.search
+        search, checkpoints = work.search, dataclasses.replace(checkpoints, here=True)
         for bundle in work.bundles if search is None else ([trial] for trial in search.proposals):
             for trial in bundle:
                 observer.started(trial)

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from aotsearch.errors import RunError
 from aotsearch.evidence.analysis import unsettled
 from aotsearch.evidence.declaration import History, Record, candidate, entry, history
 from aotsearch.evidence.tables import curve_of, left_out, promising, searched, unconfirmed
@@ -82,6 +83,9 @@ class Phases:
 
     def hand_over(self, work: Work) -> None:
         self._trainer.run(work, self.journal, self.checkpoints)
+        self.journal.interruption.check()
+        if lacking := [t["key"] for bundle in work.bundles for t in bundle if t["key"] not in self.journal.told]:
+            raise RunError(f"the executor ended with {len(lacking)} trials untold; run the same command again to continue")
 
     @functools.cached_property
     def _trainer(self) -> Executor:

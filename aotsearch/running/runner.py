@@ -12,7 +12,6 @@ import importlib.util
 import logging
 import platform
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +24,7 @@ from aotsearch.errors import InputError, RunError
 from aotsearch.evidence.declaration import STUDY_FILE, History
 from aotsearch.evidence.ledger import FAILED, Ledger
 from aotsearch.running import continuing
+from aotsearch.running.interruption import Interrupted, Interruption
 from aotsearch.running.journal import Journal
 from aotsearch.running.phases import Phases
 from aotsearch.running.progress import Progress
@@ -112,6 +112,7 @@ def run(study: Study, out: str | Path | None = None, options: Options | None = N
     ledger = Ledger(folder)
     before = continuing.former(ledger, study)
     with contextlib.ExitStack() as stack:
+        interruption = stack.enter_context(Interruption(folder / CHECKPOINTS, options.local))
         executor = functools.cache(functools.partial(_executor, options, study.settings.resources, progress, stack))
         if continuing.anything_left(ledger, study, before, options.retry_failed):
             executor()
@@ -120,17 +121,34 @@ def run(study: Study, out: str | Path | None = None, options: Options | None = N
         stack.callback(progress.end)
         continuing.write_study(study, folder)
         journal = Journal(study, ledger, progress, options.retry_failed, functools.partial(_begin, ledger, study, options, facts))
-        journal.cache = cache
+        journal.cache, journal.interruption = cache, interruption
         declared = continuing.declare(journal, study, before)
         for note in (*declared.changes, *continuing.further_measures(study, before, len(journal.records)), *study.notes):
             progress.say(note)  # before anything is trained
         journal.tracker = stack.enter_context(_tracked(study, folder, options, progress))
         phases = Phases(study, journal, executor, _checkpoints(folder, study.settings.resources), declared)
-        with _interruptible(journal):
-            phases.run()
+        _run(phases, journal)
         if executor.cache_info().currsize:  # it ends while the report is written
             stack.enter_context(ThreadPoolExecutor(1)).submit(executor().close)
         return _conclude(journal, phases.declared, options.track, began)
+
+
+def _run(phases: Phases, journal: Journal) -> None:
+    """Train what is left; where that is interrupted, in the order that loses nothing.
+
+    Raises:
+        Interrupted: a signal asked for the end.
+    """
+    interruption = journal.interruption
+    interruption.training = True
+    try:
+        phases.run()
+        interruption.check()
+    except KeyboardInterrupt:
+        interruption.leave(journal.clock.keys() - journal.told)
+        raise Interrupted(interruption.number or signal.SIGINT) from None
+    finally:
+        interruption.training = False
 
 
 def _executor(options: Options, resources: Resources, progress: Progress, stack: contextlib.ExitStack) -> Executor:
@@ -182,24 +200,6 @@ def _begin(ledger: Ledger, study: Study, options: Options, facts: Mapping[str, A
         executor="local" if options.local else "ray",
     )
     ledger.append("data", **facts)
-
-
-@contextlib.contextmanager
-def _interruptible(journal: Journal) -> Iterator[None]:
-    """Let Ctrl-C end the run even where a library swallows the first KeyboardInterrupt: the next event raises it again."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(*_: Any) -> None:
-        journal.interrupted = True
-        raise KeyboardInterrupt
-
-    former = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, former)
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ __all__ = ["ENVIRONMENT", "Tracker", "rebuild", "ui_address", "ui_command"]
 
 GATHER = 5.0  # seconds in which events gather, so that they are written together: a write costs 15 ms of a processor that trains
 PATIENCE = 60.0  # seconds that close() waits for the last writes
+HURRY = 4.0  # the same where the run was interrupted: who asks for that may kill after ten seconds
 TRIES = 3  # failures in a row after which the view is left for a later rebuild
 
 Job = Callable[[Store], Any]
@@ -104,9 +105,9 @@ class Tracker:
         self._ending = lambda store: store.end(status, end)
         self._say(Store.flush)  # wakes the thread
         self._hurry.set()
-        self._thread.join(PATIENCE)
+        self._thread.join(patience := PATIENCE if status == "FINISHED" else HURRY)
         if self._thread.is_alive():
-            log.warning("MLflow still writes after %.0f s and is left behind; `aotsearch ui` completes its view from the ledger", PATIENCE)
+            log.warning("MLflow still writes after %.0f s and is left behind; `aotsearch ui` completes its view from the ledger", patience)
 
     def _say(self, job: Job) -> None:
         if not self._lost:

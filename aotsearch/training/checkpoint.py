@@ -39,11 +39,13 @@ class Checkpoints:
         folder: Of states, and of trained weights.
         seconds: Between two states; None for never.
         steps: Between two states, in the place of seconds.
+        here: Whether the run that asks for states at once is this process: then it ends when they are written.
     """
 
     folder: Path
     seconds: float | None = 60.0
     steps: int | None = None
+    here: bool = False
 
 
 def path_of(folder: Path, key: str) -> Path:
@@ -97,6 +99,9 @@ class Keeper:
         copies = [_copied(state) for state in states]
         self._last = time.monotonic()
         self._written = self._pool.submit(self._write, copies)
+        if self.checkpoints.here and self._asked:
+            self._written.result()
+            raise KeyboardInterrupt
 
     def found(self) -> list[State] | None:
         """The newest state that all trials have, where each has one of the same step under the same conditions."""
