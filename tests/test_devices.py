@@ -6,6 +6,7 @@ import dataclasses
 import os
 import statistics
 import weakref
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from aotsearch.errors import InputError, RunError
 from aotsearch.models.cost import training_bytes
 from aotsearch.models.model import build
 from aotsearch.report import report as reports
-from aotsearch.running import cluster, local, runner
+from aotsearch.running import cluster, hearing, local, runner
 from aotsearch.running.local import Local
 from aotsearch.running.rungs import Rungs
 from aotsearch.running.work import Search, Work
@@ -650,13 +651,13 @@ def test_where_it_is_left_to_us_the_largest_bundle_is_measured_and_each_has_the_
 
 @pytest.mark.parametrize(("share", "shares", "again"), [(1.0, {}, False), (0.5, {}, True), (1.0, {"k": 0.25}, True), (0.0, {}, False)])
 def test_what_a_shared_gpu_has_no_memory_for_is_not_told_before_it_was_alone(
-    share: float, shares: dict[str, float], again: bool, study_file: Path
+    share: float, shares: dict[str, float], again: bool, study_file: Path, tmp_path: Path
 ) -> None:
     made = {**plan(load(study_file)), "key": "k"}
     full = {"key": "k", "outcome": "out-of-memory", "measures": {}}
     crowded: list[Any] = []
     told = Heard()
-    callback = cluster._callback(Work([[made]]), told, {}, crowded)
+    callback = hearing.callback(Work([[made]]), told, {}, crowded, Counter(), tmp_path)
     ray_trial: Any = type("Trial", (), {"config": {"bundle": [made], "share": share, "shares": shares}})
     callback.on_trial_start(0, [], ray_trial)
     callback.on_trial_result(0, [], ray_trial, {"record": full})

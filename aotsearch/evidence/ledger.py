@@ -31,7 +31,7 @@ OUTCOMES = {"stopped": {"outcome": "pruned"}}  # as versions before 0.3 wrote it
 FILE = "ledger.jsonl"
 LOCK = ".lock"
 PATIENCE = 1.0  # seconds for which a writer waits for the lock: longer than any look at it takes
-FAILED = ("failed", "out-of-memory")  # outcomes that say nothing about the architecture's loss and may pass on another try
+FAILED = ("failed", "out-of-memory", "hung")  # outcomes that say nothing about the architecture's loss and may pass on another try
 
 
 class Ledger:

@@ -15,12 +15,14 @@ import sys
 import sysconfig
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aotsearch.errors import InputError, RunError
-from aotsearch.running.work import Observer, Record, Search, Trial, Work, on_the_way
+from aotsearch.running.hearing import callback, said, scheduler, searcher, share_of
+from aotsearch.running.work import Observer, Trial, Work, on_the_way
 from aotsearch.study.settings import Resources
 from aotsearch.training.checkpoint import Checkpoints
 from aotsearch.training.environment import processors
@@ -72,7 +74,7 @@ class Cluster:
             ray.init(address=address or "local", **quiet)
             ahead.join()
         except Exception as e:  # noqa: BLE001 (connection, configuration and start-up errors of many kinds)
-            raise RunError(f"Ray did not start at {address or 'this machine'}: {_said(e)[:300]}") from None
+            raise RunError(f"Ray did not start at {address or 'this machine'}: {said(e)[:300]}") from None
         try:
             has = ray.cluster_resources()
             room = resources.required_room(has.get("CPU", 0), has.get("GPU", 0))
@@ -80,6 +82,7 @@ class Cluster:
             self.close()
             raise
         self.fuse, self.cpus, self.gpus = resources.fuse, resources.cpus, resources.share(has.get("GPU", 0))
+        self._losses: Counter[str] = Counter()  # of workers, by the key of the trial
         self.workers, self.on_gpu, self.address, self.usual = min(workers or room, room), self.gpus > 0, address, ""
         places, cards = int(has.get("CPU", 0) // self.cpus), int(has.get("GPU", 0))
         self.places = min(workers or places, places)  # that the processors have, and were asked for
@@ -109,22 +112,22 @@ class Cluster:
         try:
             found: dict[str, Any] = self._ray.get(asked.remote(self.hardware))
         except Exception as e:  # noqa: BLE001 (whatever went wrong in the worker)
-            raise RunError(f"no worker of Ray answers: {_said(e)[-300:]}") from None
+            raise RunError(f"no worker of Ray answers: {said(e)[-300:]}") from None
         return found
 
     def run(self, work: Work, observer: Observer, checkpoints: Checkpoints) -> None:
         """Execute on the cluster, `workers` trials at a time, or more where they share GPUs. What a shared GPU had no memory for is
-        trained again, alone on a whole one, before it is told.
+        trained again, alone on a whole one, before it is told; what was lost with its worker too, a few times.
 
         Raises:
             RunError: Ray itself failed; what finished is with the observer.
         """
-        crowded = self._fit(work, observer, checkpoints, self.gpus, self._shares(work.bundles))
-        if crowded:
-            alone = Work([[trial] for trial in crowded])
+        again = self._fit(work, observer, checkpoints, self.gpus, self._shares(work.bundles))
+        while again:
+            alone = Work([[trial] for trial in again])
             if work.search is not None:
-                alone = Work(search=dataclasses.replace(work.search, proposals=iter(crowded)))
-            self._fit(alone, observer, checkpoints, 1.0, {})
+                alone = Work(search=dataclasses.replace(work.search, proposals=iter(again)))
+            again = self._fit(alone, observer, checkpoints, float(self.gpus > 0), {})
 
     def _shares(self, bundles: Sequence[Sequence[Trial]]) -> dict[str, float]:
         """The key of the first trial of a bundle -> the part of a GPU that it is granted, where that is left to us and company may pay.
@@ -149,35 +152,42 @@ class Cluster:
         return {key: packing.share(found, size / most, len(bundles), self.places, self.cards) for key, size in sizes.items()}
 
     def _fit(self, work: Work, observer: Observer, checkpoints: Checkpoints, gpus: float, shares: Mapping[str, float]) -> list[Trial]:
-        """Execute, each bundle on its share of a GPU, by default `gpus`; returns the trials that a shared one had no memory for, which the
-        observer is not told of."""
+        """Execute, each bundle on its share of a GPU, by default `gpus`; returns the trials that are to be trained again, which the
+        observer is not told of: a shared GPU had no memory for them, or their worker was lost."""
         from ray import tune
         from ray.air._internal import usage
 
         search = work.search
         reasons: dict[str, str] = {}  # why trials were stopped, by key
-        crowded: list[Trial] = []
+        again: list[Trial] = []
         scratch = tempfile.mkdtemp(prefix="aotsearch-")
         config: dict[str, Any] = {"threads": self.cpus, "share": gpus, "shares": dict(shares), "usual": self.usual}
         config |= {"checkpoints": checkpoints, "fuse": 1}
         if search is None:
             config |= {"bundle": tune.grid_search(list(work.bundles)), "fuse": self.fuse}
 
+        heard = callback(work, observer, reasons, again, self._losses, checkpoints.folder)
+
         def granted(config: Mapping[str, Any]) -> Any:
-            return tune.PlacementGroupFactory([{"CPU": self.cpus, "GPU": _share(config)}])
+            return tune.PlacementGroupFactory([{"CPU": self.cpus, "GPU": share_of(config)}])
 
         tuner = tune.Tuner(
             tune.with_resources(_trainable, granted if shares else {"cpu": self.cpus, "gpu": gpus}),
             param_space=config,
             tune_config=tune.TuneConfig(
-                search_alg=search and _searcher(search),
+                search_alg=search and searcher(search),
                 scheduler=search and scheduler(search, reasons),
                 num_samples=-1 if search else 1,  # a search says itself when it ends
                 max_concurrent_trials=self.places if shares else self.workers,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
-            run_config=tune.RunConfig(storage_path=scratch, name="run", verbose=0, callbacks=[_callback(work, observer, reasons, crowded)]),
+            run_config=tune.RunConfig(
+                storage_path=scratch,
+                name="run",
+                verbose=0,
+                callbacks=[heard],
+            ),
         )
         usage.tag_callbacks = lambda _: None  # it imports MLflow, while trials wait, to count what it is forbidden to send
         try:
@@ -185,10 +195,10 @@ class Cluster:
         except (InputError, RunError):
             raise
         except Exception as e:  # noqa: BLE001 (Tune wraps whatever went wrong in errors of its own)
-            raise RunError(f"Ray Tune stopped: {_said(e)[:300]}; run the same command again to continue") from None
+            raise RunError(f"Ray Tune stopped: {said(e)[:300]}; run the same command again to continue") from None
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        return crowded
+        return again
 
 
 def _workers_environment(threads: int) -> dict[str, Any]:
@@ -212,15 +222,6 @@ def _gpus_here() -> int:
     return gpus_here()
 
 
-def _said(error: Exception | None) -> str:
-    return " ".join(str(error or "").split())
-
-
-def _share(config: Mapping[str, Any]) -> float:
-    """The part of a GPU that a bundle is granted."""
-    return float(config["shares"].get(config["bundle"][0]["key"], config["share"]))
-
-
 def _trainable(config: dict[str, Any]) -> None:
     """Run a bundle of trials inside a Ray worker; each report carries the points since the last, and the records that are known."""
     import ray
@@ -231,7 +232,7 @@ def _trainable(config: dict[str, Any]) -> None:
 
     # what was granted decides, not what the machine has: without a grant of one Ray does not hide the GPUs (ray#54928)
     on_gpu = bool(ray.get_gpu_ids())  # of those that are granted the first is `cuda`, whatever its number on the machine
-    share = _share(config) if on_gpu else 1.0
+    share = share_of(config) if on_gpu else 1.0
     hardware = devices.DeviceSettings(config["threads"], "cuda" if on_gpu else "cpu", share, config["usual"])
     points: list[tuple[str, Mapping[str, float]]] = []
     evaluations = itertools.count(1)
@@ -239,117 +240,24 @@ def _trainable(config: dict[str, Any]) -> None:
     def report(trial: Trial, point: Mapping[str, float], recalled: bool = False) -> None:
         points.append((trial["key"], point))
         if on_the_way(trial, point):
-            tune.report({"points": list(points), "loss": point["loss"], "evaluation": next(evaluations), "recalled": recalled})
+            tell({"points": list(points), "loss": point["loss"], "evaluation": next(evaluations), "recalled": recalled})
             points.clear()
 
-    for record in trials.run_together(config["bundle"], hardware, report, config["checkpoints"], config["fuse"]):
-        tune.report({"points": list(points), "record": record, "loss": record["measures"].get("loss", float("inf"))})
-        points.clear()
-        if record.get("device_lost"):
-            raise RuntimeError("this process can compute no more; the next trial gets a new one")
+    def tell(result: Mapping[str, Any]) -> None:
+        try:
+            tune.report(result)
+        except SystemExit as e:
+            raise _StoppedByRay from e
+
+    try:
+        for record in trials.run_together(config["bundle"], hardware, report, config["checkpoints"], config["fuse"]):
+            tell({"points": list(points), "record": record, "loss": record["measures"].get("loss", float("inf"))})
+            points.clear()
+            if record.get("device_lost"):
+                raise RuntimeError("this process can compute no more; the next trial gets a new one")
+    except _StoppedByRay as e:
+        raise SystemExit from e
 
 
-def _callback(work: Work, observer: Observer, reasons: Mapping[str, str], crowded: list[Trial]) -> Any:
-    from ray import tune
-
-    class Callback(tune.Callback):  # type: ignore[misc]
-        """Tells the observer; a trial that ends without a record was stopped by the scheduler or lost with its worker."""
-
-        def __init__(self) -> None:
-            self.curves: dict[str, list[Mapping[str, float]]] = {}
-            self.plans: dict[str, Trial] = {}  # of trials that have no record yet
-
-        def __reduce__(self) -> Any:
-            return object, ()  # Tune pickles its parts for a restore that is never made
-
-        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            for plan in trial.config["bundle"]:
-                self.plans[plan["key"]], self.curves[plan["key"]] = plan, []
-                observer.started(plan)
-
-        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-            for key, point in result.get("points", ()):
-                self.curves[key].append(point)
-                observer.point(self.plans[key], point)
-            if "record" not in result:
-                return
-            record = result["record"]
-            if record["outcome"] == "out-of-memory" and 0 < _share(trial.config) < 1:
-                crowded.append(self.plans.pop(record["key"]))
-            else:
-                self._finish(record)
-
-        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            self._end(trial, "pruned", lambda key: reasons.get(key, "pruned"))
-
-        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            self._end(trial, "failed", lambda _: f"the worker was lost: {_said(trial.get_error())[-300:]}")
-
-        def _end(self, trial: Any, outcome: str, message: Callable[[str], str]) -> None:
-            from aotsearch.training.trial import record
-
-            for plan in trial.config["bundle"]:
-                if (key := plan["key"]) in self.plans:
-                    known = record(plan, outcome, list(self.curves.get(key, ())))  # type: ignore[arg-type]
-                    self._finish(known | {"message": message(key)})
-
-        def _finish(self, record: Record) -> None:
-            del self.plans[record["key"]]
-            if work.search is not None:
-                work.search.tell(record)
-            observer.finished(record)
-
-    return Callback()
-
-
-def scheduler(search: Search, reasons: dict[str, str]) -> Any:
-    """Ray's view of the rungs; why a trial was stopped goes into `reasons`, by its key."""
-    from ray.tune.schedulers import FIFOScheduler
-
-    class Halving(FIFOScheduler):  # type: ignore[misc]
-        """The rungs."""
-
-        def __reduce__(self) -> Any:
-            return object, ()  # as above
-
-        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-            (plan,) = trial.config["bundle"]
-            if "evaluation" not in result:  # the last one, with the record
-                return str(self.CONTINUE)
-            number, (_, point) = result["evaluation"], result["points"][-1]
-            if result.get("recalled"):
-                search.recall(plan, number, point)
-            elif reason := search.stop(plan, number, point):
-                reasons[plan["key"]] = reason
-                return str(self.STOP)
-            return str(self.CONTINUE)
-
-    return Halving()
-
-
-def _searcher(search: Search) -> Any:
-    from ray.tune.search import Searcher
-
-    class Searching(Searcher):  # type: ignore[misc]
-        """Ray's view of the search: what came of a proposal is told by the callback, which hears of every result."""
-
-        def __init__(self) -> None:
-            super().__init__(metric="loss", mode="min")
-
-        def __reduce__(self) -> Any:
-            return object, ()  # as above
-
-        def suggest(self, trial_id: str) -> Any:
-            trial = next(search.proposals, None)
-            return Searcher.FINISHED if trial is None else {"bundle": [trial]}
-
-        def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-            pass
-
-        def save(self, checkpoint_path: str) -> None:
-            pass
-
-        def restore(self, checkpoint_path: str) -> None:
-            raise AssertionError("runs continue from the ledger")
-
-    return Searching()
+class _StoppedByRay(BaseException):
+    """Ray stops a trial by SystemExit in its report; one that a part of a model raises is an outcome."""

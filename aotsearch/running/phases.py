@@ -102,7 +102,7 @@ class Phases:
             from aotsearch.training import trial  # with torch, which a start that has nothing to train does not wait for
 
             plans = trial.plans(self.study, cells, phase)
-            left -= {p["key"] for p in plans if p["key"] in left and self.adopt_cached(p)}
+            left -= {p["key"] for p in plans if p["key"] in left and (self._adopt_fate(p) or self.adopt_cached(p))}
             if left:
                 executor = self.executor()
                 # of all, so that who trains together does not depend on how often the run was interrupted
@@ -119,6 +119,18 @@ class Phases:
         if record is not None:
             self.journal.finished(record)
         return record is not None
+
+    def _adopt_fate(self, plan: Mapping[str, Any]) -> bool:
+        """Whether a trial ended with its process at an earlier start, which left word of it: it is written down, and not tried again."""
+        from aotsearch.training import watch
+        from aotsearch.training.trial import record
+
+        if (known := watch.fate(self.checkpoints.folder, plan["key"])) is None:
+            return False
+        outcome, message, where = known
+        self.journal.finished(record(plan, outcome, []) | {"message": message, "traceback": where})
+        watch.path_of(self.checkpoints.folder, plan["key"]).unlink(missing_ok=True)
+        return True
 
     @functools.cached_property
     def _environment(self) -> dict[str, Any]:

@@ -170,7 +170,7 @@ def _checkpoints(folder: Path, resources: Resources) -> Checkpoints:
     """Where trials are kept, and how often those that train are."""
     often = resources.checkpoint
     seconds, steps = (None, often.steps) if isinstance(often, Steps) else (None if often == "never" else often, None)
-    return Checkpoints(folder / CHECKPOINTS, seconds, steps)
+    return Checkpoints(folder / CHECKPOINTS, seconds, steps, resources.patience)
 
 
 def _cache(options: Options, resources: Resources, progress: Progress) -> Cache | None:
@@ -265,7 +265,8 @@ def _conclude(journal: Journal, declared: History, track: bool, began: float) ->
         tracker.publish(found.headline.to_dict(), found.summary(), files, folder / STUDY_FILE)
     outcomes = Counter(r["outcome"] for r in journal.records.values())
     seconds = time.monotonic() - began
-    return RunOutcome(folder, outcomes, len(journal.clock), seconds, found.analysis, found.summary(), notes, journal.cached)
+    trained = sum(journal.records[key]["outcome"] not in FAILED for key in journal.clock.keys() & journal.records.keys())
+    return RunOutcome(folder, outcomes, trained, seconds, found.analysis, found.summary(), notes, journal.cached)
 
 
 def _shown(folder: Path, found: Material) -> bool:

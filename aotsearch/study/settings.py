@@ -136,6 +136,7 @@ class Resources(Settings):
     checkpoint: Positive | Steps | Literal["never"] = Field(
         60.0, description="seconds, or {steps: N}, after which a trial that trains is written down, to go on there after an interruption"
     )
+    patience: Positive = Field(1800.0, description="seconds without a step after which a trial is taken to hang, and is ended")
 
     def share(self, gpus: float) -> float:
         """The GPUs of a trial where there are so many."""

@@ -39,12 +39,14 @@ class Checkpoints:
         folder: Of states, and of trained weights.
         seconds: Between two states; None for never.
         steps: Between two states, in the place of seconds.
+        patience: Seconds without a step after which a trial hangs.
         here: Whether the run that asks for states at once is this process: then it ends when they are written.
     """
 
     folder: Path
     seconds: float | None = 60.0
     steps: int | None = None
+    patience: float = 1800.0
     here: bool = False
 
 

@@ -1,0 +1,148 @@
+"""What Ray Tune is given to hear and to ask: the observer as its callback, the rungs as its scheduler, the proposals as its searcher.
+
+Tune pickles its parts for a restore that is never made: each of these becomes a plain object then.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from aotsearch.running.work import Observer, Record, Search, Trial, Work
+
+LOSSES = 3  # workers that a trial may be lost with before it has failed
+
+
+def said(error: Exception | None) -> str:
+    return " ".join(str(error or "").split())
+
+
+def share_of(config: Mapping[str, Any]) -> float:
+    """The part of a GPU that a bundle is granted."""
+    return float(config["shares"].get(config["bundle"][0]["key"], config["share"]))
+
+
+def callback(
+    work: Work, observer: Observer, reasons: Mapping[str, str], again: list[Trial], losses: Counter[str], checkpoints: Path
+) -> Any:
+    """Tune's view of the observer; `again` takes the trials that are to be trained again, `losses` counts the workers lost with each."""
+    from ray import tune
+
+    from aotsearch.training import watch
+
+    class Callback(tune.Callback):  # type: ignore[misc]
+        """Tells the observer; a trial that ends without a record was stopped by the scheduler or lost with its worker."""
+
+        def __init__(self) -> None:
+            self.curves: dict[str, list[Mapping[str, float]]] = {}
+            self.plans: dict[str, Trial] = {}  # of trials that have no record yet
+
+        def __reduce__(self) -> Any:
+            return object, ()  # Tune pickles its parts for a restore that is never made
+
+        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            for plan in trial.config["bundle"]:
+                self.plans[plan["key"]], self.curves[plan["key"]] = plan, []
+                observer.started(plan)
+
+        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+            for key, point in result.get("points", ()):
+                self.curves[key].append(point)
+                observer.point(self.plans[key], point)
+            if "record" not in result:
+                return
+            record = result["record"]
+            if record["outcome"] == "out-of-memory" and 0 < share_of(trial.config) < 1:
+                again.append(self.plans.pop(record["key"]))
+            else:
+                self._finish(record)
+
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            self._end(trial, "pruned", lambda key: reasons.get(key, "pruned"))
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            why = said(trial.get_pickled_error() or trial.get_error())[-300:] or "no reason was given"
+            known = watch.fate(checkpoints, trial.config["bundle"][0]["key"])
+            for key in [plan["key"] for plan in trial.config["bundle"] if plan["key"] in self.plans]:
+                losses[key] += 1
+                if known is not None:  # the process told what it died of
+                    self._tell(key, known[0], {"message": known[1], "traceback": known[2]})
+                elif losses[key] < LOSSES:
+                    again.append(self.plans.pop(key))
+                else:
+                    outcome = "out-of-memory" if "memory" in why else "failed"
+                    self._tell(key, outcome, {"message": f"the process that trained it was lost {LOSSES} times: {why}"})
+            if known is not None:
+                watch.path_of(checkpoints, trial.config["bundle"][0]["key"]).unlink(missing_ok=True)
+
+        def _end(self, trial: Any, outcome: str, message: Callable[[str], str]) -> None:
+            for key in [plan["key"] for plan in trial.config["bundle"] if plan["key"] in self.plans]:
+                self._tell(key, outcome, {"message": message(key)})
+
+        def _tell(self, key: str, outcome: str, more: dict[str, str]) -> None:
+            from aotsearch.training.trial import record
+
+            self._finish(record(self.plans[key], outcome, list(self.curves.get(key, ()))) | more)  # type: ignore[arg-type]
+
+        def _finish(self, record: Record) -> None:
+            del self.plans[record["key"]]
+            if work.search is not None:
+                work.search.tell(record)
+            observer.finished(record)
+
+    return Callback()
+
+
+def scheduler(search: Search, reasons: dict[str, str]) -> Any:
+    """Ray's view of the rungs; why a trial was stopped goes into `reasons`, by its key."""
+    from ray.tune.schedulers import FIFOScheduler
+
+    class Halving(FIFOScheduler):  # type: ignore[misc]
+        """The rungs."""
+
+        def __reduce__(self) -> Any:
+            return object, ()  # as above
+
+        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+            (plan,) = trial.config["bundle"]
+            if "evaluation" not in result:  # the last one, with the record
+                return str(self.CONTINUE)
+            number, (_, point) = result["evaluation"], result["points"][-1]
+            if result.get("recalled"):
+                search.recall(plan, number, point)
+            elif reason := search.stop(plan, number, point):
+                reasons[plan["key"]] = reason
+                return str(self.STOP)
+            return str(self.CONTINUE)
+
+    return Halving()
+
+
+def searcher(search: Search) -> Any:
+    from ray.tune.search import Searcher
+
+    class Searching(Searcher):  # type: ignore[misc]
+        """Ray's view of the search: what came of a proposal is told by the callback, which hears of every result."""
+
+        def __init__(self) -> None:
+            super().__init__(metric="loss", mode="min")
+
+        def __reduce__(self) -> Any:
+            return object, ()  # as above
+
+        def suggest(self, trial_id: str) -> Any:
+            trial = next(search.proposals, None)
+            return Searcher.FINISHED if trial is None else {"bundle": [trial]}
+
+        def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+            pass
+
+        def save(self, checkpoint_path: str) -> None:
+            pass
+
+        def restore(self, checkpoint_path: str) -> None:
+            raise AssertionError("runs continue from the ledger")
+
+    return Searching()

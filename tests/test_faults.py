@@ -1,0 +1,122 @@
+"""What may go wrong inside a trial is the outcome of that trial, under both executors: the others are trained, and the study ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aotsearch.evidence.ledger import Ledger
+
+WORD = '''
+from __future__ import annotations
+import ctypes, os, sys, time
+from typing import Literal
+import torch
+from torch import nn
+from aotsearch.grammar.words import word
+
+@word("channel", "faulty")
+class Faulty(nn.Module):
+    """A linear map that goes wrong.
+
+    y = x W
+
+    Source: none.
+
+    Args:
+        how: What it does in training.
+    """
+
+    def __init__(self, site, *, how: Literal["raise", "exit", "leave", "crash", "sleep", "nan"] = "raise"):
+        super().__init__()
+        self.how = how
+        self.output = nn.Linear(site.width, site.width)
+
+    def forward(self, x):
+        y = self.output(x)
+        if not self.training or x.device.type == "meta":
+            return y
+        if self.how == "nan":
+            return y * float("nan")
+        {"raise": lambda: 1 / 0, "exit": sys.exit, "leave": lambda: os._exit(3), "crash": lambda: ctypes.string_at(0),
+         "sleep": lambda: time.sleep(1000)}[self.how]()
+        return y
+'''
+STUDY = """
+name: faults
+task: {language: {data: {text: corpus.txt}, context: 16}}
+grammar:
+  model: {width: 16, depth: 1, block: [attention, channel]}
+  channel: {any: [mlp, HOW]}
+study: {seeds: 1, budget: {steps: 4, batch: 2, evaluations: 1}, diagnostics: none, resources: {patience: 2}}
+"""
+OUTCOMES = {  # of the arm with that fault: its outcome, and words of its message
+    "raise": ("failed", "ZeroDivisionError"),
+    "exit": ("failed", "SystemExit"),
+    "nan": ("diverged", "the loss is nan at step"),
+    "sleep": ("hung", "no step for 2 s"),
+    "crash": ("failed", "Fatal Python error: Segmentation fault"),
+    "leave": ("failed", "was lost 3 times"),
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with a corpus and an installed package whose word goes wrong."""
+    (tmp_path / "corpus.txt").write_text("the quick brown fox " * 2000)
+    (tmp_path / "faulty_words.py").write_text(WORD)
+    info = tmp_path / "faulty-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[aotsearch.parts]\nfaulty = faulty_words\n")
+    return tmp_path
+
+
+def run(place: Path, faults: list[str], *how: str) -> subprocess.CompletedProcess[str]:
+    file = place / "study.yaml"
+    file.write_text(STUDY.replace("HOW", ", ".join(f"{{faulty: {{how: {fault}}}}}" for fault in faults)))
+    paths = [str(place), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    argv = [sys.executable, "-m", "aotsearch", "run", str(file), "--out", str(place / "run"), *how]
+    return subprocess.run(
+        argv, capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    )
+
+
+def outcomes(place: Path) -> dict[str, tuple[str, str]]:
+    return {r["arm"]: (r["outcome"], r["message"]) for r in Ledger(place / "run").records().values()}
+
+
+def agree(place: Path, faults: list[str]) -> None:
+    found = outcomes(place)
+    assert found["reference"][0] == "done"
+    for fault in faults:
+        (arm,) = [name for name in found if name != "reference" and (fault in name or len(faults) == 1)]
+        outcome, words = OUTCOMES[fault]
+        assert found[arm][0] == outcome and words in found[arm][1], (fault, found[arm])
+
+
+def test_through_ray_the_study_ends_with_a_complete_table(place: Path) -> None:
+    faults = list(OUTCOMES)
+    done = run(place, faults, "--workers", "2")
+    assert done.returncode == 3, done.stderr
+    agree(place, faults)
+    assert "2 trials trained" in done.stderr and "Traceback" not in done.stderr  # the sound one, and the one that diverged
+
+
+def test_in_this_process_what_a_process_survives_is_an_outcome_at_once(place: Path) -> None:
+    faults = ["raise", "exit", "nan", "sleep"]
+    done = run(place, faults, "--local")
+    assert done.returncode == 3, done.stderr
+    agree(place, faults)
+
+
+def test_a_crash_of_this_process_is_the_outcome_of_its_trial_when_the_run_goes_on(place: Path) -> None:
+    first = run(place, ["crash"], "--local")
+    assert first.returncode < 0
+    again = run(place, ["crash"], "--local")
+    assert again.returncode == 3, again.stderr
+    agree(place, ["crash"])
