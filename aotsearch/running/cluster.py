@@ -10,18 +10,17 @@ import importlib
 import itertools
 import logging
 import os
-import shutil
 import sys
 import sysconfig
-import tempfile
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aotsearch.errors import InputError, RunError
 from aotsearch.running.hearing import callback, said, scheduler, searcher, share_of
+from aotsearch.running.session import Session, scratch
 from aotsearch.running.work import Observer, Trial, Work, on_the_way
 from aotsearch.study.settings import Resources
 from aotsearch.training.checkpoint import Checkpoints
@@ -50,9 +49,13 @@ ACCELERATORS = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")  # of /dev: NVIDIA'
 
 
 class Cluster:
-    """A Ray cluster for the time of a run: one started on this machine, or one that runs already."""
+    """A Ray cluster for the time of a run: one started on this machine, or one that runs already.
 
-    def __init__(self, address: str | None, workers: int | None, resources: Resources):
+    Args:
+        lost: Told, in another thread, when a process of a Ray that was started here died.
+    """
+
+    def __init__(self, address: str | None, workers: int | None, resources: Resources, lost: Callable[[str], None] = lambda why: None):
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         try:
@@ -75,6 +78,7 @@ class Cluster:
             ahead.join()
         except Exception as e:  # noqa: BLE001 (connection, configuration and start-up errors of many kinds)
             raise RunError(f"Ray did not start at {address or 'this machine'}: {said(e)[:300]}") from None
+        self._session = Session(None if address else getattr(ray._private.worker, "_global_node", None), lost)
         try:
             has = ray.cluster_resources()
             room = resources.required_room(has.get("CPU", 0), has.get("GPU", 0))
@@ -89,7 +93,9 @@ class Cluster:
         self.cards = cards if resources.gpus == "auto" else 0  # GPUs that trials may share as it is best
 
     def close(self) -> None:
+        self._session.stop()
         self._ray.shutdown()
+        self._session.close()
 
     @property
     def hardware(self) -> DeviceSettings:
@@ -160,7 +166,6 @@ class Cluster:
         search = work.search
         reasons: dict[str, str] = {}  # why trials were stopped, by key
         again: list[Trial] = []
-        scratch = tempfile.mkdtemp(prefix="aotsearch-")
         config: dict[str, Any] = {"threads": self.cpus, "share": gpus, "shares": dict(shares), "usual": self.usual}
         config |= {"checkpoints": checkpoints, "fuse": 1}
         if search is None:
@@ -171,33 +176,33 @@ class Cluster:
         def granted(config: Mapping[str, Any]) -> Any:
             return tune.PlacementGroupFactory([{"CPU": self.cpus, "GPU": share_of(config)}])
 
-        tuner = tune.Tuner(
-            tune.with_resources(_trainable, granted if shares else {"cpu": self.cpus, "gpu": gpus}),
-            param_space=config,
-            tune_config=tune.TuneConfig(
-                search_alg=search and searcher(search),
-                scheduler=search and scheduler(search, reasons),
-                num_samples=-1 if search else 1,  # a search says itself when it ends
-                max_concurrent_trials=self.places if shares else self.workers,
-                reuse_actors=True,
-                trial_dirname_creator=lambda trial: trial.trial_id,
-            ),
-            run_config=tune.RunConfig(
-                storage_path=scratch,
-                name="run",
-                verbose=0,
-                callbacks=[heard],
-            ),
-        )
-        usage.tag_callbacks = lambda _: None  # it imports MLflow, while trials wait, to count what it is forbidden to send
-        try:
-            tuner.fit()
-        except (InputError, RunError):
-            raise
-        except Exception as e:  # noqa: BLE001 (Tune wraps whatever went wrong in errors of its own)
-            raise RunError(f"Ray Tune stopped: {said(e)[:300]}; run the same command again to continue") from None
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        self._session.keep(checkpoints.folder)
+        with scratch(checkpoints.folder) as place:
+            tuner = tune.Tuner(
+                tune.with_resources(_trainable, granted if shares else {"cpu": self.cpus, "gpu": gpus}),
+                param_space=config,
+                tune_config=tune.TuneConfig(
+                    search_alg=search and searcher(search),
+                    scheduler=search and scheduler(search, reasons),
+                    num_samples=-1 if search else 1,  # a search says itself when it ends
+                    max_concurrent_trials=self.places if shares else self.workers,
+                    reuse_actors=True,
+                    trial_dirname_creator=lambda trial: trial.trial_id,
+                ),
+                run_config=tune.RunConfig(
+                    storage_path=place,
+                    name="run",
+                    verbose=0,
+                    callbacks=[heard],
+                ),
+            )
+            usage.tag_callbacks = lambda _: None  # it imports MLflow, while trials wait, to count what it is forbidden to send
+            try:
+                tuner.fit()
+            except (InputError, RunError):
+                raise
+            except Exception as e:  # noqa: BLE001 (Tune wraps whatever went wrong in errors of its own)
+                raise RunError(f"Ray Tune stopped: {said(e)[:300]}; run the same command again to continue") from None
         return again
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from aotsearch.training.checkpoint import NOW, path_of
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
+LOST = getattr(signal, "SIGUSR2", None)  # by which another thread tells the main one that what trains is gone
 PATIENCE = 4.0  # seconds that the states of trials are waited for; whoever sends SIGTERM may wait for ten in all
 
 
@@ -32,6 +33,10 @@ class Interrupted(KeyboardInterrupt):
         self.code = 130 if number == signal.SIGINT else 143
 
 
+class ClusterLost(BaseException):
+    """What trains is gone; no library may take this for an error of its own."""
+
+
 class Interruption:
     """Hears the signals while a run goes on; in another thread than the main one it hears nothing.
 
@@ -44,12 +49,11 @@ class Interruption:
         self.folder, self.here = checkpoints, here
         self.number = 0  # of the first signal
         self.training = self.closing = False
+        self.lost = ""  # what is gone of those that train
         self._heard = False
         self._former: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
-        with contextlib.suppress(OSError):
-            (self.folder / NOW).unlink()  # of a run that was killed before it could remove it
         self._heard = threading.current_thread() is threading.main_thread()
         self.hold()
         return self
@@ -62,6 +66,18 @@ class Interruption:
         self._former.clear()
         self._heard = False
 
+    def begin(self) -> None:
+        """Trials train from here on."""
+        with contextlib.suppress(OSError):
+            (self.folder / NOW).unlink()  # of a run that was killed before it could remove it
+        self.training = True
+
+    def lose(self, what: str) -> None:
+        """Tell the main thread, from another one, that what trains is gone."""
+        self.lost = what
+        if self._heard and not self.closing and LOST is not None:
+            signal.pthread_kill(threading.main_thread().ident, LOST)  # type: ignore[arg-type]
+
     def hold(self) -> None:
         """Hear the signals again, where a library has taken them since."""
         for number in SIGNALS if self._heard else ():
@@ -70,8 +86,10 @@ class Interruption:
                 continue
             self._former.setdefault(number, found)
             signal.signal(number, self._interrupt)
-        if self._heard and self.here and hasattr(signal, "SIGALRM"):
-            self._former.setdefault(signal.SIGALRM, signal.signal(signal.SIGALRM, self._interrupt))
+        own = {signal.SIGALRM: self._interrupt} if self.here and hasattr(signal, "SIGALRM") else {LOST: self._lose}
+        for number, handler in own.items() if self._heard else ():
+            if number is not None and signal.getsignal(number) != handler:
+                self._former.setdefault(number, signal.signal(number, handler))
 
     def check(self) -> None:
         """End here, if that was asked for: libraries swallow the first exception that tells it."""
@@ -96,12 +114,17 @@ class Interruption:
         first = not self.number
         if first:
             self.number = number
-            with contextlib.suppress(OSError):
-                (self.folder / NOW).touch()
+            if self.training:
+                with contextlib.suppress(OSError):
+                    (self.folder / NOW).touch()
             if self.here and self.training and hasattr(signal, "setitimer"):
                 signal.setitimer(signal.ITIMER_REAL, PATIENCE)  # a step may never end
                 return
         raise Interrupted(self.number)
+
+    def _lose(self, *_: Any) -> None:
+        if self.training and not self.closing:
+            raise ClusterLost(self.lost)
 
 
 def _newer(path: Path, moment: float) -> bool:

@@ -24,7 +24,7 @@ from aotsearch.errors import InputError, RunError
 from aotsearch.evidence.declaration import STUDY_FILE, History
 from aotsearch.evidence.ledger import FAILED, Ledger
 from aotsearch.running import continuing
-from aotsearch.running.interruption import Interrupted, Interruption
+from aotsearch.running.interruption import ClusterLost, Interrupted, Interruption
 from aotsearch.running.journal import Journal
 from aotsearch.running.phases import Phases
 from aotsearch.running.progress import Progress
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from aotsearch.tracking.view import Tracker
 
 AHEAD = ("aotsearch.report.report", "scipy.special")  # imported while trials train in other processes: what follows them needs it
+RAYS = 3  # that may be lost in one start of a run before it ends
 PACKAGES = ("aotsearch", "torch", "ray", "optuna", "mlflow", "numpy", "pandas", "scipy")
 
 
@@ -113,7 +114,7 @@ def run(study: Study, out: str | Path | None = None, options: Options | None = N
     before = continuing.former(ledger, study)
     with contextlib.ExitStack() as stack:
         interruption = stack.enter_context(Interruption(folder / CHECKPOINTS, options.local))
-        executor = functools.cache(functools.partial(_executor, options, study.settings.resources, progress, stack))
+        executor = functools.cache(functools.partial(_executor, options, study.settings.resources, progress, stack, interruption))
         if continuing.anything_left(ledger, study, before, options.retry_failed):
             executor()
         _make(folder)
@@ -126,32 +127,44 @@ def run(study: Study, out: str | Path | None = None, options: Options | None = N
         for note in (*declared.changes, *continuing.further_measures(study, before, len(journal.records)), *study.notes):
             progress.say(note)  # before anything is trained
         journal.tracker = stack.enter_context(_tracked(study, folder, options, progress))
-        phases = Phases(study, journal, executor, _checkpoints(folder, study.settings.resources), declared)
-        _run(phases, journal)
+        phases = _run(journal, executor, lambda: Phases(study, journal, executor, _checkpoints(folder, study.settings.resources), declared))
         if executor.cache_info().currsize:  # it ends while the report is written
             stack.enter_context(ThreadPoolExecutor(1)).submit(executor().close)
         return _conclude(journal, phases.declared, options.track, began)
 
 
-def _run(phases: Phases, journal: Journal) -> None:
-    """Train what is left; where that is interrupted, in the order that loses nothing.
+def _run(journal: Journal, executor: Any, phases: Callable[[], Phases]) -> Phases:
+    """Train what is left; where that is interrupted, in the order that loses nothing; where Ray is lost, with another one.
 
     Raises:
         Interrupted: a signal asked for the end.
+        RunError: Ray was lost again and again.
     """
     interruption = journal.interruption
-    interruption.training = True
-    try:
-        phases.run()
-        interruption.check()
-    except KeyboardInterrupt:
-        interruption.leave(journal.clock.keys() - journal.told)
-        raise Interrupted(interruption.number or signal.SIGINT) from None
-    finally:
-        interruption.training = False
+    for _ in range(RAYS):
+        made = phases()
+        interruption.begin()
+        try:
+            made.run()
+            interruption.check()
+            return made
+        except (KeyboardInterrupt, ClusterLost, RunError) as e:  # an exception that interrupts a call of Ray may come out as another
+            if isinstance(e, KeyboardInterrupt) or interruption.number:
+                interruption.leave(journal.clock.keys() - journal.told)
+                raise Interrupted(interruption.number or signal.SIGINT) from None
+            if not interruption.lost:
+                raise
+            journal.progress.say(f"{interruption.lost}: Ray is started again, and what trained goes on from its last checkpoint")
+        finally:
+            interruption.training = False
+        executor().close()
+        executor.cache_clear()
+    raise RunError(f"{interruption.lost}, as {RAYS - 1} times before; run the same command again to continue")
 
 
-def _executor(options: Options, resources: Resources, progress: Progress, stack: contextlib.ExitStack) -> Executor:
+def _executor(
+    options: Options, resources: Resources, progress: Progress, stack: contextlib.ExitStack, interruption: Interruption
+) -> Executor:
     """The executor that is asked for, started; the stack closes it."""
     if options.local:
         from aotsearch.running.local import Local
@@ -160,8 +173,9 @@ def _executor(options: Options, resources: Resources, progress: Progress, stack:
     from aotsearch.running.cluster import Cluster
 
     progress.say("starting Ray ...")
-    cluster = Cluster(options.address, options.workers, resources)
+    cluster = Cluster(options.address, options.workers, resources, interruption.lose)
     stack.callback(cluster.close)
+    interruption.hold()  # Ray hears SIGTERM otherwise
     progress.say(f"Ray runs {cluster.workers} trials at a time")
     return cluster
 
