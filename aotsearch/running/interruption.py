@@ -6,7 +6,9 @@ Ctrl-C (SIGINT), SIGTERM, SIGHUP and SIGUSR1, by which Slurm warns of the end of
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterable
@@ -18,6 +20,9 @@ from aotsearch.training.checkpoint import NOW, path_of
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
 LOST = getattr(signal, "SIGUSR2", None)  # by which another thread tells the main one that what trains is gone
+HEARING = 5.0  # seconds in which the main thread hears that
+AGAIN = "AOTSEARCH_STARTS"  # how often the command has started itself again
+RAYS = 3  # that may be lost before a run ends
 PATIENCE = 4.0  # seconds that the states of trials are waited for; whoever sends SIGTERM may wait for ten in all
 
 
@@ -43,9 +48,11 @@ class Interruption:
     Args:
         checkpoints: The folder of the states of trials.
         here: Whether they train in this process: then a first signal lets them come to the end of a step, a second does not.
+        command: Whether this process is the command `aotsearch run`.
     """
 
-    def __init__(self, checkpoints: Path, here: bool):
+    def __init__(self, checkpoints: Path, here: bool, command: bool = False):
+        self.command = command
         self.folder, self.here = checkpoints, here
         self.number = 0  # of the first signal
         self.training = self.closing = False
@@ -73,10 +80,27 @@ class Interruption:
         self.training = True
 
     def lose(self, what: str) -> None:
-        """Tell the main thread, from another one, that what trains is gone."""
+        """Tell the main thread, from another one, that what trains is gone; where that hangs in it, the command is started again."""
         self.lost = what
-        if self._heard and not self.closing and LOST is not None:
-            signal.pthread_kill(threading.main_thread().ident, LOST)  # type: ignore[arg-type]
+        if not self._heard or self.closing or LOST is None:
+            return
+        signal.pthread_kill(threading.main_thread().ident, LOST)  # type: ignore[arg-type]
+        until = time.monotonic() + HEARING
+        while self.training and time.monotonic() < until:
+            time.sleep(0.1)
+        if self.training:
+            self._again()
+
+    def _again(self) -> None:
+        """Begin anew: Ray holds the main thread, and would end the process after a minute."""
+        number = int(os.environ.get(AGAIN, "0")) + 1
+        known = bool(self.command) and number < RAYS
+        sys.stderr.write(f"{self.lost}: {'the command starts again' if known else 'run the same command again'} to continue\n")
+        sys.stderr.flush()
+        if known:
+            os.environ[AGAIN] = str(number)
+            os.execv(sys.executable, [sys.executable, "-m", "aotsearch", *sys.argv[1:]])
+        os._exit(1)
 
     def hold(self) -> None:
         """Hear the signals again, where a library has taken them since."""

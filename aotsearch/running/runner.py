@@ -24,7 +24,7 @@ from aotsearch.errors import InputError, RunError
 from aotsearch.evidence.declaration import STUDY_FILE, History
 from aotsearch.evidence.ledger import FAILED, Ledger
 from aotsearch.running import continuing
-from aotsearch.running.interruption import ClusterLost, Interrupted, Interruption
+from aotsearch.running.interruption import RAYS, ClusterLost, Interrupted, Interruption
 from aotsearch.running.journal import Journal
 from aotsearch.running.phases import Phases
 from aotsearch.running.progress import Progress
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from aotsearch.tracking.view import Tracker
 
 AHEAD = ("aotsearch.report.report", "scipy.special")  # imported while trials train in other processes: what follows them needs it
-RAYS = 3  # that may be lost in one start of a run before it ends
 PACKAGES = ("aotsearch", "torch", "ray", "optuna", "mlflow", "numpy", "pandas", "scipy")
 
 
@@ -113,7 +112,7 @@ def run(study: Study, out: str | Path | None = None, options: Options | None = N
     ledger = Ledger(folder)
     before = continuing.former(ledger, study)
     with contextlib.ExitStack() as stack:
-        interruption = stack.enter_context(Interruption(folder / CHECKPOINTS, options.local))
+        interruption = stack.enter_context(Interruption(folder / CHECKPOINTS, options.local, bool(options.command)))
         executor = functools.cache(functools.partial(_executor, options, study.settings.resources, progress, stack, interruption))
         if continuing.anything_left(ledger, study, before, options.retry_failed):
             executor()

@@ -64,6 +64,9 @@ class Session:
         while not self._ended.wait(LOOK):
             dead = [str(name) for name, _ in self.node.dead_processes() if str(name) in VITAL]
             if dead and not self._ended.is_set():
+                for _, process in self.node.live_processes():  # whose workers would train on for nobody
+                    with contextlib.suppress(OSError):
+                        process.kill()
                 self.lost(f"Ray's process {dead[0]} died")
                 return
 
