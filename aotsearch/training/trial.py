@@ -64,6 +64,7 @@ def plan(study: Study, arm: Arm, seed: int, phase: str, rate: float | None = Non
         "changes": {address: list(pair) for address, pair in arm.changes.items()},
         "architecture": architecture.to_dict(),
         "task": study.task.to_plain(),
+        "manifest": study.manifest,
         "training": training,
         "sealed": phase in ("design", "confirm"),  # whether the test split is read, once, at the end
         "diagnostics": study.settings.measured if phase in ("design", "confirm") else [],
