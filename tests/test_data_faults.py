@@ -125,9 +125,9 @@ def test_a_damaged_cache_whose_source_is_gone_is_one_line(tmp_path: Path) -> Non
 
 def test_data_that_is_altered_while_it_is_in_use_ends_the_run_in_one_line(tmp_path: Path) -> None:
     task = text_task(tmp_path)
-    path = task._corpus.folder / "validation.bin"
-    zeros(path)
-    with pytest.raises(RunError, match=r"validation.bin is missing, or not what was written there: it was altered while it was in use"):
+    task.batch(0, 0, 8)
+    zeros(task._corpus.folder / "train.bin")  # also where that is mapped: it is found at the next evaluation, before there is a record
+    with pytest.raises(RunError, match=r"train.bin is missing, or not what was written there: it was altered while it was in use"):
         task.validation()
     tokens = token_task(tmp_path)
     tokens.prepare()

@@ -73,20 +73,20 @@ def prepared(place: Path, make: Callable[[], Prepared]) -> dict[str, Any]:
 
 
 def part(place: Path, name: str) -> Path:
-    """A file of prepared data that is to be read now, still what was written there.
+    """A file of prepared data that is to be read now, it and those beside it still what was written there: some may be in use already.
 
     Raises:
-        RunError: it was altered since the data was opened.
+        RunError: one was altered since the data was opened.
     """
     try:
-        _verified(place, name)
+        _verified(place)
     except (_Damaged, OSError) as e:
         raise RunError(f"{e}: it was altered while it was in use; start again, and the data is prepared again") from None
     return place / name
 
 
-def _verified(place: Path, only: str = "") -> dict[str, Any]:
-    """The facts of a prepared folder, where all its files, or the one that is named, are what was written there.
+def _verified(place: Path) -> dict[str, Any]:
+    """The facts of a prepared folder, where all its files are what was written there.
 
     Raises:
         FileNotFoundError: nothing was ever finished there.
@@ -97,7 +97,7 @@ def _verified(place: Path, only: str = "") -> dict[str, Any]:
         sealed = json.loads((place / FACTS).read_text(encoding="utf-8"))
         facts, files = sealed["facts"], sealed["files"]
         if sealed["sha256"] == digest(facts, files):
-            wrong = next((name for name in ([only] if only else files) if content.sha256(place / name, folder()) != files[name]), "")
+            wrong = next((name for name in files if content.sha256(place / name, folder()) != files[name]), "")
     except FileNotFoundError as e:
         if e.filename is None or Path(e.filename).name == FACTS:
             raise
