@@ -348,6 +348,23 @@ def test_data_that_is_altered_during_a_run_ends_it_in_one_line(study_file: Path,
     assert run(study_file, tmp_path / "run").trained == 3
 
 
+def test_a_trial_whose_data_is_altered_while_it_trains_is_not_recorded(study_file: Path, tmp_path: Path, undrawn: None) -> None:
+    class Altering(Progress):
+        def point(self, trial: Any, point: Any) -> None:
+            super().point(trial, point)
+            for path in cache.folder().glob("text-*/train.bin"):
+                zeros(path)
+
+    progress = Altering("bits_per_byte", "bits/byte", io.StringIO())
+    with pytest.raises(RunError, match="altered while"):
+        runner.run(load(study_file, ["study.seeds=1"]), tmp_path / "run", Options(local=True, track=False), progress)
+    assert runner.status(tmp_path / "run")["done"] == 0
+    run(study_file, tmp_path / "run")
+    run(study_file, tmp_path / "undisturbed")
+    curves = [{k: r["curve"] for k, r in runner.Ledger(tmp_path / name).records().items()} for name in ("run", "undisturbed")]
+    assert curves[0] == curves[1]
+
+
 # ---- text that is no text, and too little of it
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aotsearch.errors import InputError, RunError
+from aotsearch.errors import AotsearchError, InputError, RunError
 from aotsearch.running.work import Observer, Record, Search, Trial, Work, on_the_way
 from aotsearch.study.settings import Resources
 from aotsearch.training.environment import processors
@@ -156,6 +156,7 @@ class Cluster:
         search = work.search
         reasons: dict[str, str] = {}  # why trials were stopped, by key
         crowded: list[Trial] = []
+        ended: list[str] = []  # what ends the run, as a worker says it
         scratch = tempfile.mkdtemp(prefix="aotsearch-")
         config: dict[str, Any] = {"threads": self.cpus, "share": gpus, "shares": dict(shares), "usual": self.usual}
         config |= {"checkpoints": str(checkpoints), "fuse": 1}
@@ -176,7 +177,9 @@ class Cluster:
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
-            run_config=tune.RunConfig(storage_path=scratch, name="run", verbose=0, callbacks=[_callback(work, observer, reasons, crowded)]),
+            run_config=tune.RunConfig(
+                storage_path=scratch, name="run", verbose=0, callbacks=[_callback(work, observer, reasons, crowded, ended)]
+            ),
         )
         usage.tag_callbacks = lambda _: None  # it imports MLflow, while trials wait, to count what it is forbidden to send
         try:
@@ -184,6 +187,8 @@ class Cluster:
         except (InputError, RunError):
             raise
         except Exception as e:  # noqa: BLE001 (Tune wraps whatever went wrong in errors of its own)
+            if ended:
+                raise RunError(ended[0]) from None
             raise RunError(f"Ray Tune stopped: {_said(e)[:300]}; run the same command again to continue") from None
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -241,14 +246,17 @@ def _trainable(config: dict[str, Any]) -> None:
             tune.report({"points": list(points), "loss": point["loss"], "evaluation": next(evaluations)})
             points.clear()
 
-    for record in trials.run_together(config["bundle"], hardware, report, Path(config["checkpoints"]), config["fuse"]):
-        tune.report({"points": list(points), "record": record, "loss": record["measures"].get("loss", float("inf"))})
-        points.clear()
-        if record.get("device_lost"):
-            raise RuntimeError("this process can compute no more; the next trial gets a new one")
+    try:
+        for record in trials.run_together(config["bundle"], hardware, report, Path(config["checkpoints"]), config["fuse"]):
+            tune.report({"points": list(points), "record": record, "loss": record["measures"].get("loss", float("inf"))})
+            points.clear()
+            if record.get("device_lost"):
+                raise RuntimeError("this process can compute no more; the next trial gets a new one")
+    except AotsearchError as e:  # the data or the disk failed, not a trial
+        tune.report({"ends": str(e), "loss": float("inf")})
 
 
-def _callback(work: Work, observer: Observer, reasons: Mapping[str, str], crowded: list[Trial]) -> Any:
+def _callback(work: Work, observer: Observer, reasons: Mapping[str, str], crowded: list[Trial], ended: list[str]) -> Any:
     from ray import tune
 
     class Callback(tune.Callback):  # type: ignore[misc]
@@ -267,6 +275,9 @@ def _callback(work: Work, observer: Observer, reasons: Mapping[str, str], crowde
                 observer.started(plan)
 
         def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+            if "ends" in result:
+                ended.append(result["ends"])
+                raise RunError(ended[0])
             for key, point in result.get("points", ()):
                 self.curves[key].append(point)
                 observer.point(self.plans[key], point)

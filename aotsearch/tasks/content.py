@@ -70,9 +70,10 @@ def changes() -> int:
 
 def _meet(path: Path, signature: Signature | None) -> None:
     global _changes
-    if path in _met and _met[path] != signature:
+    seen = signature and signature[:3]  # the last time changes with names and rights as well, which those who read do not see
+    if path in _met and _met[path] != seen:
         _changes += 1
-    _met[path] = signature
+    _met[path] = seen
 
 
 def _signature(path: Path) -> Signature:

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 
 from aotsearch.diagnostics import probe
-from aotsearch.errors import AotsearchError, WordError, first_line
+from aotsearch.errors import AotsearchError, RunError, WordError, first_line
 from aotsearch.files import written
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.models.cost import cost
@@ -215,6 +215,8 @@ def _trained(tellers: list[_Teller], hardware: DeviceSettings, checkpoints: Path
     architecture, task = Architecture.from_dict(first["architecture"], first["decisions"]), load_task(first)
     members = [Member(build(architecture, t.trial["seed"]), t.trial["training"], t.trial["seed"], t.keep) for t in tellers]
     clock = train_together(members, task, hardware, fused)
+    if load_task(first) is not task:  # it was opened again
+        raise RunError("the data was altered while a trial was trained on it, which is not recorded; run the same command again to go on")
     endings = []
     for teller, member in zip(tellers, members, strict=True):
         if member.error is not None:
