@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from aotsearch.errors import AotsearchError, InputError
+from aotsearch.files import from_user
 
 app = typer.Typer(
     name="aotsearch",
@@ -26,8 +27,14 @@ app = typer.Typer(
 THRESHOLD = gc.get_threshold()
 ROUNDS = 21  # a 95 % interval over a thousand arms at once takes 16
 
-File = Annotated[Path, typer.Argument(help="A study file (YAML).", show_default=False)]
-Folder = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
+
+def _home(path: Path | None) -> Path | None:
+    """A path with `~` as a shell has it, which leaves it as it is in `--out=~/x`."""
+    return None if path is None else from_user(path)
+
+
+File = Annotated[Path, typer.Argument(help="A study file (YAML).", show_default=False, callback=_home)]
+Folder = Annotated[Path, typer.Argument(help="A run folder.", show_default=False, callback=_home)]
 Set = Annotated[list[str], typer.Option("--set", metavar="PATH=VALUE", help="Replace a part of the study; may be repeated.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -121,7 +128,7 @@ def plan(
 @app.command()
 def run(
     file: File,
-    out: Annotated[Path | None, typer.Option(help="The run folder.  [default: runs/NAME]", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder.  [default: runs/NAME]", show_default=False, callback=_home)] = None,
     set_: Set = [],
     workers: Annotated[
         int | None, typer.Option(min=1, help="Trials at a time.  [default: what the machine holds]", show_default=False)
@@ -131,7 +138,9 @@ def run(
     cache: Annotated[
         Path | None,
         typer.Option(
-            help="A folder of trials across studies: what it has is not trained again, what is trained goes there.", show_default=False
+            help="A folder of trials across studies: what it has is not trained again, what is trained goes there.",
+            show_default=False,
+            callback=_home,
         ),
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train failed trials of an earlier start again.")] = False,
@@ -204,10 +213,14 @@ def report(
 
 @app.command()
 def time(
-    path: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="A study file (YAML), or a run folder.", show_default=False)],
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE|DIR", help="A study file (YAML), or a run folder.", show_default=False, callback=_home)
+    ],
     arm: Annotated[list[str], typer.Option(help="An arm beside the reference; may be repeated.  [default: all]", show_default=False)] = [],
     rounds: Annotated[int, typer.Option(min=1, max=1000, help="Windows of each arm.")] = ROUNDS,
-    out: Annotated[Path | None, typer.Option(help="The run folder that keeps the result, for its report.", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder that keeps the result, for its report.", show_default=False, callback=_home)
+    ] = None,
     set_: Set = [],
     json_: Json = False,
 ) -> None:
@@ -254,10 +267,14 @@ def ui(folder: Folder, port: Annotated[int, typer.Option(min=1, max=65535, help=
 
 @app.command()
 def eject(
-    path: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="A study file (YAML), or a run folder.", show_default=False)],
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE|DIR", help="A study file (YAML), or a run folder.", show_default=False, callback=_home)
+    ],
     arm: Annotated[str, typer.Option(help="An arm of the study.")] = "reference",
     seed: Annotated[int | None, typer.Option(help="Of a run folder: the trial whose weights are written too.", show_default=False)] = None,
-    out: Annotated[Path | None, typer.Option(help="The file to write.  [default: standard output]", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write.  [default: standard output]", show_default=False, callback=_home)
+    ] = None,
     set_: Set = [],
 ) -> None:
     """Write an arm as one readable PyTorch file that imports torch alone; of a trained trial its weights too."""

@@ -1,4 +1,4 @@
-"""A file written whole or not at all, and what it holds as a digest."""
+"""A path as a person gives it, a file written whole or not at all, and what one holds as a digest."""
 
 from __future__ import annotations
 
@@ -7,6 +7,22 @@ import hashlib
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+from aotsearch.errors import InputError
+
+
+def from_user(path: str | Path) -> Path:
+    """A path with `~` as in a shell, which leaves it as it is in `--out=~/x`, in quotes and in most places of a variable.
+
+    Raises:
+        InputError: it names the home of somebody who is not known here.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise InputError(
+            f"{path}: {Path(path).parts[0]} is the home of nobody known here; write ./{path} for a folder of that name"
+        ) from None
 
 
 @contextlib.contextmanager

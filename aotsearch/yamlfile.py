@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import stat
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,6 +23,11 @@ MAX_DEPTH = 60
 
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_ODD = "\u00a0\u1680\u2000-\u200b\u202f\u205f\u3000\ufeff"  # spaces to the eye, letters to YAML
+_MISPLACED = re.compile(rf"(?:^|[:,\[{{]|^\s*[-?])[ \t]*[{_ODD}]")
+_EDGES = re.compile(rf"^[{_ODD}]|[{_ODD}]$")
+_IN_A_KEY = re.compile(rf"[{_ODD}]")
+_ODD_LAW = "{} stands where YAML takes spaces alone; replace it with a space"
 _CONSTANTS: dict[str, bool | None] = {"null": None, "Null": None, "NULL": None, "~": None, "": None}
 _CONSTANTS |= {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
@@ -88,7 +94,11 @@ def parse(text: str, file: str) -> Node:
         root = _Loader(text, file, lines).get_single_node()
     except yaml.MarkedYAMLError as e:
         mark = _mark(e.problem_mark, file, lines) if e.problem_mark else Mark(file)
-        raise InputError(f"not valid YAML: {e.problem or e.context}", mark) from None
+        raise InputError(_odd_space_before(mark, file, lines) or Problem(f"not valid YAML: {e.problem or e.context}", mark)) from None
+    except yaml.reader.ReaderError as e:
+        before = text[: e.position].splitlines() or [""]
+        law = f"the character U+{e.character:04X} cannot stand in YAML; remove it"
+        raise InputError(law, Mark(file, len(before), len(before[-1]) + 1, before[-1])) from None
     except yaml.YAMLError as e:
         raise InputError(f"not valid YAML: {' '.join(str(e).split())}", Mark(file)) from None
     if root is None:
@@ -101,8 +111,31 @@ def parse(text: str, file: str) -> Node:
 
 
 def parse_value(text: str, origin: str) -> Node:
-    """One value given on the command line, such as the right side of `--set`."""
-    return parse(text, origin) if text.strip() else Node("", Mark(origin))
+    """One value given on the command line, such as the right side of `--set`. It has no comments: a `#` in bare text is a letter."""
+    if not text.strip():
+        return Node("", Mark(origin))
+    if re.search(r"(^|\s)#", text) and text[0] not in "\"'[{":
+        return Node(text, Mark(origin, 1, 1, text, len(text)))
+    try:
+        return parse(text, origin)
+    except InputError as e:
+        remedy = "; quote text that has ' #', which begins a comment" if re.search(r"\s#", text) else ""
+        raise InputError(Problem(f"{p.message}{remedy}", p.mark) for p in e.problems) from None
+
+
+def _odd_space_before(mark: Mark, file: str, lines: list[str]) -> Problem | None:
+    """A space that YAML takes for a letter, where one stands before a mistake and a space was meant."""
+    for number in range(min(mark.line, len(lines)), 0, -1):
+        line = lines[number - 1]
+        if found := _MISPLACED.search(line) or (re.match(" *\t", line) if number == mark.line else None):
+            at = found.end() - 1
+            return Problem(f"not valid YAML: {_ODD_LAW.format(_named(line[at]))}", Mark(file, number, at + 1, line))
+    return None
+
+
+def _named(letter: str) -> str:
+    name = unicodedata.name(letter, "tab").lower()
+    return f"a{'n' * (name[0] in 'aeiou')} {name} (U+{ord(letter):04X})"
 
 
 class _Dumper(yaml.SafeDumper):
@@ -167,6 +200,23 @@ class _Loader(yaml.SafeLoader):
             self._node(event)
         return event
 
+    def scan_to_next_token(self) -> None:
+        """YAML lets tabs separate values, as JSON does, but not indent them; PyYAML knows spaces alone."""
+        while True:
+            super().scan_to_next_token()
+            before = self.lines[self.line][: self.column] if self.line < len(self.lines) else ""
+            if self.peek() != "\t" or not (self.flow_level or before.strip(" \t-?")):
+                return
+            self.forward()
+
+    def scan_plain_spaces(self, indent: Any, start_mark: Any) -> Any:
+        length = 0
+        while self.peek(length) in (" ", "\t"):
+            length += 1
+        found = self.prefix(length)
+        self.forward(length)
+        return super().scan_plain_spaces(indent, start_mark) or [found] * bool(found)
+
     def _node(self, event: Any) -> None:
         if isinstance(event, yaml.AliasEvent) or event.anchor:
             self._refuse("anchors and aliases (&, *) are not part of this language; use a named rule", event)
@@ -204,6 +254,7 @@ def _convert(node: Any, file: str, lines: list[str], problems: list[Problem]) ->
             problems.append(Problem("a key is a word, not a list or a mapping", key_mark))
             continue
         key = key_node.value
+        _refuse_odd_spaces(_IN_A_KEY, key_node, key_mark, problems)
         if key in items:
             problems.append(Problem(f"the key {key!r} stands twice; first at line {keys[key].line}", key_mark))
         keys.setdefault(key, key_mark)
@@ -211,10 +262,18 @@ def _convert(node: Any, file: str, lines: list[str], problems: list[Problem]) ->
     return Node(items, mark, keys)
 
 
+def _refuse_odd_spaces(where: re.Pattern[str], node: Any, mark: Mark, problems: list[Problem]) -> None:
+    if node.style is None and (found := where.search(node.value)):
+        law = _ODD_LAW.format(_named(found.group()))
+        column = mark.column + found.start() if mark.text[mark.column - 1 :].startswith(node.value) else mark.column
+        problems.append(Problem(f"{law}, or quote what it belongs to: {node.value!r}", Mark(mark.file, mark.line, column, mark.text)))
+
+
 def _scalar(node: Any, mark: Mark, problems: list[Problem]) -> Any:
     text = node.value
     if node.style is not None:  # quoted or block text is always a string
         return text
+    _refuse_odd_spaces(_EDGES, node, mark, problems)
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     if _INT.fullmatch(text):

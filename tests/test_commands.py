@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,11 @@ from typing import Any
 
 import pytest
 
+from aotsearch.errors import InputError
 from aotsearch.report import report
+from aotsearch.running import runner
+from aotsearch.study.loading import load
+from aotsearch.tasks import cache
 from aotsearch.training import trial
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -101,6 +106,55 @@ def test_missing_files_and_wrong_overrides_are_one_line(study_file: Path, tmp_pa
     ):
         done = aotsearch(*arguments)
         assert done.returncode == 2 and words in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("margin=true", "confidence=false", "seeds=true", "seeds=[true, 3]", "seeds={min: true, max: 4}", "learning_rate=true"),
+        *(
+            "learning_rate={tune: [true, 0.1]}",
+            "tolerance=true",
+            "resources={gpus: true}",
+            "resources={fuse: true}",
+            "budget={steps: true}",
+        ),
+        *("optimiser={clip: true}", "optimiser={beta1: false}", "optimiser={average: false}", "search={trials: true}", "runs=true"),
+        *("margin='0.1'", "knock_out=1", "knock_out=yes"),
+    ],
+)
+def test_a_setting_takes_no_truth_value_and_no_text_for_a_number(setting: str, study_file: Path) -> None:
+    with pytest.raises(InputError, match=rf"--set study\.{re.escape(setting)}:1:\d+: .* valid (number|integer|boolean), not"):
+        load(study_file, [f"study.{setting}"])
+
+
+def test_a_question_on_the_command_line_is_taken_as_it_is(study_file: Path) -> None:
+    for text in ("Is it needed? #2", "Is it: yes?", "[v2] or not", "2", "{any}"):
+        assert load(study_file, [f"question={text}"]).question == text
+    assert load(study_file, ['question="quoted: #"']).question == "quoted: #"
+
+
+def test_a_home_is_meant_wherever_a_path_is_given(study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    study_file.rename(tmp_path / "home" / "s.yaml")
+    given: list[Any] = []
+
+    def run(study: Any, folder: Path, options: runner.Options) -> Any:
+        given.extend((folder, options.cache))
+        raise InputError("enough")
+
+    monkeypatch.setattr(runner, "run", run)
+    assert aotsearch("run", "~/s.yaml", "--local", "--out=~/run", "--cache=~/trials").stderr == "enough\n"
+    assert given == [tmp_path / "home" / "run", tmp_path / "home" / "trials"]
+    assert load("~/s.yaml").name == "small" and aotsearch("show", "~/s.yaml").returncode == 0
+    assert f"{tmp_path / 'home' / 'run'} holds no run" in aotsearch("status", "~/run").stderr
+    done = aotsearch("status", "~nobody-of-that-name/run")
+    law = "~nobody-of-that-name/run: ~nobody-of-that-name is the home of nobody known here; write ./~"
+    assert done.returncode == 2 and done.stderr.startswith(law) and len(done.stderr.splitlines()) == 1
+    monkeypatch.setenv("AOTSEARCH_CACHE", "~nobody-of-that-name")
+    with pytest.raises(InputError, match="is the home of nobody known here"):
+        cache.folder()
 
 
 def test_check_show_and_plan_print_the_fields_of_the_contract(study_file: Path) -> None:

@@ -134,6 +134,9 @@ def test_a_pattern_of_files_may_stand_in_a_folder_whose_name_looks_like_one(tmp_
     task = Language(folder, data={"text": "*.txt"}, context=16)
     assert task.prepare()["documents"] == 2 and Language(Path("/"), **task.to_plain()["language"]).prepare() == task.prepare()
     assert Language(folder, data={"text": "a[1].txt"}, context=16).prepare()["documents"] == 1
+    for pattern in ("exp [[]v2]*/*.txt", "exp [v2]*/*.txt", "exp [v2]*/b.txt", "exp [v2]*/[ab]*.txt", str(folder / "?.txt")):
+        found = Language(tmp_path, data={"text": pattern}, context=16).prepare()
+        assert found["documents"] == (1 if "b.txt" in pattern or "?" in pattern else 2), pattern
     monkeypatch.setenv("DATA", str(tmp_path))
     assert Language(Path("/"), data={"text": "$DATA/exp*/b.txt"}, context=16).prepare()["documents"] == 1
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -57,12 +58,56 @@ def test_every_value_knows_its_line_and_column() -> None:
         ("a: 1\n---\nb: 2\n", "f:2:1", "one YAML document"),
         ("[" * 100 + "]" * 100, "f:1:61", "nested"),
         ("? [a]\n: 1\n", "f:1:3", "a key is a word"),
+        ("a:\n\tb: 1\n", "f:2:1", "a tab (U+0009) stands where YAML takes spaces alone; replace it with a space"),
+        ("a: {b: 1,\u00a0c: 2}\n", "f:1:10", "a no-break space (U+00A0) stands where"),
+        ("a:\n\u00a0 b: 1\n", "f:2:1", "a no-break space (U+00A0) stands where"),
+        ("a:\u00a0{b: 1}\n", "f:1:3", "a no-break space (U+00A0) stands where"),
+        ("a: {b:\u00a02}\n", "f:1:7", "quote what it belongs to: 'b:\\xa02'"),
+        ("a: \u20092\n", "f:1:4", "a thin space (U+2009) stands where"),
+        ("a: 2\u3000\n", "f:1:5", "an ideographic space (U+3000) stands where"),
+        ("a: 1\nb: x\x07y\n", "f:2:5", "the character U+0007 cannot stand in YAML; remove it"),
     ],
 )
 def test_what_strict_yaml_refuses_is_named_with_its_place(text: str, place: str, words: str) -> None:
     with pytest.raises(InputError) as e:
         yamlfile.parse(text, "f")
     assert str(e.value).startswith(place + ": ") and words in str(e.value)
+
+
+def test_json_with_tabs_is_read_and_tabs_may_separate_values_but_not_indent_them() -> None:
+    data = {"name": "a\tb", "list": [1, {"x": []}, "#"], "none": None}
+    node = yamlfile.parse(json.dumps(data, indent="\t"), "f")
+    assert node.plain() == data and str(node.value["list"].value[1].keys["x"]) == "f:6:4"
+    assert yamlfile.parse("a:\t1\t# one\nb:\t[2,\t3]\t\nc: x\ty\n", "f").plain() == {"a": 1, "b": [2, 3], "c": "x\ty"}
+    with pytest.raises(InputError, match="not valid YAML"):
+        yamlfile.parse("-\ta: 1\n-\tb: 1\n", "f")
+
+
+def test_a_no_break_space_within_text_is_text() -> None:
+    data = {"a": "Needed\u00a0?", "b": "\u00a0", "c": {"x\u00a0y": 1}}
+    assert yamlfile.parse("a: Needed\u00a0?\nb: '\u00a0'\nc: {'x\u00a0y': 1}\n", "f").plain() == data
+    assert yamlfile.parse(yamlfile.dump(data), "f").plain() == data
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("Is it? #2", "Is it? #2"),
+        ("#2", "#2"),
+        ("a#b", "a#b"),
+        ("[1, 2] # two", [1, 2]),
+        ("'x' # y", "x"),
+        ("{a: '#'}", {"a": "#"}),
+        ("3", 3),
+    ],
+)
+def test_a_value_of_the_command_line_has_no_comments(text: str, value: object) -> None:
+    assert yamlfile.parse_value(text, "--set").plain() == value
+
+
+def test_a_comment_that_cuts_a_value_of_the_command_line_is_named() -> None:
+    with pytest.raises(InputError, match="quote text that has ' #', which begins a comment"):
+        yamlfile.parse_value("{text: a #2.txt}", "--set")
 
 
 def test_a_bomb_and_a_large_file_are_refused_quickly(tmp_path: Path) -> None:

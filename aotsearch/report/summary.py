@@ -144,8 +144,8 @@ def against_baselines(analysis: Analysis, data: Mapping[str, Any] | None) -> lis
 
 
 def warnings(analysis: Analysis, data: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """The baselines that the reference does not clearly beat: to be read before any verdict."""
-    return tuple(line for line in against_baselines(analysis, data) if NOT_BETTER in line)
+    """What is odd about the data, and the baselines that the reference does not clearly beat: to be read before any verdict."""
+    return (*(data or {}).get("notes", ()), *(line for line in against_baselines(analysis, data) if NOT_BETTER in line))
 
 
 def summary(analysis: Analysis, data: Mapping[str, Any] | None = None, searched: pd.DataFrame | None = None) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aotsearch.errors import InputError, RunError
+from aotsearch.errors import AotsearchError, InputError, RunError
 from aotsearch.running.hearing import callback, said, scheduler, searcher, share_of
 from aotsearch.running.session import Session, scratch
 from aotsearch.running.work import Observer, Trial, Work, on_the_way
@@ -202,6 +202,8 @@ class Cluster:
             except (InputError, RunError):
                 raise
             except Exception as e:  # noqa: BLE001 (Tune wraps whatever went wrong in errors of its own)
+                if heard.ended:
+                    raise RunError(heard.ended) from None
                 raise RunError(f"Ray Tune stopped: {said(e)[:300]}; run the same command again to continue") from None
         return again
 
@@ -262,6 +264,8 @@ def _trainable(config: dict[str, Any]) -> None:
                 raise RuntimeError("this process can compute no more; the next trial gets a new one")
     except _StoppedByRay as e:
         raise SystemExit from e
+    except AotsearchError as e:  # the data or the disk failed, not a trial
+        tune.report({"ends": str(e), "loss": float("inf")})
 
 
 class _StoppedByRay(BaseException):

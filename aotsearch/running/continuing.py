@@ -21,13 +21,17 @@ def former(ledger: Ledger, study: Study) -> History | None:
     Raises:
         InputError: it belongs to another task, training, reference or data: other settings need another folder.
     """
-    folder = ledger.folder
-    if ledger.last("data") is None or (ledger.last("declared") is None and not ledger.records()):
+    folder, records, lost = ledger.folder, ledger.records().values(), ledger.last("data") is None
+    if not records and (lost or ledger.last("declared") is None):
         return None
     try:
         found = history(ledger)
     except AotsearchError as e:
         raise InputError(f"{folder} holds a study this version cannot read ({e}); choose another --out") from None
+    if lost:  # its line is damaged; what the trials were trained on, they say themselves
+        trained_on = {known for r in records if (known := (r.get("environment") or {}).get("data"))}
+        same = all(study.manifest.startswith(known) for known in trained_on)
+        found = dataclasses.replace(found, manifest=study.manifest if same else min(trained_on))
     old = found.study
     changed = differences(old.plain, study.plain)
     if old.digest != study.digest and (old.manifest == study.manifest or old.training() != study.training()):

@@ -97,7 +97,7 @@ def table(document: dict[str, Any]) -> str:
         )
     for effect, others in document["aliases"].items():
         lines.append(f"{effect} cannot be told from {', '.join(others) or 'effects of more than three factors'}")
-    lines += document["notes"]
+    lines += [*document["notes"], *document["data"].get("notes", ())]
     if "tuning_seconds" in document:
         both = document["tuning_seconds"] + document["own_rate_seconds"]
         lines.append(f"finding each arm's learning rate and training at it: at most {clock(both)} of training, in the time below")

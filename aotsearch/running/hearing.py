@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from aotsearch.errors import RunError
 from aotsearch.running.work import Observer, Record, Search, Trial, Work
 
 LOSSES = 3  # workers that a trial may be lost with before it has failed
@@ -38,6 +39,7 @@ def callback(
         def __init__(self) -> None:
             self.curves: dict[str, list[Mapping[str, float]]] = {}
             self.plans: dict[str, Trial] = {}  # of trials that have no record yet
+            self.ended = ""  # what ends the run, as a worker says it
 
         def __reduce__(self) -> Any:
             return object, ()  # Tune pickles its parts for a restore that is never made
@@ -48,6 +50,9 @@ def callback(
                 observer.started(plan)
 
         def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+            if "ends" in result:
+                self.ended = result["ends"]
+                raise RunError(self.ended)
             for key, point in result.get("points", ()):
                 self.curves[key].append(point)
                 observer.point(self.plans[key], point)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from aotsearch.errors import InputError, RunError
 from aotsearch.evidence.declaration import STUDY_FILE, History
 from aotsearch.evidence.ledger import FAILED, Ledger
+from aotsearch.files import from_user
 from aotsearch.running import continuing
 from aotsearch.running.interruption import RAYS, ClusterLost, Interrupted, Interruption
 from aotsearch.running.journal import Journal
@@ -96,7 +97,7 @@ def run(study: Study, out: str | Path | None = None, options: Options | None = N
         RunError: the disk or the cluster failed; everything finished is kept.
     """
     options = options or Options()
-    folder = Path(out or default_folder(study)).resolve()
+    folder = from_user(out or default_folder(study)).resolve()
     progress = progress or Progress(study.task.measure, study.task.unit, tuned=study.settings.tuning is not None)
     began = time.monotonic()
     facts = study.task.prepare()
@@ -123,7 +124,12 @@ def run(study: Study, out: str | Path | None = None, options: Options | None = N
         journal = Journal(study, ledger, progress, options.retry_failed, functools.partial(_begin, ledger, study, options, facts))
         journal.cache, journal.interruption = cache, interruption
         declared = continuing.declare(journal, study, before)
-        for note in (*declared.changes, *continuing.further_measures(study, before, len(journal.records)), *study.notes):
+        for note in (
+            *declared.changes,
+            *continuing.further_measures(study, before, len(journal.records)),
+            *study.notes,
+            *facts.get("notes", ()),
+        ):
             progress.say(note)  # before anything is trained
         journal.tracker = stack.enter_context(_tracked(study, folder, options, progress))
         phases = _run(journal, executor, lambda: Phases(study, journal, executor, _checkpoints(folder, study.settings.resources), declared))
@@ -192,7 +198,7 @@ def _cache(options: Options, resources: Resources, progress: Progress) -> Cache 
         return None
     from aotsearch.running.cached import Cache
 
-    return Cache(Path(options.cache).resolve(), resources.fuse == 1, progress.say)
+    return Cache(from_user(options.cache).resolve(), resources.fuse == 1, progress.say)
 
 
 def _make(folder: Path) -> None:

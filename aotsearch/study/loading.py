@@ -12,6 +12,7 @@ from typing import Any
 
 from aotsearch import yamlfile
 from aotsearch.errors import InputError, Mark, Problem, suggest
+from aotsearch.files import from_user
 from aotsearch.grammar import include, library
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.grammar.space import Space
@@ -32,10 +33,11 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     Raises:
         InputError: with every problem found, each with its place.
     """
+    path = from_user(path)
     node = yamlfile.read(path)
     for override in overrides:
         node = override_node(node, override)
-    return parse(node, Path(path).resolve().parent)
+    return parse(node, path.resolve().parent)
 
 
 def override_node(node: Node, override: str) -> Node:
@@ -47,7 +49,10 @@ def override_node(node: Node, override: str) -> Node:
         raise InputError("--set takes path=value, such as study.seeds=8", origin)
     if keys[0] not in SECTIONS:
         raise InputError(f"a study has no section {keys[0]!r}{suggest(keys[0], SECTIONS)}", origin)
-    return yamlfile.replace(node, keys, yamlfile.parse_value(value.strip(), origin.file), origin)
+    text = value.strip()
+    sentence = keys == ["question"] and text[:1] not in ('"', "'")  # whatever it has of what means something in YAML
+    found = Node(text, Mark(origin.file, 1, 1, text, len(text))) if sentence else yamlfile.parse_value(text, origin.file)
+    return yamlfile.replace(node, keys, found, origin)
 
 
 def parse(node: Node, folder: Path) -> Study:
@@ -108,7 +113,7 @@ def resolve(node: Node, folder: Path, depth: int = 0) -> Node:
         raise InputError(f"space names a .yaml file, not {given.kind}", given.mark)
     if depth > 8:
         raise InputError("a study that builds on a space that builds on a space ...: 8 at most", given.mark)
-    path = folder / given.value
+    path = folder / from_user(given.value)
     base = yamlfile.read(path)
     if not isinstance(base.value, dict):
         raise InputError(f"a study is a mapping with {', '.join(SECTIONS)}, not {base.kind}", base.mark)

@@ -30,7 +30,7 @@ Seed = Annotated[int, pydantic.AfterValidator(_fresh)]
 
 
 class Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)  # `true` is no number, as for a word
 
 
 class Budget(Settings):

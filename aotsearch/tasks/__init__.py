@@ -54,8 +54,8 @@ class Task(Protocol):
         """Bring the data to this machine, once, and return the facts about it.
 
         `manifest` (a digest of the data), `unit`, `baselines` (name -> measure of what needs no model) and, where there are any,
-        `bounds` (the baselines that no model is expected to beat), `split` (in words, how the splits were made), and the sizes of the
-        splits under what they count: `bytes`, `tokens`, `images` or `prompts`.
+        `bounds` (the baselines that no model is expected to beat), `split` (in words, how the splits were made), `notes` (what is odd
+        about the data, a line each), and the sizes of the splits under what they count: `bytes`, `tokens`, `images` or `prompts`.
 
         Raises:
             InputError: the data is missing, or not what the options say.

@@ -9,6 +9,7 @@ in two splits; what is drawn for training or evaluation is cut from the joined s
 
 from __future__ import annotations
 
+import codecs
 import glob
 import hashlib
 import os
@@ -21,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from aotsearch.errors import InputError, Mark, suggest
+from aotsearch.errors import InputError, Mark, one_line, suggest
 from aotsearch.tasks import cache, hub, tokens
 
-RULE = 2  # raise it when a split or the facts change: it is part of the cache's address
+RULE = 3  # raise it when a split or the facts change: it is part of the cache's address
 VALIDATION, TEST = 0.01, 0.02  # shares of the bytes, for text that is split by document
 SEVERAL = 5  # documents that validation and test each have, where text is split by document
 LARGEST = 0.1  # share of the bytes that no document of such text exceeds
@@ -60,6 +61,7 @@ class Corpus:
     files: dict[str, int]  # documents that a split has bytes of
     bytes: dict[str, int]
     baselines: dict[str, float]  # bits per byte on the validation split
+    notes: list[str]  # what is odd about it, a line each
 
     @property
     def halved(self) -> bool:
@@ -67,13 +69,18 @@ class Corpus:
         return self.rule == "position"
 
     def tokens(self, split: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """The bytes of a split, memory-mapped."""
+        """The bytes of a split, memory-mapped.
+
+        Raises:
+            RunError: they were altered since the corpus was opened.
+        """
         assert split in cache.SPLITS, split
-        return np.memmap(self.folder / f"{split}.bin", dtype=np.uint8, mode="r")
+        return np.memmap(cache.part(self.folder, f"{split}.bin"), dtype=np.uint8, mode="r")
 
     def facts(self) -> dict[str, Any]:
         split = {"split": RULES[self.rule], "split_documents": self.files}
-        return {"manifest": self.manifest, "documents": self.documents, "bytes": self.bytes, "baselines": self.baselines, **split}
+        notes = {"notes": self.notes} if self.notes else {}
+        return {"manifest": self.manifest, "documents": self.documents, "bytes": self.bytes, "baselines": self.baselines, **split, **notes}
 
 
 def check(data: Any, folder: Path) -> dict[str, Any]:
@@ -119,15 +126,48 @@ def prepare(source: dict[str, Any]) -> Corpus:
 def _made(manifest: str, rule: str, documents: Documents) -> cache.Prepared:
     spans = split(documents, rule)
     texts = {name: joined(documents, found) for name, found in spans.items()}
+    short = next((name for name, text in texts.items() if len(text) < 2), "")
+    if short:  # before it is kept: a start after this one would find it
+        filled = sum(bool(text) for _, text in documents)
+        law = f"each split needs two bytes, a target and what comes before it; {short} has {len(texts[short])}"
+        raise InputError(f"{law} ({len(documents)} documents, {filled} of them not empty, split {RULES[rule]}); give more text")
     facts = {
         "manifest": manifest,
         "rule": rule,
         "documents": len(documents),
         "files": {name: len({document for document, _, _ in found}) for name, found in spans.items()},
         "bytes": {name: len(text) for name, text in texts.items()},
-        "baselines": baselines(texts["train"], texts["validation"]) if all(texts.values()) else {},
+        "baselines": baselines(texts["train"], texts["validation"]),
+        "notes": oddities(documents),
     }
     return facts, {f"{name}.bin": text for name, text in texts.items()}
+
+
+def oddities(documents: Documents) -> list[str]:
+    """What a person should know of texts that are read as bytes whatever they are, a line each."""
+    zeros = {name: text.count(0) for name, text in documents if 0 in text}
+    wide = [name for name, text in documents if name in zeros and _two_bytes_each(text)]
+    empty = [name for name, text in documents if not text]
+    share = f"{sum(zeros.values()):,} of {sum(len(text) for _, text in documents):,} bytes are NUL"
+    found = []
+    if wide:
+        remedy = "they are trained on byte by byte; `iconv -f UTF-16 -t UTF-8` makes UTF-8 of them"
+        found.append(f"{_some(wide, documents)} look like UTF-16 ({share}): {remedy}")
+    elif zeros:
+        found.append(f"{_some(list(zeros), documents)} have NUL bytes, which text has not ({share}): they are trained on as they are")
+    if len(empty) > len(documents) / 2:
+        found.append(f"{_some(empty, documents)} are empty")
+    return found
+
+
+def _two_bytes_each(text: bytes) -> bool:
+    """Whether a text says that it is UTF-16, or has its zeros at every second byte, as UTF-16 of western letters has."""
+    odd, even = (text[start::2].count(0) for start in (1, 0))
+    return text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or max(odd, even) > max(len(text) / 4, 10 * min(odd, even))
+
+
+def _some(names: Sequence[str], documents: Documents) -> str:
+    return f"{len(names)} of {len(documents)} documents ({one_line(names[0])}{', ...' if names[1:] else ''})"
 
 
 def rule_of(kind: str, documents: Documents) -> str:
@@ -260,16 +300,28 @@ def _pattern(value: Any, folder: Path) -> str:
 
 
 def _text(pattern: str) -> Iterator[tuple[str, bytes]]:
-    literal = re.sub(r"\[([*?[])\]", r"\1", pattern)
-    paths = sorted(p for p in glob.glob(pattern, recursive=True) if Path(p).is_file())  # noqa: PTH207 (absolute patterns)
-    if not paths and Path(literal).is_file():  # a file whose name has the signs of a pattern
-        paths = [literal]
+    paths = _matching(pattern) or _matching(_by_name(pattern))
     if not paths:
         raise InputError(f"data text: no file matches {pattern}")
     paths = list({os.path.realpath(p): p for p in reversed(paths)}.values())[::-1]  # a file met twice would be in two splits
     shared = os.path.commonpath([str(Path(p).parent) for p in paths])
     for path in paths:
         yield Path(os.path.relpath(path, shared)).as_posix(), _file(Path(path))
+
+
+def _matching(pattern: str) -> list[str]:
+    return sorted(p for p in glob.glob(pattern, recursive=True) if Path(p).is_file())  # noqa: PTH207 (absolute patterns)
+
+
+def _by_name(pattern: str) -> str:
+    """A pattern whose first folders, or whose file, bear names with the signs of a pattern, such as `runs [v2]/*.txt`."""
+    place, *parts = Path(pattern).parts
+    known = Path(place)
+    for i, part in enumerate(parts):
+        known = known / re.sub(r"\[([*?[])\]", r"\1", part)  # without the signs that `_pattern` has made letters
+        if not os.path.exists(known):  # noqa: PTH110 (which no name makes fail)
+            return str(Path(glob.escape(str(known.parent)), *parts[i:]))
+    return glob.escape(str(known))
 
 
 def _file(path: Path) -> bytes:

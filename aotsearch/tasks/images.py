@@ -10,7 +10,7 @@ import functools
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from aotsearch.errors import InputError, Mark, suggest
-from aotsearch.tasks import cache, hub
+from aotsearch.tasks import cache, content, hub
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Part = tuple[Array, Array]  # images (N, C, H, W) and labels (N,)
 Shape = tuple[int, int, int]  # of one image
 
-RULE = 2  # raise it when the split, the facts or what is refused change: it is part of the cache's address
+RULE = 3  # raise it when the split, the facts or what is refused change: it is part of the cache's address
 WHOLE = {"validation": 0.2, "test": 0.2}  # shares of data that comes without a test split
 TRAINING = {"validation": 0.1}  # share of the training images, where there is a test split
 SPLIT = "of each class 60 % train, 20 % validation, 20 % test, in the order of the hash of their numbers"
@@ -56,11 +56,16 @@ class Images:
     mean: list[float]  # of the training images, per channel
     std: list[float]
     baselines: dict[str, dict[str, float]]  # name -> loss and error on the validation split
+    notes: list[str]  # what is odd about them, a line each
 
     def split(self, name: str) -> Part:
-        """Images (N, C, H, W) as they are on disk, memory-mapped, and labels (N,)."""
+        """Images (N, C, H, W) as they are on disk, memory-mapped, and labels (N,).
+
+        Raises:
+            RunError: they were altered since they were opened.
+        """
         assert name in cache.SPLITS, name
-        images, labels = (np.load(self.folder / f"{name}.{kind}.npy", mmap_mode="r") for kind in ("images", "labels"))
+        images, labels = (np.load(cache.part(self.folder, f"{name}.{kind}.npy"), mmap_mode="r") for kind in ("images", "labels"))
         return images, np.array(labels)
 
 
@@ -143,6 +148,7 @@ def _made(splits: dict[str, Part], classes: int, name: str) -> cache.Prepared:
         "mean": mean,
         "std": std,
         "baselines": baselines(splits["train"], splits["validation"], classes),
+        "notes": _oddities(mean, std, moments(splits["test"][0])[0], name),
     }
     return facts, {f"{split}.{kind}.npy": x for split, part in splits.items() for kind, x in zip(("images", "labels"), part, strict=True)}
 
@@ -188,6 +194,16 @@ def _refuse_unlike(splits: Mapping[str, Part], name: str) -> None:
         law = "train and test images are of one scale"
         shown = ", ".join(f"{n} {x.dtype} up to {size:g}" for n, x, size in zip(("train", "test"), (images, others), sizes, strict=True))
         raise InputError(f"data {name}: {law}, not {shown}; save both alike")
+
+
+def _oddities(mean: Sequence[float], std: Sequence[float], tested: Sequence[float], name: str) -> list[str]:
+    """A note where test images are darker or brighter than training images by more than these vary: the two are scaled each its own way."""
+    return [
+        f"data {name}: test images have the mean {b:.3g} and training images {a:.3g}, with a standard deviation of {s:.3g}; "
+        "are both scaled alike?"
+        for a, s, b in zip(mean, std, tested, strict=True)
+        if abs(a - b) > s
+    ][:1]
 
 
 def _channels_first(images: Array, shape: Shape, split: str, name: str) -> Array:
@@ -282,7 +298,7 @@ def _arrays(path: str) -> tuple[Any, Read]:
     """An .npz file with x_train, y_train, x_test and y_test."""
     file = Path(path)
     try:
-        key = cache.signature(file)
+        key = content.sha256(file, cache.folder())
     except OSError as e:
         raise InputError(f"cannot be read: {e.strerror}", Mark(path)) from None
 

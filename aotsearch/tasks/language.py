@@ -41,7 +41,7 @@ class Language:
     Args:
         data: `python-stdlib`, `tinyshakespeare`, {tinyshakespeare: PATH}, {text: GLOB}, {hub: NAME}, or {tokens: FOLDER} with the
             train.bin and val.bin of nanoGPT (16-bit ids); {tokens: {folder: FOLDER, dtype: uint32}} where ids have another width
-            (uint8, uint16, uint32, int64).
+            (uint8, uint16, int32, uint32, int64, uint64).
         context: Window length L in bytes or tokens.
         vocabulary: Number of token ids; 256 for bytes.
     """
@@ -72,8 +72,8 @@ class Language:
     def _corpus(self) -> corpus.Corpus | tokens.Tokens:
         ((kind, value),) = self.source.items()
         found = tokens.open_folder(value, self.vocabulary) if self.prepared else corpus.prepare(self.source)
-        lengths = {split: len(found.tokens(split)) for split in cache.SPLITS}
-        split = min(lengths, key=lambda name: lengths[name])
+        lengths = found.sizes if isinstance(found, tokens.Tokens) else found.bytes
+        split = min(cache.SPLITS, key=lambda name: lengths[name])
         if lengths[split] <= self.context:
             law = f"data {kind}: {split} is {lengths[split]} long, and context {self.context} needs {self.context + 1}"
             raise InputError(f"{law}; give more text" + (f", or a context of at most {lengths[split] - 1}" if lengths[split] > 1 else ""))

@@ -1,7 +1,7 @@
 """Token ids that somebody else has prepared, as nanoGPT does: FOLDER/train.bin and val.bin, bare numbers, memory-mapped in place.
 
 A test.bin is the test split; without one, val.bin is cut in two, and its second half is the test split. The files are read through
-once, for their digest, their largest id and the unigram baseline; what was found is kept in the cache under the files' signatures.
+once, for their digest, their largest id and the unigram baseline; what was found is kept in the cache under the files' checksums.
 Nothing in such a file says how wide its numbers are. nanoGPT's have 16 bits, which is what is read unless `dtype` says otherwise; files
 whose 16-bit numbers look like pieces of wider ones, or like pairs of narrower ones, are refused.
 """
@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from aotsearch.errors import InputError, Mark
-from aotsearch.tasks import cache
+from aotsearch.errors import InputError, Mark, RunError
+from aotsearch.tasks import cache, content
 
 Ids = np.ndarray[Any, np.dtype[Any]]
 
-RULE = 2  # raise it when the split, the facts or what is refused change: it is part of the cache's address
-DTYPES = {"uint8": "u1", "uint16": "<u2", "uint32": "<u4", "int64": "<i8"}  # as numpy's tofile writes them on nearly every machine
+RULE = 3  # raise it when the split, the facts or what is refused change: it is part of the cache's address
+# As numpy's tofile writes them on nearly every machine. No id needs the last bit of 64: numbers that have it are refused as negative.
+DTYPES = {"uint8": "u1", "uint16": "<u2", "int32": "<i4", "uint32": "<u4", "int64": "<i8", "uint64": "<i8"}
 USUAL = "uint16"
 LLMC = [number.to_bytes(4, "little") for number in (20240520, 20240801)]  # how the headers of llm.c's token files start
 FEW = 16  # distinct numbers: where every second one is one of so few, and the others are more, they are halves of wider ids
@@ -37,6 +38,7 @@ class Tokens:
 
     folder: Path
     dtype: str
+    sums: dict[str, str]  # of each file
     manifest: str  # sha256 over every split
     sizes: dict[str, int]
     baselines: dict[str, float]  # nats per token on the validation split
@@ -47,7 +49,13 @@ class Tokens:
         return not (self.folder / FILES["test"]).exists()
 
     def tokens(self, split: str) -> Ids:
-        """The token ids of a split, memory-mapped."""
+        """The token ids of a split, memory-mapped.
+
+        Raises:
+            RunError: a file was altered since they were opened.
+        """
+        if _sums(self.folder) != self.sums:
+            raise RunError(f"{self.folder}: a token file was altered while it was in use; start again, and the files are read again")
         return _splits(self.folder, self.dtype)[split]
 
     def facts(self) -> dict[str, Any]:
@@ -83,20 +91,29 @@ def open_folder(value: Any, vocabulary: int) -> Tokens:
     folder, said = _options(value)
     dtype = said or USUAL
     splits = _splits(folder, dtype)
-    signatures = [cache.signature(folder / name) for name in FILES.values() if (folder / name).exists()]
-    place = cache.place("tokens", signatures, vocabulary, said, RULE)
+    sums = _sums(folder)
+    place = cache.place("tokens", sums, vocabulary, said, RULE)
 
     def make() -> cache.Prepared:
         for split, ids in splits.items() if said is None else ():
             _refuse_other_widths(folder, split, ids)
         return _read_through(folder, splits, vocabulary), {}
 
-    return Tokens(folder=folder, dtype=dtype, **cache.prepared(place, make))
+    return Tokens(folder=folder, dtype=dtype, sums=sums, **cache.prepared(place, make))
 
 
 def _options(value: Any) -> tuple[Path, str | None]:
     """The folder, and the dtype where the study says it."""
     return (Path(value["folder"]), value["dtype"]) if isinstance(value, dict) else (Path(value), None)
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """The checksum of each file that is there."""
+    paths = {name: folder / name for name in FILES.values()}
+    try:
+        return {name: content.sha256(path, cache.folder()) for name, path in paths.items() if path.exists()}
+    except OSError as e:
+        raise InputError(f"cannot be read: {e.strerror}", Mark(str(folder))) from None
 
 
 def _splits(folder: Path, dtype: str) -> dict[str, Ids]:
@@ -114,9 +131,12 @@ def _map(path: Path, dtype: str) -> Ids:
         if size % width or size < 2 * width:
             raise InputError(f"token files hold {8 * width}-bit ids, at least two; this one has {size} bytes", Mark(str(path)))
         with path.open("rb") as file:
-            if file.read(4) in LLMC:
-                law = "token files are numbers without a header; this one has that of llm.c"
-                raise InputError(f"{law}: write what follows its 1024 bytes to a file of its own", Mark(str(path)))
+            start = file.read(6)
+        law = "token files are numbers without a header; this one has that of"
+        if start[:4] in LLMC:
+            raise InputError(f"{law} llm.c: write what follows its 1024 bytes to a file of its own", Mark(str(path)))
+        if start == b"\x93NUMPY":
+            raise InputError(f"{law} a .npy file: numpy.load(...).tofile(...) writes the numbers alone", Mark(str(path)))
         return np.memmap(path, dtype=DTYPES[dtype], mode="r")
     except OSError as e:
         raise InputError(f"cannot be read: {e.strerror}; {{tokens: FOLDER}} needs train.bin and val.bin", Mark(str(path))) from None

@@ -73,7 +73,8 @@ class Vision:
         found = self._images
         baselines = {name: values[self.measure] for name, values in found.baselines.items()}
         split = images.SPLIT if "digits" in self.source else images.SPLIT_OF_TRAINING
-        return {"manifest": found.manifest, "images": found.sizes, "baselines": baselines, "split": split, "unit": self.unit}
+        notes = {"notes": found.notes} if found.notes else {}
+        return {"manifest": found.manifest, "images": found.sizes, "baselines": baselines, "split": split, "unit": self.unit, **notes}
 
     @functools.cached_property
     def _images(self) -> images.Images:

@@ -54,11 +54,12 @@ def path_of(folder: Path, key: str) -> Path:
     return folder / f"{key}.state"
 
 
-def drop(folder: Path, key: str) -> None:
-    """Remove the states of a trial that has ended."""
-    for path in (path_of(folder, key), _before(path_of(folder, key))):
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+def drop(folder: Path, *keys: str) -> None:
+    """Remove the states of trials."""
+    for path in (path_of(folder, key) for key in keys):
+        for place in (path, _before(path)):
+            with contextlib.suppress(OSError):
+                place.unlink(missing_ok=True)
 
 
 class Keeper:

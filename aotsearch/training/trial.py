@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 
 from aotsearch.diagnostics import probe
-from aotsearch.errors import AotsearchError, WordError, first_line
+from aotsearch.errors import AotsearchError, RunError, WordError, first_line
 from aotsearch.files import digest, written
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.models.cost import cost
@@ -31,7 +31,7 @@ from aotsearch.tasks import Halved, Task
 from aotsearch.training import choice
 from aotsearch.training import device as devices
 from aotsearch.training import watch as watches
-from aotsearch.training.checkpoint import Checkpoints, Keeper
+from aotsearch.training.checkpoint import Checkpoints, Keeper, drop
 from aotsearch.training.device import DeviceSettings
 from aotsearch.training.environment import environment, now
 from aotsearch.training.evaluation import evaluate
@@ -67,6 +67,7 @@ def plan(study: Study, arm: Arm, seed: int, phase: str, rate: float | None = Non
         "changes": {address: list(pair) for address, pair in arm.changes.items()},
         "architecture": architecture.to_dict(),
         "task": study.task.to_plain(),
+        "manifest": study.manifest,
         "training": training,
         "sealed": phase in ("design", "confirm"),  # whether the test split is read, once, at the end
         "diagnostics": study.settings.measured if phase in ("design", "confirm") else [],
@@ -242,6 +243,10 @@ def _trained(
     architecture, task = Architecture.from_dict(first["architecture"], first["decisions"]), load_task(first)
     members = [Member(build(architecture, t.trial["seed"]), t.trial["training"], t.trial["seed"], t.keep) for t in tellers]
     clock = train_together(members, task, hardware, fused, keeper, watch.beat)
+    if load_task(first) is not task:  # it was opened again
+        if checkpoints is not None:  # nor does it go on from what it became by that
+            drop(checkpoints.folder, *(t.trial["key"] for t in tellers))
+        raise RunError("the data was altered while a trial was trained on it, which is not recorded; run the same command again to go on")
     endings = []
     for teller, member in zip(tellers, members, strict=True):
         if member.error is not None:
