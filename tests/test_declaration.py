@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import damage
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -218,13 +219,12 @@ def test_a_ledger_of_before_declarations_is_continued_and_read(folder: Folder, t
 
 
 def _make_old(folder: Folder) -> None:
-    events = list(Ledger(folder.out).events())
-    Ledger(folder.out).path.unlink()
-    for event in events:
-        if event["event"] != "declared":
-            kind = event.pop("event")
-            old = {"key": "0" + event["key"][1:]} if "key" in event else {}
-            Ledger(folder.out).append(kind, **{**event, **old})
+    """The folder as a version before declarations left it."""
+    events = [e for e in Ledger(folder.out).events() if e["event"] != "declared"]
+    old = [e | ({"key": "0" + e["key"][1:]} if "key" in e else {}) for e in events]
+    Ledger(folder.out).path.write_bytes(damage.format_1(old))
+    copy = folder.out / "study.yaml"
+    copy.write_bytes(copy.read_bytes().partition(b"\n")[2])
 
 
 def test_a_trial_that_an_older_version_failed_and_this_one_trained_again_stands_once(

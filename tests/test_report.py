@@ -251,12 +251,13 @@ def test_a_search_shows_what_it_tried(tmp_path: Path) -> None:
     assert text.index("candidate-1") < text.index("candidate-0")
 
 
-def test_a_torn_ledger_is_reported_with_its_damage(tmp_path: Path) -> None:
-    folder = run(tmp_path / "torn", 2)
+def test_a_damaged_ledger_is_reported_with_its_damage(tmp_path: Path) -> None:
+    folder = run(tmp_path / "damaged", 2)
     with (folder / "ledger.jsonl").open("ab") as file:
-        file.write(b'{"crc":"00000000","event":"finished"')
+        file.write(b'{"crc":"00000000","event":"finished"\n')
+    assert report.read(folder).summary().startswith("warning: 1 line of the ledger is damaged (line ")
     report.write(folder, ["html"])
-    assert "damaged ledger lines" in (folder / "report" / "report.html").read_text()
+    assert (folder / "report" / "report.html").read_text().count("1 line of the ledger is damaged") == 2
 
 
 def test_an_unknown_format_names_the_known_ones(tmp_path: Path) -> None:

@@ -117,11 +117,16 @@ def run(study: Study, out: str | Path | None = None, options: Options | None = N
         _make(folder)
         stack.enter_context(ledger.lock())
         stack.callback(progress.end)
-        continuing.write_study(study, folder)
+        continuing.write_study(study, ledger)
         journal = Journal(study, ledger, progress, options.retry_failed, functools.partial(_begin, ledger, study, options, facts))
         journal.cache = cache
         declared = continuing.declare(journal, study, before)
-        for note in (*declared.changes, *continuing.further_measures(study, before, len(journal.records)), *study.notes):
+        for note in (
+            *filter(None, [str(ledger.damage)]),
+            *declared.changes,
+            *continuing.further_measures(study, before, len(journal.records)),
+            *study.notes,
+        ):
             progress.say(note)  # before anything is trained
         journal.tracker = stack.enter_context(_tracked(study, folder, options, progress))
         phases = Phases(study, journal, executor, folder / "checkpoints", declared)
