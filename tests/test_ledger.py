@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 
+import damage
 import numpy as np
 import pytest
 from hypothesis import given
@@ -171,3 +172,171 @@ def test_a_line_is_read_once_and_what_others_append_is_seen(tmp_path: Path) -> N
     assert len(list(ledger.events())) == 1  # cut: read anew
     ledger.path.unlink()
     assert list(ledger.events()) == [] and not str(ledger.damage)
+
+
+# ---- lines that are not the ledger's own
+
+
+def written(folder: Path, events: int = 6) -> tuple[Ledger, list[bytes]]:
+    """A ledger and its lines, the header first."""
+    folder.mkdir(exist_ok=True)
+    ledger = Ledger(folder)
+    for number in range(events):
+        ledger.append("noted", value=number)
+    return ledger, ledger.path.read_bytes().splitlines(keepends=True)
+
+
+def look(folder: Path, *lines: bytes) -> tuple[list[int], str]:
+    """What is read of lines, and what is said of them, up to the remedy."""
+    (folder / FILE).write_bytes(b"".join(lines))
+    ledger = Ledger(folder)
+    return [e["value"] for e in ledger.events()], str(ledger.damage).partition(";")[0]
+
+
+def test_lines_lost_doubled_moved_altered_or_foreign_are_told_by_kind(tmp_path: Path) -> None:
+    _, a = written(tmp_path)
+    _, b = written(tmp_path / "other")
+    everything = list(range(6))
+    assert look(tmp_path, *a) == (everything, "")
+    assert look(tmp_path, *a[:3], *a[4:]) == ([0, 1, 3, 4, 5], "1 line of the ledger is missing after line 3")
+    assert look(tmp_path, *a[:2], *a[4:]) == ([0, 3, 4, 5], "2 lines of the ledger are missing after line 2")
+    assert look(tmp_path, *a[1:]) == (everything, "1 line of the ledger is missing at the start")
+    assert look(tmp_path, *a, a[2]) == (everything, "1 line of the ledger is there twice")
+    assert look(tmp_path, *a[:2], a[3], a[2], *a[4:]) == (everything, "1 line of the ledger is out of order")
+    assert look(tmp_path, *a, *b) == (everything, "7 lines of the ledger are of another ledger")
+    assert look(tmp_path, *a[:3], b[3], *a[4:]) == (
+        [0, 1, 3, 4, 5],
+        "1 line of the ledger is missing after line 3, 1 is of another ledger",
+    )
+    altered = a[3].replace(b'"value":2', b'"value":9')
+    assert look(tmp_path, *a[:3], altered, *a[4:]) == ([0, 1, 3, 4, 5], "1 line of the ledger is damaged (line 4)")
+    altered = a[6].replace(b'"value":5', b'"value":9')
+    assert look(tmp_path, *a[:6], altered) == (
+        [0, 1, 2, 3, 4],
+        "1 line of the ledger is damaged (line 7)",
+    )
+
+
+def test_a_damaged_last_line_stays_told_when_the_ledger_goes_on(tmp_path: Path) -> None:
+    _, a = written(tmp_path)
+    look(tmp_path, *a[:-1], a[-1].replace(b"5", b"6"))
+    Ledger(tmp_path).append("noted", value=6)
+    assert look(tmp_path, (tmp_path / FILE).read_bytes()) == ([0, 1, 2, 3, 4, 6], "1 line of the ledger is damaged (line 7)")
+
+
+def test_line_ends_of_windows_change_nothing(tmp_path: Path) -> None:
+    ledger, a = written(tmp_path)
+    assert look(tmp_path, *(line.replace(b"\n", b"\r\n") for line in a)) == (list(range(6)), "")
+    ledger.append("noted", value=6)
+    assert look(tmp_path, ledger.path.read_bytes()) == (list(range(7)), "")
+    old = damage.format_1([{"event": "noted", "value": 1}]).replace(b"\n", b"\r\n")
+    assert look(tmp_path, b"\xef\xbb\xbf" + old) == ([1], "")
+
+
+@pytest.mark.parametrize("text", ["[1]", '{"value":1}', '{"event":3}', '{"event":"finished"}', '{"event":"declared","study":1}'])
+def test_a_line_without_what_its_readers_need_is_damaged(tmp_path: Path, text: str) -> None:
+    whole = damage.format_1([{"event": "noted", "value": 1}])
+    assert look(tmp_path, whole, damage.crc32(text)) == ([1], "1 line of the ledger is damaged (line 2)")
+
+
+def test_a_ledger_of_a_newer_format_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text('{"hash":"1","event":"ledger","format":3}\n{"hash":"2","event":"run"}\n')
+    before = (tmp_path / FILE).read_bytes()
+    for refused in (Ledger(tmp_path).events, lambda: Ledger(tmp_path).append("run")):
+        with pytest.raises(InputError, match="is of format 3, which a newer version wrote; this one knows formats up to 2"):
+            refused()
+    assert (tmp_path / FILE).read_bytes() == before
+
+
+def test_a_ledger_of_format_1_goes_on_in_format_2_and_its_lines_are_known_from_then_on(tmp_path: Path) -> None:
+    old = damage.format_1([{"event": "noted", "value": n} for n in range(3)]).splitlines(keepends=True)
+    assert look(tmp_path, *old) == ([0, 1, 2], "")
+    assert Ledger(tmp_path).id == ""
+    for number in (3, 4):
+        Ledger(tmp_path).append("noted", value=number)
+    a = (tmp_path / FILE).read_bytes().splitlines(keepends=True)
+    assert a[:3] == old and len(a) == 6 and b'"event":"ledger"' in a[3]
+    everything = list(range(5))
+    assert look(tmp_path, *a) == (everything, "")
+    assert look(tmp_path, a[0], *a[2:]) == ([0, 2, 3, 4], "1 line of the ledger is missing after line 1")
+    assert look(tmp_path, *a, a[1]) == (everything, "1 line of the ledger is there twice")
+    assert look(tmp_path, a[1], a[0], *a[2:]) == (everything, "1 line of the ledger is out of order")
+    forged = damage.format_1([{"event": "noted", "value": 7}])
+    assert look(tmp_path, *a, forged) == (everything, "1 line of the ledger is of another ledger")
+
+
+# ---- what happens to the file while a run is on
+
+
+def test_a_ledger_that_is_removed_or_cut_while_a_run_writes_is_written_again_whole(tmp_path: Path) -> None:
+    for number, harm in enumerate(
+        (Path.unlink, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(path.read_bytes()[:200]))
+    ):
+        ledger, _ = written(tmp_path / str(number))
+        with ledger.lock():
+            harm(ledger.path)
+            with pytest.raises(RunError, match="was removed or cut while this run wrote to it; it is written again, whole"):
+                ledger.append("noted", value=6)
+        assert look(ledger.folder, ledger.path.read_bytes()) == (list(range(7)), "")
+
+
+def test_a_ledger_that_is_replaced_while_a_run_writes_loses_no_record(tmp_path: Path) -> None:
+    ledger, _ = written(tmp_path / "a")
+    other, b = written(tmp_path / "b", 9)
+    with ledger.lock():
+        other.path.replace(tmp_path / "a" / FILE)
+        with pytest.raises(RunError, match="was changed by another program while this run wrote to it; what it held is kept in") as e:
+            ledger.append("noted", value=6)
+    assert str(ledger.path) in str(e.value) and (tmp_path / "a" / FILE).read_bytes() == b"".join(b)
+    assert look(tmp_path, ledger.path.read_bytes()) == (list(range(7)), "")
+
+
+def test_an_editor_that_saves_the_same_lines_stops_no_run(tmp_path: Path) -> None:
+    ledger, a = written(tmp_path)
+    with ledger.lock():
+        ledger.path.unlink()
+        ledger.path.write_bytes(b"".join(a))
+        ledger.append("noted", value=6)
+    assert look(tmp_path, ledger.path.read_bytes()) == (list(range(7)), "")
+
+
+def test_a_folder_that_is_removed_while_a_run_writes_is_one_line(tmp_path: Path) -> None:
+    ledger, _ = written(tmp_path / "run")
+    with ledger.lock():
+        (tmp_path / "run").rename(tmp_path / "moved")
+        for refused in (ledger.events, lambda: ledger.append("noted", value=6)):
+            with pytest.raises(RunError, match="was removed or renamed while this run wrote to it"):
+                refused()
+    assert not (tmp_path / "run").exists()
+
+
+def test_of_two_processes_whose_lock_was_removed_the_first_stops_and_nothing_is_lost(tmp_path: Path) -> None:
+    first, second = Ledger(tmp_path), Ledger(tmp_path)
+    with first.lock():
+        first.append("run")
+        first.append("noted", value=0)
+        (tmp_path / ledgers.LOCK).unlink()
+        with second.lock():
+            second.append("run")
+            with pytest.raises(RunError, match="another aotsearch process writes to"):
+                first.append("noted", value=1)
+            second.append("noted", value=2)
+    assert [e["value"] for e in Ledger(tmp_path).events() if e["event"] == "noted"] == [0, 1, 2] and not str(second.damage)
+
+
+def test_a_ledger_that_cannot_be_read_or_a_folder_that_cannot_be_locked_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / FILE).mkdir()
+    with pytest.raises(RunError, match=r"ledger.jsonl cannot be read: Is a directory"):
+        Ledger(tmp_path).events()
+    (tmp_path / ledgers.LOCK).mkdir()
+    with pytest.raises(RunError, match="cannot be written"), Ledger(tmp_path).lock():
+        pass
+
+
+# ---- all of it at once; the long form is `python tests/damage.py --copies 10000`
+
+
+def test_a_hundred_damaged_folders_report_what_the_whole_ones_do_or_say_what_is_wrong(tmp_path: Path) -> None:
+    figures, violations = damage.campaign(120, seed=1, folder=tmp_path)
+    assert not violations, violations[0]
+    assert figures["as before"] > 5 and figures["told"] > 50 and figures["refused"] > 2

@@ -147,11 +147,12 @@ def history(ledger: Ledger) -> History:
         _refuse_moved(ledger, path)
     lost = f"the first declaration is lost (damaged lines in the ledger: {ledger.damage.lines}): what changed before is not known"
     if not events:
-        return History((Declared(load(path), {}, 0, 0, ""),), manifest, lost=lost if ledger.damage.lines else "")
+        none = f"the ledger holds no declaration: the study is what {STUDY_FILE} says now, and whether that was edited is not known"
+        return History((Declared(load(path), {}, 0, 0, ""),), manifest, lost=lost if ledger.damage.lines else none)
     before = sum(not e["trials"] for e in events)
-    told = list(zip(events, confirmed[1:], strict=True))[max(0, before - 1) :]
-    declared = tuple(_read(e, known) for e, known in told)
+    declared = tuple(_read(e, known) for e, known in zip(events, confirmed[1:], strict=True))
     _refuse_mixed(ledger, declared, manifests)
+    declared = declared[max(0, before - 1) :]
     return History(declared, manifest, _edited(events[-1], path), "" if before else lost)
 
 

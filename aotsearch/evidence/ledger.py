@@ -163,6 +163,7 @@ class Ledger:
     @property
     def id(self) -> str:
         """Names the ledger: drawn where it is new, empty where all its lines are of format 1."""
+        self.events()
         return self._found.id or ("" if self._rows or self._tail else self._drawn)
 
     @property
@@ -172,11 +173,11 @@ class Ledger:
 
     def _read(self, file: IO[bytes]) -> None:
         """Read on from the end of the last whole line; what follows the new last one may still be written, and is read again."""
-        found = os.fstat(file.fileno())
-        if found.st_ino != self._file or found.st_size < self._end:
-            self._forget(found.st_ino)
-        file.seek(self._end)
-        fresh = io.BytesIO(file.read(found.st_size - self._end)).readlines()  # of a device no more than it has, which is nothing
+        text = self._follow(file)
+        if text is None:
+            self._forget(os.fstat(file.fileno()).st_ino)
+            text = self._follow(file) or b""
+        fresh = io.BytesIO(text).readlines()
         tail = [fresh.pop()] if fresh and not fresh[-1].endswith(b"\n") else []
         if not fresh and not tail and not self._tail:
             return
@@ -191,6 +192,14 @@ class Ledger:
         if self._found.newer:
             known = f"of format {self._found.newer}, which a newer version wrote; this one knows formats up to {lines.FORMAT}"
             raise InputError(f"{self.path} is {known}: install the newer version")
+
+    def _follow(self, file: IO[bytes]) -> bytes | None:
+        """What follows the last whole line that was read; None where the file is another, was cut or was written anew."""
+        found, last = os.fstat(file.fileno()), self._text[-1] if self._text else b""
+        begin = self._end - len(last)
+        file.seek(begin)
+        text = file.read(max(0, found.st_size - begin))  # of a device no more than it has, which is nothing
+        return text[len(last) :] if found.st_ino == self._file and text.startswith(last) else None
 
     def _forget(self, file: int) -> None:
         self._file, self._end, self._text, self._rows, self._tail, self._found = file, 0, [], [], [], Reading()
@@ -209,7 +218,7 @@ class Ledger:
         again = "run the same command again to continue"
         told = f"{self.path} was removed or cut while this run wrote to it; it is written again, whole: {again}"
         if not text.startswith(found):
-            kept = self.path.with_name(f"kept-{self.id}-{FILE}")
+            kept = self.path.with_name(f"kept-{self._found.id}-{FILE}")
             told = f"{self.path} was changed by another program while this run wrote to it; what it held is kept in {kept}: "
             told += f"move that back over it, and {again}"
             self.path = kept
@@ -218,10 +227,9 @@ class Ledger:
         return told
 
     def _there(self) -> bool:
-        """Whether the file is the one that was read, and no shorter."""
-        with contextlib.suppress(OSError):
-            found = self.path.stat()
-            return found.st_ino == self._file and found.st_size >= self._end
+        """Whether the file is still the one that was read."""
+        with contextlib.suppress(OSError), open(self.path, "rb") as file:
+            return self._follow(file) is not None
         return False
 
     def _refused(self, e: OSError) -> str:
