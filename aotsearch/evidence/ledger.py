@@ -202,6 +202,7 @@ class Ledger:
         return text[len(last) :] if found.st_ino == self._file and text.startswith(last) else None
 
     def _forget(self, file: int) -> None:
+        self._drawn = self._found.id or self._drawn  # one that is begun again in its place is the same
         self._file, self._end, self._text, self._rows, self._tail, self._found = file, 0, [], [], [], Reading()
 
     # ---- what goes wrong while this process holds the folder
