@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from aotsearch.errors import InputError
-from aotsearch.evidence import analysis, layers
+from aotsearch.evidence import analysis, declaration, layers
 from aotsearch.evidence import statistics as inference
 from aotsearch.evidence.answer import answer
 from aotsearch.evidence.ledger import Ledger
@@ -389,10 +389,12 @@ def test_a_rate_that_seeds_alone_could_have_chosen_is_said_to_be(tmp_path: Path)
 
 def test_a_reference_that_beats_no_table_of_counts_is_the_first_thing_said_in_every_form(tmp_path: Path) -> None:
     folder = run(tmp_path / "weak")
+    study = load(folder / "study.yaml")
+    Ledger(folder).append("declared", **declaration.event(study, study.arms(), ()))
     Ledger(folder).append("data", manifest="cf06", baselines={"unigram": 4.7, "bigram": 2.9}, unit="bits/byte")
     report.write(folder)
     m, said = report.read(folder), "above the bigram baseline of 2.900: not clearly better, so verdicts at this budget say little"
-    assert said in m.summary().replace("\n  ", " ").split("small_study")[0] and "\nwarning: " in m.summary()
+    assert said in m.summary().replace("\n  ", " ").split("small_study")[0] and m.summary().startswith("warning: ")
     assert said in m.analysis.to_dict()["notes"][0] and said in m.headline.to_dict()["warnings"][0]
     made = folder / "report"
     text = Page((made / "report.html").read_text()).text
