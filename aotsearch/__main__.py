@@ -187,8 +187,8 @@ def status(folder: Folder, json_: Json = False) -> None:
         _print(f"  {outcome}: {number}")
     if found["cached"]:
         _print(f"  taken from a cache: {found['cached']}")
-    if found["corrupt_lines"]:
-        _say(f"{found['corrupt_lines']} damaged lines of the ledger were skipped; their trials will be trained again")
+    for note in filter(None, (found["damage"], found["edited"])):
+        _say(note)
 
 
 @app.command()

@@ -7,10 +7,12 @@ import io
 import json
 import random
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import damage
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -210,7 +212,8 @@ def test_a_ledger_of_before_declarations_is_continued_and_read(folder: Folder, t
     folder.run()
     before = folder.document()
     _make_old(folder)
-    assert folder.document() == before
+    (said,) = folder.document()["declaration"]
+    assert folder.document() | {"declaration": []} == before and said.startswith("the ledger holds no declaration: the study is what")
     assert folder.run().trained == 0 and folder.document() == before
     _make_old(folder)
     folder.run("study.margin=0.3")
@@ -218,13 +221,12 @@ def test_a_ledger_of_before_declarations_is_continued_and_read(folder: Folder, t
 
 
 def _make_old(folder: Folder) -> None:
-    events = list(Ledger(folder.out).events())
-    Ledger(folder.out).path.unlink()
-    for event in events:
-        if event["event"] != "declared":
-            kind = event.pop("event")
-            old = {"key": "0" + event["key"][1:]} if "key" in event else {}
-            Ledger(folder.out).append(kind, **{**event, **old})
+    """The folder as a version before declarations left it."""
+    events = [e for e in Ledger(folder.out).events() if e["event"] != "declared"]
+    old = [e | ({"key": "0" + e["key"][1:]} if "key" in e else {}) for e in events]
+    Ledger(folder.out).path.write_bytes(damage.format_1(old))
+    copy = folder.out / "study.yaml"
+    copy.write_text("".join(line for line in copy.read_text().splitlines(keepends=True) if not line.startswith("#")))
 
 
 def test_a_trial_that_an_older_version_failed_and_this_one_trained_again_stands_once(
@@ -569,3 +571,58 @@ def test_the_ledger_holds_the_study_that_was_run(folder: Folder) -> None:
     found = history(Ledger.open(folder.out))
     assert found.study.settings == load(folder.root / "study.yaml").settings and not found.changes
     assert json.dumps(found.last.arms)  # plain data
+
+
+# ---- files that do not belong together
+
+
+def test_a_ledger_of_another_folder_is_refused_in_one_line_and_nothing_is_written(folder: Folder, tmp_path: Path) -> None:
+    folder.run()
+    other = Folder(tmp_path / "other")
+    for override in ("study.seeds=4", "study.learning_rate=0.01"):  # also where it is of the same study
+        other.run(override)
+        own = (folder.out / "ledger.jsonl").read_bytes()
+        (folder.out / "ledger.jsonl").write_bytes((other.out / "ledger.jsonl").read_bytes())
+        before = {path: path.read_bytes() for path in folder.out.rglob("*") if path.is_file()}
+        for refused in (folder.run, folder.document, lambda: runner.status(folder.out), lambda: aotsearch.results(folder.out)):
+            with pytest.raises(InputError, match=r"^\S+ledger.jsonl is not the ledger that \S+study.yaml is a copy from"):
+                refused()
+        assert {path: path.read_bytes() for path in folder.out.rglob("*") if path.is_file()} == before
+        (folder.out / "study.yaml").unlink()  # as the message says
+        assert folder.document()["contrasts"] == other.document()["contrasts"]
+        (folder.out / "ledger.jsonl").write_bytes(own)
+        shutil.rmtree(other.out)
+        folder.run()
+
+
+def test_a_copy_of_an_older_version_tells_by_its_name_that_the_ledger_is_of_another_study(folder: Folder) -> None:
+    folder.run()
+    copy = folder.out / "study.yaml"
+    copy.write_text(copy.read_text().partition("\n")[2].replace("name: kept", "name: other"))
+    with pytest.raises(InputError, match=r"study\.yaml is of the study 'other', the ledger beside it of 'kept'"):
+        folder.document()
+
+
+def test_an_old_ledger_that_another_was_appended_to_is_refused(folder: Folder, tmp_path: Path) -> None:
+    other = Folder(tmp_path / "other")
+    other.edit(("seeds: 4", "seeds: 4, learning_rate: 0.01"))
+    for each in (folder, other):
+        each.run()
+        each.out.joinpath("ledger.jsonl").write_bytes(damage.format_1(Ledger(each.out).events()))
+        each.out.joinpath("study.yaml").unlink()
+    with (folder.out / "ledger.jsonl").open("ab") as file:
+        file.write((other.out / "ledger.jsonl").read_bytes())
+    with pytest.raises(InputError, match=r"ledger\.jsonl holds two studies"):
+        folder.document()
+
+
+def test_a_run_says_at_its_start_what_is_wrong_with_the_ledger_and_trains_what_is_lost(folder: Folder) -> None:
+    folder.run()
+    path = Ledger(folder.out).path
+    lines = path.read_bytes().splitlines(keepends=True)
+    at = next(i for i, line in enumerate(lines) if b'"finished"' in line)
+    path.write_bytes(b"".join(lines[:at] + lines[at + 1 :]))
+    stream = io.StringIO()
+    outcome = runner.run(load(folder.root / "study.yaml"), folder.out, LOCAL, Progress("bits_per_byte", "bits/byte", stream))
+    assert f"1 line of the ledger is missing after line {at}" in stream.getvalue() and outcome.trained == 1
+    assert runner.status(folder.out)["damage"].startswith("1 line of the ledger is missing")

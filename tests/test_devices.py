@@ -665,14 +665,14 @@ def test_what_a_shared_gpu_has_no_memory_for_is_not_told_before_it_was_alone(
     assert (crowded, told.records) == (([made], []) if again else ([], [full]))
 
 
-def test_data_that_fails_in_a_worker_ends_the_run_in_its_words(study_file: Path) -> None:
-    made, ended = plan(load(study_file)), []
-    callback = cluster._callback(Work([[made]]), Heard(), {}, [], ended)
+def test_data_that_fails_in_a_worker_ends_the_run_in_its_words(study_file: Path, tmp_path: Path) -> None:
+    made = plan(load(study_file))
+    callback = hearing.callback(Work([[made]]), Heard(), {}, [], Counter(), tmp_path)
     ray_trial: Any = type("Trial", (), {"config": {"bundle": [made], "share": 1.0, "shares": {}}})
     callback.on_trial_start(0, [], ray_trial)
     with pytest.raises(RunError, match="the data was altered"):
         callback.on_trial_result(0, [], ray_trial, {"ends": "the data was altered", "loss": 0.0})
-    assert ended == ["the data was altered"]  # Tune wraps what a callback raises
+    assert callback.ended == "the data was altered"  # Tune wraps what a callback raises
 
 
 @pytest.mark.parametrize("search", [False, True])

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from aotsearch.errors import InputError
-from aotsearch.evidence import analysis, layers
+from aotsearch.evidence import analysis, declaration, layers
 from aotsearch.evidence import statistics as inference
 from aotsearch.evidence.answer import answer
 from aotsearch.evidence.ledger import Ledger
@@ -251,12 +251,13 @@ def test_a_search_shows_what_it_tried(tmp_path: Path) -> None:
     assert text.index("candidate-1") < text.index("candidate-0")
 
 
-def test_a_torn_ledger_is_reported_with_its_damage(tmp_path: Path) -> None:
-    folder = run(tmp_path / "torn", 2)
+def test_a_damaged_ledger_is_reported_with_its_damage(tmp_path: Path) -> None:
+    folder = run(tmp_path / "damaged", 2)
     with (folder / "ledger.jsonl").open("ab") as file:
-        file.write(b'{"crc":"00000000","event":"finished"')
+        file.write(b'{"crc":"00000000","event":"finished"\n')
+    assert "warning: 1 line of the ledger is damaged (line " in report.read(folder).summary()
     report.write(folder, ["html"])
-    assert "damaged ledger lines" in (folder / "report" / "report.html").read_text()
+    assert (folder / "report" / "report.html").read_text().count("1 line of the ledger is damaged") == 2
 
 
 def test_an_unknown_format_names_the_known_ones(tmp_path: Path) -> None:
@@ -388,6 +389,8 @@ def test_a_rate_that_seeds_alone_could_have_chosen_is_said_to_be(tmp_path: Path)
 
 def test_a_reference_that_beats_no_table_of_counts_is_the_first_thing_said_in_every_form(tmp_path: Path) -> None:
     folder = run(tmp_path / "weak")
+    study = load(folder / "study.yaml")
+    Ledger(folder).append("declared", **declaration.event(study, study.arms(), ()))
     Ledger(folder).append("data", manifest="cf06", baselines={"unigram": 4.7, "bigram": 2.9}, unit="bits/byte")
     report.write(folder)
     m, said = report.read(folder), "above the bigram baseline of 2.900: not clearly better, so verdicts at this budget say little"

@@ -54,6 +54,7 @@ def record(arm: str, seed: int, outcome: str = "done", **fields: Any) -> dict[st
     measures = {"bits_per_byte": value, "loss": 2.0} if outcome == "done" else {}
     facts = {"outcome": outcome, "message": "" if outcome == "done" else "it is so", "measures": measures, "curve": curve}
     facts |= {"flops_per_token": 99, "learning_rate": 0.01, "steps": 6, "tokens": 384, "seconds": 2.0}
+    facts |= {"device": "cpu", "precision": "float32", "threads": 1}
     return trial(arm, seed) | facts | {"finished": f"2026-11-22T05:00:{10 + seed:02d}+00:00"} | fields
 
 

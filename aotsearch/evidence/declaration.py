@@ -14,8 +14,9 @@ import datetime
 import functools
 import hashlib
 import itertools
+import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,16 @@ from aotsearch.study.study import Study
 from aotsearch.yamlfile import Node
 
 STUDY_FILE = "study.yaml"
+COPY = "# A copy for readers of what the ledger {} declares. To change the study, edit your own file and run it with --out this folder.\n"
+NAMED = re.compile(re.escape(COPY.partition("{")[0]).encode() + rb"([0-9a-f]{12})")
 LABELS = ("changes", "decisions", "equalise", "resized")  # of a record: what its arm is called, which a study may change later
 Record = Mapping[str, Any]
 Entry = Mapping[str, Any]  # an arm in the ledger: name, digest and LABELS
 Identity = tuple[str, str, frozenset[tuple[str, float]]]  # a comparison without names: kind, equalise, (model, weight) of its arms
+
+
+class Replaced(InputError):
+    """The ledger and the study of a run folder do not belong together."""
 
 
 @dataclass(frozen=True)
@@ -120,26 +127,59 @@ def history(ledger: Ledger) -> History:
     Raises:
         InputError: a declaration cannot be read, for want of a package or because the ledger is older than declarations and `study.yaml`
             is missing.
+        Replaced: the ledger is of another folder, or of two studies.
     """
     path = ledger.folder / STUDY_FILE
-    manifest = ""
+    manifests: dict[str, None] = {}
     events: list[Record] = []
     confirmed: list[dict[str, Entry]] = [{}]  # the candidates of a search, before the first event and until the next after each
     for event in ledger.events():
         if event["event"] == "data":
-            manifest = event.get("manifest", "")
+            manifests.setdefault(event.get("manifest") or "")
         elif event["event"] == "declared":
             events.append(event)
             confirmed.append(dict(confirmed[-1]))
         elif event["event"] == "candidates":
             found = {entry["name"]: entry for entry in event["arms"]}
             confirmed = [known or found for known in confirmed[:-1]] + [confirmed[-1] | found]  # a search cut short comes to them later
-    lost = f"the first declaration is lost (damaged lines in the ledger: {ledger.corrupt}): what changed before is not known"
+    manifest = next(reversed(manifests), "")
+    if events or manifests:
+        _refuse_moved(ledger, path)
+    lost = f"the first declaration is lost (damaged lines in the ledger: {ledger.damage.lines}): what changed before is not known"
     if not events:
-        return History((Declared(load(path), {}, 0, 0, ""),), manifest, lost=lost if ledger.corrupt else "")
+        none = f"the ledger holds no declaration: the study is what {STUDY_FILE} says now, and whether that was edited is not known"
+        return History((Declared(load(path), {}, 0, 0, ""),), manifest, lost=lost if ledger.damage.lines else none)
     before = sum(not e["trials"] for e in events)
-    told = list(zip(events, confirmed[1:], strict=True))[max(0, before - 1) :]
-    return History(tuple(_read(e, known) for e, known in told), manifest, _edited(events[-1], path), "" if before else lost)
+    declared = tuple(_read(e, known) for e, known in zip(events, confirmed[1:], strict=True))
+    _refuse_mixed(ledger, declared, manifests)
+    declared = declared[max(0, before - 1) :]
+    return History(declared, manifest, _edited(events[-1], path), "" if before else lost)
+
+
+def _refuse_moved(ledger: Ledger, path: Path) -> None:
+    """A ledger that was moved into the folder of another."""
+    named = _named(path)
+    if named and named != ledger.id:
+        told = f"{ledger.path} is not the ledger that {path} is a copy from: it is of another run folder"
+        raise Replaced(f"{told}; put the own one back, or delete {path} to take this one's word")
+
+
+def _refuse_mixed(ledger: Ledger, declared: Sequence[Declared], manifests: Collection[str]) -> None:
+    """A ledger that another was appended to by hand: no start of a run would have gone on there."""
+    first = declared[0].study
+    if any(d.study.training() != first.training() or d.study.reference != first.reference for d in declared):
+        raise Replaced(f"{ledger.path} holds two studies, of other training or another reference: one was appended to the other by hand")
+    if len(manifests) > 1:
+        raise Replaced(f"{ledger.path} holds trials on other data ({' and '.join(m[:12] for m in manifests)}): not of one study")
+
+
+def _named(path: Path) -> str:
+    """The ledger that a copy of the study is from; empty where an older version wrote it, or it is none."""
+    try:
+        found = NAMED.match(path.read_bytes()[:200])
+    except OSError:
+        return ""
+    return found[1].decode() if found else ""
 
 
 def fingerprint(ledger: Ledger) -> str:
@@ -263,7 +303,11 @@ def _trials(count: int) -> str:
 
 
 def _edited(event: Record, path: Path) -> str:
-    """How the copy differs from what the ledger holds."""
+    """How the copy differs from what the ledger holds.
+
+    Raises:
+        Replaced: it is of another study; of copies that older versions wrote only the name tells.
+    """
     declared = _node(event).plain()
     try:
         found = yamlfile.read(path).plain()
@@ -271,4 +315,11 @@ def _edited(event: Record, path: Path) -> str:
         return f"{STUDY_FILE} cannot be read ({e.problems[0].message}); the declaration in the ledger stands"
     if found == declared:
         return ""
-    return f"{STUDY_FILE} was edited, which declares nothing ({differences(declared, found)}); the declaration in the ledger stands"
+    name = found.get("name") if isinstance(found, dict) else None
+    if not _named(path) and name not in (None, declared["name"]):
+        raise Replaced(f"{path} is of the study {name!r}, the ledger beside it of {declared['name']!r}: put back the one that was replaced")
+    said = differences(declared, found)
+    return (
+        f"{STUDY_FILE} was edited, which declares nothing ({said}); the declaration in the ledger stands. To change the study, edit your "
+        f"own file and run it with --out {path.parent}"
+    )

@@ -1,24 +1,25 @@
 """The append-only truth on disk: what ran and what it said. Resuming, reports and MLflow all read it.
 
-`ledger.jsonl` holds one event per line, each a JSON object with a checksum. A line is written whole and synced before the
-next step; a line torn by a crash is skipped when read, and the next one starts on a line of its own.
+`ledger.jsonl` holds one event per line, each a JSON object that `lines.py` numbers and checks. A line is written whole and synced before
+the next step; a line torn by a crash is skipped when read, and the next one starts on a line of its own and takes its number.
 
 A number that is not finite, which JSON has none of, is null; the event's `not_finite` holds what it was, by its path.
 
 Events: `run` (one per start of the command that had anything to tell: command, versions, machine), `data` (the splits and their
 baselines), `started` and `finished` (one trial; `finished` holds its whole record). Of a search also `proposed` (an architecture, before it
 is trained), `exhausted` (no other was found) and `importance` (which decisions mattered to it). Of `aotsearch time` `timed` (seconds of a
-step of every model, round by round, and where they were measured).
+step of every model, round by round, and where they were measured). What they must have is in `shapes.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
-import json
+import io
 import math
 import os
-import zlib
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -26,8 +27,10 @@ from typing import IO, Any
 import filelock
 
 from aotsearch.errors import InputError, RunError
+from aotsearch.evidence import lines
+from aotsearch.evidence.lines import Damage, Reading, Row
+from aotsearch.files import written
 
-OUTCOMES = {"stopped": {"outcome": "pruned"}}  # as versions before 0.3 wrote it
 FILE = "ledger.jsonl"
 LOCK = ".lock"
 PATIENCE = 1.0  # seconds for which a writer waits for the lock: longer than any look at it takes
@@ -40,10 +43,14 @@ class Ledger:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self.path = self.folder / FILE
-        self.corrupt = 0  # lines skipped by the last read
-        self._file, self._end = 0, 0  # what was read: of which file, and to which byte
-        self._events: list[dict[str, Any]] = []
-        self._torn = 0
+        self._file = 0  # what was read: of which file,
+        self._end = 0  # to which byte,
+        self._text: list[bytes] = []  # its lines that have an end,
+        self._rows: list[Row] = []  # what they are,
+        self._tail: list[Row] = []  # what may still be written
+        self._found = Reading()
+        self._drawn = secrets.token_hex(6)  # the id of a new ledger
+        self._held, self._mine = False, 0  # whether this process holds the folder, and the last line that it wrote since
 
     @classmethod
     def open(cls, folder: str | Path) -> Ledger:
@@ -63,12 +70,20 @@ class Ledger:
 
         Raises:
             InputError: another process holds it.
+            RunError: the folder cannot be written.
         """
-        try:
-            with filelock.FileLock(self.folder / LOCK, timeout=PATIENCE):
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(filelock.FileLock(self.folder / LOCK, timeout=PATIENCE))
+            except filelock.Timeout:
+                raise InputError(f"another aotsearch process writes to {self.folder}; wait for it, or choose another --out") from None
+            except OSError as e:
+                raise RunError(f"{self.folder} cannot be written: {e.strerror or e}") from None
+            self._held = True
+            try:
                 yield
-        except filelock.Timeout:
-            raise InputError(f"another aotsearch process writes to {self.folder}; wait for it, or choose another --out") from None
+            finally:
+                self._held, self._mine = False, 0
 
     @property
     def locked(self) -> bool:
@@ -95,56 +110,134 @@ class Ledger:
         """Write one event and sync it.
 
         Raises:
-            RunError: the disk refused it.
+            InputError: the ledger is of a newer format.
+            RunError: the disk refused it; or while this process held the folder its ledger was lost, which is mended first, or another
+                process came to write it.
         """
         lost: dict[str, str] = {}
         event: dict[str, Any] = {"event": kind, **{name: _plain(value, name, lost) for name, value in fields.items()}}
         event |= {"not_finite": lost} if lost else {}
-        text = json.dumps(event, separators=(",", ":"), allow_nan=False)
-        line = f'{{"crc":"{_crc(text)}",{text[1:]}\n'
         try:
+            told = self._mend()
             with open(self.path, "ab+") as file:
-                file.seek(0, os.SEEK_END)
-                if file.tell():
-                    file.seek(-1, os.SEEK_END)
-                    if file.read(1) != b"\n":  # the last writer died in the middle of a line
-                        line = "\n" + line
-                file.write(line.encode())
+                self._read(file)
+                others = [self._found.events.get(n) for n in range(self._mine + 1, self._found.next)] if self._held and self._mine else []
+                made = [] if self._found.id else [lines.header([*self._rows, *self._tail])]
+                begin = "\n" if self._tail else ""  # the last writer died in the middle of a line
+                numbered = enumerate([*made, event], self._found.next)
+                file.write((begin + "".join(lines.line(e, self.id or self._drawn, n) for n, e in numbered)).encode())
                 file.flush()
                 os.fsync(file.fileno())
+                self._read(file)
         except OSError as e:
-            raise RunError(f"{self.path}: {e.strerror}; free space and run the same command again to continue") from None
+            raise RunError(self._refused(e)) from None
+        self._mine = self._found.next - 1
+        if any(e and e["event"] == "run" for e in others):  # its lock was removed, or the disk knows no locks
+            told = f"another aotsearch process writes to {self.folder} since this one does: this one stops, what it has finished is kept"
+        if told:
+            raise RunError(told)
         return event
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """Every whole event in order; torn or altered lines are counted in `corrupt` and skipped.
+        """Every event that is this ledger's, in order; what is wrong with its lines is told by `damage`.
 
         A line is read once: the next call reads what was appended since, by whomever, unless the file is another or was cut.
+
+        Raises:
+            InputError: the ledger is of a newer format.
+            RunError: it cannot be read, or was lost while this process held the folder, and is mended.
         """
         try:
+            if told := self._mend():
+                raise RunError(told)
             with open(self.path, "rb") as file:
-                found = os.fstat(file.fileno())
-                if found.st_ino != self._file or found.st_size < self._end:
-                    self._file, self._end, self._events, self._torn = found.st_ino, 0, [], 0
-                file.seek(self._end)
-                last = self._take(file)
-        except (FileNotFoundError, NotADirectoryError):
-            self._file, self._end, self._events, self._torn, last = 0, 0, [], 0, []
-        self.corrupt = self._torn + last.count(None)
-        return iter([*self._events, *filter(None, last)])
+                self._read(file)
+        except (FileNotFoundError, NotADirectoryError) as e:
+            if self._held and self._text:
+                raise RunError(self._refused(e)) from None
+            self._forget(0)
+        except OSError as e:
+            raise RunError(f"{self.path} cannot be read: {e.strerror}") from None
+        return iter([*self._found.events.values()])
 
-    def _take(self, file: IO[bytes]) -> list[dict[str, Any] | None]:
+    @property
+    def id(self) -> str:
+        """Names the ledger: drawn where it is new, empty where all its lines are of format 1."""
+        self.events()
+        return self._found.id or ("" if self._rows or self._tail else self._drawn)
+
+    @property
+    def damage(self) -> Damage:
+        """What is wrong with its lines, as they were last read."""
+        return self._found.damage
+
+    def _read(self, file: IO[bytes]) -> None:
         """Read on from the end of the last whole line; what follows the new last one may still be written, and is read again."""
-        for line in file:
-            event = _parse(line)
-            if not line.endswith(b"\n"):
-                return [event] if line.strip() else []
-            self._end += len(line)
-            if event is not None:
-                self._events.append(event)
-            elif line.strip():
-                self._torn += 1
-        return []
+        text = self._follow(file)
+        if text is None:
+            self._forget(os.fstat(file.fileno()).st_ino)
+            text = self._follow(file) or b""
+        fresh = io.BytesIO(text).readlines()
+        tail = [fresh.pop()] if fresh and not fresh[-1].endswith(b"\n") else []
+        if not fresh and not tail and not self._tail:
+            return
+        rows = [lines.parse(text) for text in fresh if text.strip()]
+        usual = not tail and not self._tail and all(map(self._found.follow, rows))
+        self._end += sum(map(len, fresh))
+        self._text += fresh
+        self._rows += rows
+        self._tail = [lines.parse(text) for text in tail if text.strip()]
+        if not usual:
+            self._found = lines.read([*self._rows, *self._tail], bool(tail))
+        if self._found.newer:
+            known = f"of format {self._found.newer}, which a newer version wrote; this one knows formats up to {lines.FORMAT}"
+            raise InputError(f"{self.path} is {known}: install the newer version")
+
+    def _follow(self, file: IO[bytes]) -> bytes | None:
+        """What follows the last whole line that was read; None where the file is another, was cut or was written anew."""
+        found, last = os.fstat(file.fileno()), self._text[-1] if self._text else b""
+        begin = self._end - len(last)
+        file.seek(begin)
+        text = file.read(max(0, found.st_size - begin))  # of a device no more than it has, which is nothing
+        return text[len(last) :] if found.st_ino == self._file and text.startswith(last) else None
+
+    def _forget(self, file: int) -> None:
+        self._drawn = self._found.id or self._drawn  # one that is begun again in its place is the same
+        self._file, self._end, self._text, self._rows, self._tail, self._found = file, 0, [], [], [], Reading()
+
+    # ---- what goes wrong while this process holds the folder
+
+    def _mend(self) -> str:
+        """Where the file is no longer what this process read and wrote, write that again. Returns what happened, in words."""
+        if not self._held or not self._text or self._there():
+            return ""
+        if not self.folder.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        text, found = b"".join(self._text), self.path.read_bytes() if self.path.exists() else b""
+        if found.startswith(text):  # another file with the same lines, as an editor saves it
+            return ""
+        again = "run the same command again to continue"
+        told = f"{self.path} was removed or cut while this run wrote to it; it is written again, whole: {again}"
+        if not text.startswith(found):
+            kept = self.path.with_name(f"kept-{self._found.id}-{FILE}")
+            told = f"{self.path} was changed by another program while this run wrote to it; what it held is kept in {kept}: "
+            told += f"move that back over it, and {again}"
+            self.path = kept
+        with written(self.path) as made:
+            made.write_bytes(text)
+        return told
+
+    def _there(self) -> bool:
+        """Whether the file is still the one that was read."""
+        with contextlib.suppress(OSError), open(self.path, "rb") as file:
+            return self._follow(file) is not None
+        return False
+
+    def _refused(self, e: OSError) -> str:
+        if e.errno == errno.ENOENT:
+            return f"{self.folder} was removed or renamed while this run wrote to it: what was finished is kept where it was moved to"
+        remedy = "free space" if e.errno in (errno.ENOSPC, errno.EDQUOT) else "let it be written"
+        return f"{self.path}: {e.strerror}; {remedy} and run the same command again to continue"
 
     def digest(self) -> str:
         """SHA-256 of the file; of nothing where there is none."""
@@ -181,18 +274,3 @@ def _plain(value: Any, path: str, lost: dict[str, str]) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(v, f"{path}.{i}", lost) for i, v in enumerate(value)]
     return str(value)
-
-
-def _crc(text: str) -> str:
-    return f"{zlib.crc32(text.encode()):08x}"
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        text = line.decode().rstrip("\n")
-        event = json.loads(text)
-        crc = event.pop("crc")
-        whole = crc == _crc("{" + text.split(",", 1)[1])
-        return event | OUTCOMES.get(event.get("outcome"), {}) if whole else None
-    except (ValueError, KeyError, IndexError, AttributeError):
-        return None

@@ -292,7 +292,7 @@ def facts(m: Material) -> list[tuple[str, str]]:
         ("study digest", m.study.digest),
         ("ledger SHA-256", m.ledger),
         ("seeds", seeds),
-        ("damaged ledger lines", str(m.corrupt) if m.corrupt else ""),
+        ("damaged lines", m.damage),
     ]
     return [(name, value) for name, value in pairs if value]
 

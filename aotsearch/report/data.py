@@ -36,7 +36,7 @@ class Material:
         data: The `data` event; empty where none was written.
         importance: The `importance` event of a search; empty where none was written.
         timed: Every `timed` event.
-        corrupt: Lines of the ledger that could not be read.
+        damage: What is wrong with lines of the ledger, in words; empty where nothing is.
         ledger: SHA-256 of the ledger that was read.
         fingerprint: Of the run folder as it was read.
     """
@@ -47,7 +47,7 @@ class Material:
     data: Record
     importance: Record
     timed: Sequence[Record]
-    corrupt: int
+    damage: str
     ledger: str
     fingerprint: str
     analysis: Analysis
@@ -158,7 +158,7 @@ def material(ledger: Ledger, declared: History) -> Material:
     """
     made_from = fingerprint(ledger)
     events = list(ledger.events())
-    corrupt = ledger.corrupt
+    damage = str(ledger.damage)
     last: dict[str, Record] = {e["event"]: e for e in events}
     everything, data = _records(events), last.get("data", {})
     records = declared.place(everything)
@@ -171,10 +171,10 @@ def material(ledger: Ledger, declared: History) -> Material:
         data=data,
         importance=last.get("importance", {}),
         timed=timed,
-        corrupt=corrupt,
+        damage=damage,
         ledger=ledger.digest(),
         fingerprint=made_from,
-        analysis=dataclasses.replace(analysis, warnings=warnings(analysis, data)),
+        analysis=dataclasses.replace(analysis, warnings=(*filter(None, [damage]), *warnings(analysis, data))),
     )
 
 

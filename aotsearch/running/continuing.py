@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 from aotsearch import yamlfile
 from aotsearch.errors import AotsearchError, InputError, RunError
-from aotsearch.evidence.declaration import STUDY_FILE, History, differences, event, history
+from aotsearch.evidence.declaration import COPY, STUDY_FILE, History, Replaced, differences, event, history
 from aotsearch.evidence.ledger import Ledger
 from aotsearch.files import written
 from aotsearch.running.journal import Journal, unfinished
@@ -22,10 +21,12 @@ def former(ledger: Ledger, study: Study) -> History | None:
         InputError: it belongs to another task, training, reference or data: other settings need another folder.
     """
     folder, records, lost = ledger.folder, ledger.records().values(), ledger.last("data") is None
-    if not records and (lost or ledger.last("declared") is None):
+    if ledger.last("declared") is None and (lost or not records):
         return None
     try:
         found = history(ledger)
+    except Replaced:
+        raise
     except AotsearchError as e:
         raise InputError(f"{folder} holds a study this version cannot read ({e}); choose another --out") from None
     if lost:  # its line is damaged; what the trials were trained on, they say themselves
@@ -33,6 +34,8 @@ def former(ledger: Ledger, study: Study) -> History | None:
         same = all(study.manifest.startswith(known) for known in trained_on)
         found = dataclasses.replace(found, manifest=study.manifest if same else min(trained_on))
     old = found.study
+    if not old.manifest:  # the line that told it is lost
+        old = dataclasses.replace(old, manifest=study.manifest)
     changed = differences(old.plain, study.plain)
     if old.digest != study.digest and (old.manifest == study.manifest or old.training() != study.training()):
         raise InputError(f"{folder} holds results of other settings ({changed}); choose another --out, or restore them")
@@ -74,13 +77,14 @@ def further_measures(study: Study, before: History | None, ended: int) -> list[s
     return [f"{', '.join(further)}: measured of trials from here on; the {ended} that have ended are not trained again"] * bool(further)
 
 
-def write_study(study: Study, folder: Path) -> None:
-    """The resolved study, whole or not at all.
+def write_study(study: Study, ledger: Ledger) -> None:
+    """The resolved study, whole or not at all; it names its ledger, where that has a name.
 
     Raises:
         RunError: the folder cannot be written.
     """
-    path, text = folder / STUDY_FILE, yamlfile.dump(dict(study.plain)).encode()
+    head = COPY.format(ledger.id) if ledger.id else ""
+    path, text = ledger.folder / STUDY_FILE, (head + yamlfile.dump(dict(study.plain))).encode()
     try:
         if path.is_file() and path.read_bytes() == text:
             return

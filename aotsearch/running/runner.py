@@ -120,11 +120,12 @@ def run(study: Study, out: str | Path | None = None, options: Options | None = N
         _make(folder)
         stack.enter_context(ledger.lock())
         stack.callback(progress.end)
-        continuing.write_study(study, folder)
+        continuing.write_study(study, ledger)
         journal = Journal(study, ledger, progress, options.retry_failed, functools.partial(_begin, ledger, study, options, facts))
         journal.cache, journal.interruption = cache, interruption
         declared = continuing.declare(journal, study, before)
         for note in (
+            *filter(None, [str(ledger.damage)]),
             *declared.changes,
             *continuing.further_measures(study, before, len(journal.records)),
             *study.notes,

@@ -34,7 +34,9 @@ def status(folder: str | Path) -> dict[str, Any]:
         "cached": sum(bool(r.get("cached")) for r in records),
         "total": total,
         "active": busy,
-        "corrupt_lines": ledger.corrupt,
+        "corrupt_lines": ledger.damage.lines,
+        "damage": str(ledger.damage),
+        "edited": declared.edited,
     }
 
 
