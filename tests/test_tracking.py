@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aotsearch.errors import InputError, RunError
+from aotsearch.errors import InputError
 from aotsearch.evidence.declaration import fingerprint
 from aotsearch.evidence.ledger import Ledger
 from aotsearch.study.loading import load
 from aotsearch.study.study import Study
 from aotsearch.tasks import cache
-from aotsearch.tracking import glance
+from aotsearch.tracking import client, glance
 from aotsearch.tracking import view as module
 from aotsearch.tracking.view import ENVIRONMENT, Tracker, rebuild, ui_address, ui_command
 from aotsearch.tracking.wording import keys, note
@@ -290,18 +289,36 @@ def test_what_mlflow_raises_is_one_warning_and_not_an_error(folder: Path, study:
     assert len(View(folder).children) == 3
 
 
-def test_a_store_that_is_no_database_is_one_line(tmp_path: Path, study: Study, warned: list[str]) -> None:
-    (tmp_path / "mlflow.db").write_bytes(b"no database at all " * 100)
-    fill(tmp_path, [record("reference", 0)])
-    (tmp_path / "study.yaml").write_text(STUDY)
-    tracker = Tracker(tmp_path, study, "")
-    tracker.finished(record("reference", 0))
-    tracker.close()
+def _no_database(path: Path) -> None:
+    path.write_bytes(b"no database at all " * 100)
+
+
+def _truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:40_000])
+
+
+def _killed_while_tables_were_made(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as store:
+        store.execute("CREATE TABLE _alembic_tmp_experiments (a)")
+        store.commit()
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [_no_database, _truncated, _killed_while_tables_were_made, _empty])
+def test_a_damaged_store_is_set_aside_in_one_line_and_made_again_from_the_ledger(
+    damage: Callable[[Path], None], folder: Path, study: Study, warned: list[str]
+) -> None:
+    fill(folder, [record("reference", seed) for seed in range(2)])
+    client.make(folder / "mlflow.db")
+    damage(folder / "mlflow.db")
+    Tracker(folder, study, "").close()
     (line,) = warned
-    assert re.search(r"mlflow\.db: MLflow cannot use it \(file is not a database\); .*; the ledger is, and `aotsearch ui` makes", line)
-    assert "\n" not in line
-    with pytest.raises(RunError, match="file is not a database"):
-        rebuild(tmp_path)
+    assert "mlflow.db.damaged, and made again from the ledger" in line and "\n" not in line
+    assert len(View(folder).children) == 2 and (folder / "mlflow.db.damaged").exists()
+    Tracker(folder, study, "").close()
     assert len(warned) == 1
 
 

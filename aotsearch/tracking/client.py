@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from aotsearch.files import written
 from aotsearch.tasks import cache
 from aotsearch.tracking import wording
 from aotsearch.tracking.wording import LONGEST, finite, key_of, plain
@@ -40,7 +41,29 @@ def make(path: Path) -> None:
                 open_(f"sqlite:///{folder}/made.db").search_experiments(max_results=1)
                 _copy(Path(folder) / "made.db", Path(folder) / "whole.db")
                 (Path(folder) / "whole.db").replace(empty)
-        _copy(empty, path)
+        with written(path) as made:  # half a store would be migrated, which fails for ever
+            _copy(empty, made)
+
+
+def set_aside(path: Path) -> Path | None:
+    """Move a store away that is damaged, or was killed while mlflow made its tables; where it went, None where it is whole.
+
+    Raises:
+        sqlite3.OperationalError: it is locked, or the disk does not answer.
+    """
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=20)) as connection:
+            whole = connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError:
+        whole, tables = False, set()
+    if whole and "alembic_version" in tables and not any(name.startswith("_alembic_tmp") for name in tables):
+        return None
+    for end in ("-wal", "-shm"):
+        path.with_name(f"{path.name}{end}").unlink(missing_ok=True)
+    return path.replace(path.with_name(f"{path.name}.damaged"))
 
 
 def _opener() -> Any:

@@ -6,6 +6,7 @@ What a page says is decided in `wording`; when it is written, in `view`; `client
 from __future__ import annotations
 
 import contextlib
+import logging
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from aotsearch.tracking.glance import ARTIFACTS, FILE, FINISHED, KEY, ROLE, SHOW
 from aotsearch.tracking.wording import BASE, COST, LONGEST, finite, keys, plain
 
 STATUS = {"done": "FINISHED", "pruned": "KILLED"}  # every other outcome is FAILED; the tag aot.outcome says which
+
+log = logging.getLogger("aotsearch")
 
 NOTE, NAME, PARENT = "mlflow.note.content", "mlflow.runName", "mlflow.parentRunId"
 SOURCE = {"mlflow.source.name": "aotsearch", "mlflow.source.type": "LOCAL"}
@@ -58,13 +61,12 @@ class Store:
         if set("%?") & set(str(path)):
             raise RunError(f"{path}: MLflow cannot open a store below a folder with '%' or '?' in its name")
         folder.mkdir(parents=True, exist_ok=True)
+        if path.exists() and (damaged := client.set_aside(path)) is not None:
+            log.warning("MLflow's store was damaged: it is kept as %s, and made again from the ledger", damaged)
         if not path.exists():
             client.make(path)
         with contextlib.closing(sqlite3.connect(path, timeout=20)) as connection:
-            # Readers (the UI) and the writer do not wait for each other, and commits are cheaper. It also finds a file that is no
-            # database, which mlflow would try to open for 100 s.
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA schema_version")
+            connection.execute("PRAGMA journal_mode=WAL")  # readers (the UI) and the writer do not wait for each other; commits are cheaper
         self._client = client.client(path)
         self._experiment = self._find_experiment()
         self._parent = self._find_parent(command)
