@@ -148,3 +148,30 @@ def test_after_kill_9_the_same_command_finishes_what_is_left(study_file: Path, t
     assert f"continuing: {len(kept)} of 8 trials are finished" in again.stderr
     records = Ledger(tmp_path / "run").records()
     assert len(records) == 8 and all(records[k] == r for k, r in kept.items())
+
+
+def below(pid: int) -> dict[int, str]:
+    """The programs that a process has started, by their process ids."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            stat = (entry / "stat").read_text()
+            if int(stat[stat.rindex(")") + 2 :].split()[1]) == pid:
+                found[int(entry.name)] = (entry / "cmdline").read_text().split("\0")[0]
+    return found
+
+
+@pytest.mark.parametrize("victim", ["raylet", "gcs_server"])
+def test_another_ray_goes_on_where_one_has_died(victim: str, study_file: Path, tmp_path: Path) -> None:
+    slow = ["study.budget={steps: 300, batch: 16, evaluations: 2}", "study.resources={fuse: 1, checkpoint: {steps: 20}}", "study.seeds=1"]
+    options = [word for text in slow for word in ("--set", text)]
+    process = start("run", str(study_file), "--out", str(tmp_path / "run"), *options)
+    wait_until(lambda: any((tmp_path / "run" / "checkpoints").glob("*.state")))
+    (found,) = [pid for pid, program in below(process.pid).items() if program.endswith(victim)]
+    os.kill(found, signal.SIGKILL)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert f"Ray's process {victim} died" in err and "Traceback" not in err
+    run(load(study_file, slow), tmp_path / "local", local=True)
+    one, other = (Ledger(tmp_path / name).records() for name in ("run", "local"))
+    assert one.keys() == other.keys() and all(one[key]["curve"] == other[key]["curve"] for key in one)
