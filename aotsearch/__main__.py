@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from aotsearch.errors import AotsearchError, InputError
+from aotsearch.errors import AotsearchError, InputError, shown
 from aotsearch.files import from_user
 
 app = typer.Typer(
@@ -336,11 +336,11 @@ def _json(document: Any) -> None:
 
 
 def _print(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(shown(text) + "\n")
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(shown(text) + "\n")
 
 
 def main() -> None:

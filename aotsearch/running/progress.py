@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
+from aotsearch.errors import shown
 from aotsearch.tracking.wording import run_name
 
 Trial = Mapping[str, Any]
@@ -56,7 +57,7 @@ class Progress:
         if self._live is not None:
             self._live.console.print(text, highlight=False, markup=False)
         else:
-            self.stream.write(text + "\n")
+            self.stream.write(shown(text) + "\n")
             self.stream.flush()
 
     def started(self, trial: Trial) -> None:
