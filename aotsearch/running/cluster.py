@@ -63,7 +63,7 @@ class Cluster:
         except ImportError:
             raise InputError("running through Ray needs the package ray; `pip install 'ray[tune]'`, or give --local") from None
         self._ray = ray
-        logging.getLogger("ray").setLevel(logging.ERROR)
+        logging.getLogger("ray").setLevel(logging.CRITICAL)  # what failed is an outcome, which we tell
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
         if address is None:
             cpus, gpus = processors(), _gpus_here()
