@@ -53,6 +53,7 @@ VICTIMS = {  # who is killed: share of the kills
     "local": {"driver": 5, "driver, SIGTERM": 1},
 }
 SAME = ("outcome", "curve", "measures", "test", "arm", "seed", "phase", "digest", "steps")
+MOMENTS = {"ray": 25.0, "local": 2.0}  # seconds after a trial was started in which somebody is killed: a worker imports torch first
 PATIENCE = 600.0  # seconds without an end after which a run hangs
 
 
@@ -109,7 +110,7 @@ def tormented(file: Path, folder: Path, executor: str, kills: int, rng: random.R
     done: collections.Counter[str] = collections.Counter()
     process = start(file, folder, executor)
     while sum(done.values()) < kills and not _busy(process, folder):
-        time.sleep(rng.uniform(0, 2))
+        time.sleep(rng.uniform(0, MOMENTS[executor]))
         (victim,) = rng.choices(list(VICTIMS[executor]), list(VICTIMS[executor].values()))
         done[victim] += process.poll() is None and strike(process, victim, rng)
         if victim.startswith("driver") or victim == "everything":
@@ -143,8 +144,8 @@ def resumed(folder: Path) -> int:
 
 
 def scenarios(kills: int) -> Iterator[tuple[str, str, int]]:
-    shares = {("one change at a time", "ray"): 0.25, ("adaptive seeds, tuned rates", "ray"): 0.15}
-    shares |= {(name, "local"): 0.2 for name in STUDIES}
+    shares = {(name, "local"): 0.27 for name in STUDIES}
+    shares |= {("one change at a time", "ray"): 0.12, ("adaptive seeds, tuned rates", "ray"): 0.07}
     for (name, executor), share in shares.items():
         yield name, executor, max(1, round(share * kills))
 
