@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
+from aotsearch.surroundings import write
 from aotsearch.tracking.wording import run_name
 
 Trial = Mapping[str, Any]
@@ -56,8 +57,7 @@ class Progress:
         if self._live is not None:
             self._live.console.print(text, highlight=False, markup=False)
         else:
-            self.stream.write(text + "\n")
-            self.stream.flush()
+            write(self.stream, text + "\n")
 
     def started(self, trial: Trial) -> None:
         self.running[trial["key"]] = (trial, {})
