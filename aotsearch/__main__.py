@@ -263,8 +263,9 @@ def ui(folder: Folder, port: Annotated[int, typer.Option(min=1, max=65535, help=
     """Open the MLflow UI on this run's store, on loopback."""
     from aotsearch.evidence.ledger import Ledger
     from aotsearch.report import report as reports
-    from aotsearch.tracking.view import ENVIRONMENT, rebuild, ui_address, ui_command
+    from aotsearch.tracking.view import ENVIRONMENT, rebuild, required_port, ui_address, ui_command
 
+    required_port(port)
     if not Ledger.open(folder).locked:  # while a run writes, its view is its own
         found = reports.read(folder)
         files = sorted((folder / "report").glob("[!.]*")) or reports.write(folder, material=found)
