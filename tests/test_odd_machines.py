@@ -219,6 +219,18 @@ def test_ray_gets_a_short_folder_where_that_of_the_environment_is_long_or_missin
         assert connection.temporary() == "/tmp/ray"
 
 
+def test_ray_needs_no_home_that_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "missing"))
+    assert connection.token() == {}, "Ray makes it"
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    first, second = connection.token(), connection.token()
+    assert first.keys() == {"RAY_AUTH_TOKEN"} and first != second
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert connection.token() == {}
+
+
 # ---- ports
 
 

@@ -79,6 +79,7 @@ class Cluster:
             wanted = (workers or cpus // resources.cpus) * resources.cpus
             quiet |= {"num_cpus": wanted, "num_gpus": gpus, "include_dashboard": False, "object_store_memory": 128 << 20}
             quiet |= {"runtime_env": _workers_environment(resources.cpus), "job_config": connection.job(ray.job_config.JobConfig)}
+            os.environ |= connection.token()
             quiet |= {"_temp_dir": place} if (place := connection.temporary()) else {}
         try:
             ahead = threading.Thread(target=importlib.import_module, args=("aotsearch.training.trial",), daemon=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import socket
 import sys
 import tempfile
@@ -45,6 +46,15 @@ def temporary() -> str | None:
         return None
     place = tempfile.gettempdir()  # the first that is there and can be written
     return str(Path(place if _short(place) else "/tmp") / "ray")
+
+
+def token() -> dict[str, str]:
+    """Variables by which the processes of a Ray that is started here know one another, where it could not write its own to the home."""
+    if {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+        return {}
+    kept = Path.home() / ".ray" / "auth_token"
+    above = next((place for place in (kept, *kept.parents) if os.path.lexists(place)), kept)
+    return {} if os.access(above, os.R_OK if above == kept else os.W_OK) else {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def _short(folder: str) -> bool:
