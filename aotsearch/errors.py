@@ -24,6 +24,11 @@ def one_line(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
 
 
+def shown(text: str) -> str:
+    """Text for a terminal: a name that holds control characters cannot move its cursor or its colours."""
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
 def first_line(error: BaseException) -> str:
     """What kind of error it is, and the first line of what it says: for one that is not ours."""
     return f"{type(error).__name__}: {error}".splitlines()[0][:500]

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import TextIO
 
-from aotsearch.errors import InputError, RunError
+from aotsearch.errors import InputError, RunError, shown
 
 
 def complete() -> None:
@@ -107,7 +107,7 @@ def put(text: str, end: str = "\n") -> None:
         BrokenPipeError: its reader wants no more.
     """
     try:
-        sys.stdout.write(text + end)
+        sys.stdout.write(shown(text) + end)
         sys.stdout.flush()
     except BrokenPipeError:
         raise
@@ -117,7 +117,7 @@ def put(text: str, end: str = "\n") -> None:
 
 def say(text: str) -> None:
     """Write a line to standard error."""
-    write(sys.stderr, text + "\n")
+    write(sys.stderr, shown(text) + "\n")
 
 
 def silence(stream: TextIO) -> None:

@@ -97,9 +97,9 @@ def start(file: Path, folder: Path, executor: str) -> subprocess.Popen[Any]:
     return subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-def events(folder: Path) -> int:
+def begun(folder: Path) -> int:
     try:
-        return (folder / "ledger.jsonl").read_bytes().count(b"\n")
+        return (folder / "ledger.jsonl").read_bytes().count(b'"event":"started"')
     except OSError:
         return 0
 
@@ -109,7 +109,7 @@ def tormented(file: Path, folder: Path, executor: str, kills: int, rng: random.R
     done: collections.Counter[str] = collections.Counter()
     process = start(file, folder, executor)
     while sum(done.values()) < kills and not _busy(process, folder):
-        time.sleep(rng.uniform(0, 3))
+        time.sleep(rng.uniform(0, 2))
         (victim,) = rng.choices(list(VICTIMS[executor]), list(VICTIMS[executor].values()))
         done[victim] += process.poll() is None and strike(process, victim, rng)
         if victim.startswith("driver") or victim == "everything":
@@ -122,9 +122,9 @@ def tormented(file: Path, folder: Path, executor: str, kills: int, rng: random.R
 
 
 def _busy(process: subprocess.Popen[Any], folder: Path) -> bool:
-    """Wait until a run has told its ledger something more; whether it has ended instead."""
-    seen, until = events(folder), time.monotonic() + PATIENCE
-    while events(folder) <= seen and process.poll() is None:
+    """Wait until a run has started another trial; whether it has ended instead."""
+    seen, until = begun(folder), time.monotonic() + PATIENCE
+    while begun(folder) <= seen and process.poll() is None:
         assert time.monotonic() < until, f"{folder}: nothing happens"
         time.sleep(0.05)
     return process.poll() == 0

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from aotsearch.errors import InputError
+from aotsearch.errors import InputError, shown
 from aotsearch.evidence import analysis, declaration, layers
 from aotsearch.evidence import statistics as inference
 from aotsearch.evidence.answer import answer
@@ -188,6 +188,13 @@ def test_latex_is_escaped_and_balanced(done: Path) -> None:
     assert latex.escape("a_b & 50% #1 $x$ {y} ~ ^ \\ < > |") == (
         r"a\_b \& 50\% \#1 \$x\$ \{y\} \textasciitilde{} \textasciicircum{} \textbackslash{} \textless{} \textgreater{} \textbar{}"
     )
+
+
+def test_what_a_name_holds_is_text_in_every_form() -> None:
+    assert latex.escape("\x1b[1m* a") == "{[}1m{*} a"
+    assert wording._safe("**<b>`[x](y)") == "\\*\\*\\<b>\\`\\[x](y)"
+    assert shown("\x1b[2J bold \u4e2d\n") == "\\x1b[2J bold \u4e2d\n"
+    assert [report._no_formula(cell) for cell in ("=1+1", "@x", "-1", -1.0)] == ["'=1+1", "'@x", "-1", -1.0]
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX here")

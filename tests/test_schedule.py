@@ -21,6 +21,7 @@ from aotsearch.evidence.ledger import Ledger
 from aotsearch.report import report
 from aotsearch.running import runner
 from aotsearch.running.cluster import ENVIRONMENT, Cluster, _workers_environment
+from aotsearch.running.interruption import Interrupted, Interruption
 from aotsearch.running.progress import Progress
 from aotsearch.running.runner import Options
 from aotsearch.study.loading import load
@@ -110,7 +111,7 @@ def wait_until(true: Callable[[], bool]) -> None:
         ((), ["SIGTERM"], 143),
         ((), ["SIGUSR1"], 143),
         (("--local",), ["SIGINT", "SIGINT"], 130),
-        (("--local",), ["SIGHUP"], 143),
+        (("--local",), ["SIGTERM"], 143),
     ],
 )
 def test_a_signal_ends_the_run_in_order_and_it_goes_on_in_the_trial(
@@ -122,7 +123,10 @@ def test_a_signal_ends_the_run_in_order_and_it_goes_on_in_the_trial(
     began = time.time()
     for name in signals:
         os.killpg(process.pid, getattr(signal, name)) if name == "SIGINT" else os.kill(process.pid, getattr(signal, name))
-    _, err = process.communicate(timeout=60)
+    try:
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()  # which does nothing where it has ended
     assert process.returncode == code, err
     assert time.time() - began < 30  # ten on a machine that does nothing else
     assert "interrupted; what is finished is kept in" in err and "To continue: aotsearch run" in err
@@ -133,6 +137,21 @@ def test_a_signal_ends_the_run_in_order_and_it_goes_on_in_the_trial(
     assert not (tmp_path / "run" / "checkpoints" / "NOW").exists()
     with contextlib.closing(sqlite3.connect(tmp_path / "run" / "mlflow.db")) as store:
         assert not store.execute("SELECT * FROM runs WHERE status = 'RUNNING'").fetchall()
+
+
+def test_what_is_to_outlive_its_terminal_does(tmp_path: Path) -> None:
+    """`nohup` has SIGHUP ignored, and so it stays."""
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interruption(tmp_path, here=True):
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN and signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with Interruption(tmp_path, here=True) as heard, pytest.raises(Interrupted) as raised:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert raised.value.code == 143 and heard.number == signal.SIGHUP
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, former)
 
 
 def test_after_kill_9_the_same_command_finishes_what_is_left(study_file: Path, tmp_path: Path) -> None:
@@ -148,3 +167,30 @@ def test_after_kill_9_the_same_command_finishes_what_is_left(study_file: Path, t
     assert f"continuing: {len(kept)} of 8 trials are finished" in again.stderr
     records = Ledger(tmp_path / "run").records()
     assert len(records) == 8 and all(records[k] == r for k, r in kept.items())
+
+
+def below(pid: int) -> dict[int, str]:
+    """The programs that a process has started, by their process ids."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            stat = (entry / "stat").read_text()
+            if int(stat[stat.rindex(")") + 2 :].split()[1]) == pid:
+                found[int(entry.name)] = (entry / "cmdline").read_text().split("\0")[0]
+    return found
+
+
+@pytest.mark.parametrize("victim", ["raylet", "gcs_server"])
+def test_another_ray_goes_on_where_one_has_died(victim: str, study_file: Path, tmp_path: Path) -> None:
+    slow = ["study.budget={steps: 300, batch: 16, evaluations: 2}", "study.resources={fuse: 1, checkpoint: {steps: 20}}", "study.seeds=1"]
+    options = [word for text in slow for word in ("--set", text)]
+    process = start("run", str(study_file), "--out", str(tmp_path / "run"), *options)
+    wait_until(lambda: any((tmp_path / "run" / "checkpoints").glob("*.state")))
+    (found,) = [pid for pid, program in below(process.pid).items() if program.endswith(victim)]
+    os.kill(found, signal.SIGKILL)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert f"Ray's process {victim} died" in err and "Traceback" not in err
+    run(load(study_file, slow), tmp_path / "local", local=True)
+    one, other = (Ledger(tmp_path / name).records() for name in ("run", "local"))
+    assert one.keys() == other.keys() and all(one[key]["curve"] == other[key]["curve"] for key in one)

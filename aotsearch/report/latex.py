@@ -19,12 +19,13 @@ LATEX = {
     "|": r"\textbar{}",
     "`": r"\textasciigrave{}",
     **{c: f"\\{c}" for c in "&%$#_{}"},
+    **{c: f"{{{c}}}" for c in "[]*"},  # after the end of a row they would be its options
 }
 
 
 def escape(text: object) -> str:
-    """Text as LaTeX shows it, arrows as arrows."""
-    pieces = " ".join(str(text).splitlines()).split("->")
+    """Text as LaTeX shows it, arrows as arrows, without what nothing shows."""
+    pieces = "".join(c for c in " ".join(str(text).splitlines()) if c.isprintable()).split("->")
     return r"$\to$".join("".join(LATEX.get(c, c) for c in piece).replace("--", "-{}-") for piece in pieces)
 
 

@@ -102,7 +102,12 @@ def _csv(r: Report) -> dict[str, bytes]:
         files["diagnostics.csv"] = _diagnostics(r.profiles)
     if r.knocked:
         files["knock_out.csv"] = pd.DataFrame([vars(k) for k in r.knocked])
-    return {name: table.to_csv(index=False, lineterminator="\n").encode() for name, table in files.items()}
+    return {name: table.map(_no_formula).to_csv(index=False, lineterminator="\n").encode() for name, table in files.items()}
+
+
+def _no_formula(cell: object) -> object:
+    """A cell that a spreadsheet takes for text, as it takes one behind an apostrophe."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "@")) else cell
 
 
 def _contrasts(m: Material) -> pd.DataFrame:

@@ -71,7 +71,7 @@ class Cluster:
         elif address is not None:
             connection.required_answer(address)
         required_folder()
-        logging.getLogger("ray").setLevel(logging.ERROR)
+        logging.getLogger("ray").setLevel(logging.CRITICAL)  # what failed is an outcome, which we tell
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
         if address is None:
             cpus, gpus = processors(), _gpus_here()

@@ -66,8 +66,9 @@ class Interruption:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        with contextlib.suppress(OSError):
-            (self.folder / NOW).unlink(missing_ok=True)
+        if self.number:
+            with contextlib.suppress(OSError):
+                (self.folder / NOW).unlink(missing_ok=True)
         for number, handler in self._former.items():
             signal.signal(number, handler)
         self._former.clear()
@@ -125,12 +126,15 @@ class Interruption:
         wanted = [] if self.here else list(keys)
         if self.here and hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
-        with contextlib.suppress(OSError):
+        try:
             asked = (self.folder / NOW).stat().st_mtime
             until = time.monotonic() + PATIENCE
             while time.monotonic() < until and not all(_newer(path_of(self.folder, key), asked) for key in wanted):
                 time.sleep(0.1)
-        self.closing = True
+        except OSError:  # nothing could be asked for
+            pass
+        finally:  # also where a second signal ends the waiting
+            self.closing = True
 
     def _interrupt(self, number: int, _: Any) -> None:
         if self.closing:

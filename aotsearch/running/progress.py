@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
+from aotsearch.errors import shown
 from aotsearch.surroundings import write
 from aotsearch.tracking.wording import run_name
 
@@ -57,7 +58,7 @@ class Progress:
         if self._live is not None:
             self._live.console.print(text, highlight=False, markup=False)
         else:
-            write(self.stream, text + "\n")
+            write(self.stream, shown(text) + "\n")
 
     def started(self, trial: Trial) -> None:
         self.running[trial["key"]] = (trial, {})

@@ -168,7 +168,7 @@ TUNED = (
 
 
 def head(study: Study) -> str:
-    return f"**Question.** {study.question or study.name}"
+    return f"**Question.** {_safe(study.question or study.name)}"
 
 
 def _rank(c: Values) -> int:
@@ -186,9 +186,9 @@ def _row(c: Values) -> str:
     change = "; ".join(f"{address}: {a} -> {b}" for address, a, b in zip(*lists, strict=True))
     difference = "-" if c["difference"] is None else f"{c['difference']:+.4f}"
     interval = "-" if c["low"] is None else f"[{c['low']:+.4f}, {c['high']:+.4f}]"
-    more = f" ({c['remark']})" if c.get("remark") else ""
-    cells = [comparison(c), change, difference, interval, str(c["seeds"]), f"**{c['verdict']}**{more}"]
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |\n"
+    more = f" ({_safe(c['remark'])})" if c.get("remark") else ""
+    cells = [_safe(comparison(c)), _safe(change), difference, interval, str(c["seeds"]), f"**{c['verdict']}**{more}"]
+    return "| " + " | ".join(cell.replace("\n", " ") for cell in cells) + " |\n"
 
 
 # ---- words
@@ -200,6 +200,11 @@ def plain(value: Any) -> str:
 
 def finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _safe(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return "".join(f"\\{c}" if c in "\\`*<[|" else c for c in text)
 
 
 def _cut(text: str, most: int) -> str:

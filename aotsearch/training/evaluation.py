@@ -10,6 +10,7 @@ from torch import nn
 
 from aotsearch.tasks import Items, Task
 from aotsearch.training import device as devices
+from aotsearch.training import watch
 from aotsearch.training.program import computing
 
 _fits: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()  # items of a pass, of models for which a chunk is too large
@@ -34,6 +35,7 @@ def evaluate(model: nn.Module, task: Task, items: Items, device: str, precision:
                 size = _fits[model] = -(-size // 2)
                 continue
             done += size
+            watch.beat()
             for name, (total, number) in totals.items():
                 sums[name] = sums[name] + total.double() if name in sums else total.double()
                 numbers[name] += number

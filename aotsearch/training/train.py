@@ -27,6 +27,7 @@ from torch import nn
 
 from aotsearch.tasks import Task
 from aotsearch.training import device as devices
+from aotsearch.training import watch
 from aotsearch.training.checkpoint import Keeper, State
 from aotsearch.training.device import DeviceSettings
 from aotsearch.training.evaluation import evaluate
@@ -126,21 +127,15 @@ def train(model: nn.Module, task: Task, training: Mapping[str, Any], seed: int, 
 
 
 def train_together(
-    members: Sequence[Member],
-    task: Task,
-    hardware: DeviceSettings,
-    fused: bool = True,
-    keeper: Keeper | None = None,
-    beat: Callable[[], None] = lambda: None,
+    members: Sequence[Member], task: Task, hardware: DeviceSettings, fused: bool = True, keeper: Keeper | None = None
 ) -> Clock:
     """Train models of one architecture together, each as `train` would; what ends one of them is kept as its `error`.
 
     Args:
         keeper: Keeps their states while they train; what it has of them already is where they go on.
-        beat: Called after every step.
     """
     with hardware.use(), contextlib.closing(keeper) if keeper is not None else contextlib.nullcontext():
-        return _Loop(members, task, hardware, fused, keeper).run(beat)
+        return _Loop(members, task, hardware, fused, keeper).run()
 
 
 class _Loop:
@@ -158,7 +153,7 @@ class _Loop:
         self.clock = Clock()
         self.validation: dict[int, Any] = {}  # of each seed, on the device
 
-    def run(self, beat: Callable[[], None]) -> Clock:
+    def run(self) -> Clock:
         steps = self.training["steps"]
         points = {math.ceil(steps * (i + 1) / CURVE) for i in range(CURVE)} | self.evaluations
         self.total, self.last = torch.zeros(len(self.members), device=self.device), 0  # in float32, as losses are in every precision
@@ -174,7 +169,7 @@ class _Loop:
                 self._points(done, losses)
                 self.total.zero_()
                 self.last, began = done, time.perf_counter()
-            beat()
+            watch.beat()
             if not self._running:
                 batches.close()
             elif self.keeper is not None and done < steps and self.keeper.due(done):

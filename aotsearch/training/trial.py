@@ -28,16 +28,14 @@ from aotsearch.models.model import build
 from aotsearch.study.design import REFERENCE, Arm
 from aotsearch.study.study import Study
 from aotsearch.tasks import Halved, Task
-from aotsearch.training import choice
+from aotsearch.training import choice, watch
 from aotsearch.training import device as devices
-from aotsearch.training import watch as watches
 from aotsearch.training.checkpoint import Checkpoints, Keeper, drop
 from aotsearch.training.device import DeviceSettings
 from aotsearch.training.environment import environment, now
 from aotsearch.training.evaluation import evaluate
 from aotsearch.training.opened import load_task, manifest
 from aotsearch.training.train import Diverged, Member, Point, Report, Stopped, train_together
-from aotsearch.training.watch import Hung, Watch
 
 DIAGNOSED = 32  # windows or images of the validation split on which layers are measured
 SIZES = ("parameters", "parameters_without_embeddings", "flops_per_token")
@@ -170,7 +168,7 @@ def _ended(tellers: list[_Teller], hardware: DeviceSettings, checkpoints: Checkp
     bundle, n = [t.trial for t in tellers], len(tellers)
     started, used = time.perf_counter(), hardware
     made_with: dict[str, Any] = {}
-    path = watches.path_of(checkpoints.folder, bundle[0]["key"]) if checkpoints is not None else None
+    path = watch.path_of(checkpoints.folder, bundle[0]["key"]) if checkpoints is not None else None
 
     def attempt(g: DeviceSettings) -> list[Ending]:
         nonlocal used
@@ -179,8 +177,8 @@ def _ended(tellers: list[_Teller], hardware: DeviceSettings, checkpoints: Checkp
             teller.curve.clear()
         devices.begin_peak(g.device)
         made_with["data"] = manifest(bundle[0])
-        with Watch(path, checkpoints.patience if checkpoints else 0) as watch:
-            return _trained(tellers, g, _keeper(bundle, g, checkpoints, fused, made_with), checkpoints, fused, watch)
+        with watch.Watch(path, checkpoints.patience if checkpoints else 0):
+            return _trained(tellers, g, _keeper(bundle, g, checkpoints, fused, made_with), checkpoints, fused)
 
     try:
         made_with |= environment(hardware)  # which asks the device for its name: one that is full or lost may not answer
@@ -190,7 +188,7 @@ def _ended(tellers: list[_Teller], hardware: DeviceSettings, checkpoints: Checkp
         if isinstance(e, AotsearchError) and not isinstance(e, WordError):
             raise  # the data or the disk, not the trial
         outcome, lost = _named(e), devices.lost(e)
-        endings = [(outcome, {"message": str(e) if isinstance(e, Hung) else first_line(e), "traceback": traceback.format_exc()})] * n
+        endings = [(outcome, {"message": str(e) if isinstance(e, watch.Hung) else first_line(e), "traceback": traceback.format_exc()})] * n
     peak = None if lost else devices.peak(hardware.device)
     if not lost and (endings[0][0] == "out-of-memory" or devices.is_cuda(hardware.device)):
         devices.release(hardware.device)  # only now: an error holds the model by its traceback
@@ -230,19 +228,19 @@ def _keeper(
 
 def _named(error: BaseException) -> str:
     """The outcome that an error is."""
-    if isinstance(error, Hung):
+    if isinstance(error, watch.Hung):
         return "hung"
     return "out-of-memory" if devices.out_of_memory(error) else "diverged" if isinstance(error, Diverged) else "failed"
 
 
 def _trained(
-    tellers: list[_Teller], hardware: DeviceSettings, keeper: Keeper | None, checkpoints: Checkpoints | None, fused: bool, watch: Watch
+    tellers: list[_Teller], hardware: DeviceSettings, keeper: Keeper | None, checkpoints: Checkpoints | None, fused: bool
 ) -> list[Ending]:
     """Train the models of some trials, and measure of each what there is besides its curve; nothing of them is left in memory after."""
     first = tellers[0].trial
     architecture, task = Architecture.from_dict(first["architecture"], first["decisions"]), load_task(first)
     members = [Member(build(architecture, t.trial["seed"]), t.trial["training"], t.trial["seed"], t.keep) for t in tellers]
-    clock = train_together(members, task, hardware, fused, keeper, watch.beat)
+    clock = train_together(members, task, hardware, fused, keeper)
     if load_task(first) is not task:  # it was opened again
         if checkpoints is not None:  # nor does it go on from what it became by that
             drop(checkpoints.folder, *(t.trial["key"] for t in tellers))
@@ -258,7 +256,6 @@ def _trained(
             member.model, task, teller.trial, hardware, member.curve[-1]
         )  # raises nothing that an error could be: it is trained
         endings.append(("done", clock.told(len(members)) | after))
-        watch.beat()
     return endings
 
 

@@ -23,6 +23,19 @@ CALL = getattr(signal, "SIGUSR2", None)  # by which the main thread is called ba
 GRACE = 10.0  # seconds in which it may follow
 
 
+class _Active(threading.local):
+    watch: Watch | None = None
+
+
+_active = _Active()
+
+
+def beat() -> None:
+    """A step was taken, or a part of an evaluation: the trial of this thread lives."""
+    if _active.watch is not None:
+        _active.watch.last = time.monotonic()
+
+
 class Hung(Exception):
     """No step was taken for too long."""
 
@@ -51,20 +64,19 @@ class Watch:
 
     Args:
         path: The file, of the first trial of the program; None for no watch.
-        patience: Seconds without a step.
+        patience: Seconds without a `beat`.
+
+    Attributes:
+        last: When the last was.
     """
 
     def __init__(self, path: Path | None, patience: float):
         self.path, self.patience = path, patience
         self._file: IO[str] | None = None
         self._done = threading.Event()
-        self._last = time.monotonic()
+        self.last = time.monotonic()
         self._former: Any = None
         self._was_enabled = False
-
-    def beat(self) -> None:
-        """A step was taken."""
-        self._last = time.monotonic()
 
     def __enter__(self) -> Watch:
         if self.path is None:
@@ -78,12 +90,13 @@ class Watch:
             self._here = CALL is not None and threading.current_thread() is threading.main_thread()
             if self._here:
                 self._former = signal.signal(CALL, self._called)  # type: ignore[arg-type]
-            self.beat()
+            self.last, _active.watch = time.monotonic(), self
             threading.Thread(target=self._look, name="watch", daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._done.set()
+        _active.watch = None
         if self._file is None:
             return
         if self._here:
@@ -104,8 +117,8 @@ class Watch:
         return f"no step for {self.patience:g} s"
 
     def _look(self) -> None:
-        while not self._done.wait(max(0.05, self._last + self.patience - time.monotonic())):
-            if time.monotonic() - self._last >= self.patience:
+        while not self._done.wait(max(0.05, self.last + self.patience - time.monotonic())):
+            if time.monotonic() - self.last >= self.patience:
                 return self._hung()
 
     def _hung(self) -> None:
