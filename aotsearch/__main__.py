@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path and os.path.exists(sys.path[0]):  # noqa: PTH110 (see below)
+    # the working folder goes, where this package is not in it: a numpy.py or a random.py there is not what a library means
+    if os.path.samefile(sys.path[0], ".") and not __file__.startswith(os.path.join(sys.path[0], "aotsearch")):  # noqa: PTH118, PTH121
+        del sys.path[0]
+
 import gc
 import json
-import os
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from aotsearch.errors import AotsearchError, InputError, shown
+from aotsearch import surroundings
+from aotsearch.errors import AotsearchError, InputError
 from aotsearch.files import from_user
+from aotsearch.surroundings import put as _print
+from aotsearch.surroundings import say as _say
 
 app = typer.Typer(
     name="aotsearch",
@@ -254,8 +263,9 @@ def ui(folder: Folder, port: Annotated[int, typer.Option(min=1, max=65535, help=
     """Open the MLflow UI on this run's store, on loopback."""
     from aotsearch.evidence.ledger import Ledger
     from aotsearch.report import report as reports
-    from aotsearch.tracking.view import ENVIRONMENT, rebuild, ui_address, ui_command
+    from aotsearch.tracking.view import ENVIRONMENT, rebuild, required_port, ui_address, ui_command
 
+    required_port(port)
     if not Ledger.open(folder).locked:  # while a run writes, its view is its own
         found = reports.read(folder)
         files = sorted((folder / "report").glob("[!.]*")) or reports.write(folder, material=found)
@@ -297,7 +307,7 @@ def eject(
     study = history(Ledger.open(path)).study if path.is_dir() else load(path, set_)
     found = text(study.arm(arm).architecture, f"the arm {arm!r} of the study {study.name!r}")
     if out is None:
-        sys.stdout.write(found)
+        _print(found, end="")
         return
     from aotsearch.eject.trained import put
 
@@ -335,17 +345,10 @@ def _json(document: Any) -> None:
     _print(json.dumps(document, indent=2, allow_nan=False))
 
 
-def _print(text: str) -> None:
-    sys.stdout.write(shown(text) + "\n")
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(shown(text) + "\n")
-
-
 def main() -> None:
     """The console script: every error a user can cause is one line and an exit code."""
     gc.set_threshold(100_000, 20, 100)  # what imports make lives on: to look for garbage in it every 700 objects is a quarter of a start
+    surroundings.complete()
     try:
         app()
     except InputError as e:
@@ -361,8 +364,15 @@ def main() -> None:
         _say("interrupted")
         sys.exit(130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        surroundings.silence(sys.stdout)
         sys.exit(1)
+    except OSError as e:
+        if not (why := surroundings.lacking(e)):
+            raise
+        _say(why)
+        sys.exit(1)
+    finally:
+        surroundings.write(sys.stdout, "")
 
 
 if __name__ == "__main__":

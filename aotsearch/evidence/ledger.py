@@ -17,9 +17,11 @@ import contextlib
 import errno
 import hashlib
 import io
+import logging
 import math
 import os
 import secrets
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -33,8 +35,11 @@ from aotsearch.files import written
 
 FILE = "ledger.jsonl"
 LOCK = ".lock"
+LOCKLESS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)  # what file systems without locks answer
 PATIENCE = 1.0  # seconds for which a writer waits for the lock: longer than any look at it takes
 FAILED = ("failed", "out-of-memory", "hung")  # outcomes that say nothing about the architecture's loss and may pass on another try
+
+log = logging.getLogger("aotsearch")
 
 
 class Ledger:
@@ -74,11 +79,14 @@ class Ledger:
         """
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(filelock.FileLock(self.folder / LOCK, timeout=PATIENCE))
+                with warnings.catch_warnings(action="ignore"):  # it tells that it takes a file for a lock, where the system knows none
+                    stack.enter_context(filelock.FileLock(self.folder / LOCK, timeout=PATIENCE))
             except filelock.Timeout:
                 raise InputError(f"another aotsearch process writes to {self.folder}; wait for it, or choose another --out") from None
-            except OSError as e:
-                raise RunError(f"{self.folder} cannot be written: {e.strerror or e}") from None
+            except (OSError, NotImplementedError) as e:
+                if isinstance(e, OSError) and e.errno not in LOCKLESS:
+                    raise RunError(f"{self.folder} cannot be written: {e.strerror or e}; choose another --out") from None
+                log.warning("%s: its disk knows no locks, so nothing keeps a second process from this run; start none", self.folder)
             self._held = True
             try:
                 yield

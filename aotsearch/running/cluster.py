@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aotsearch.errors import AotsearchError, InputError, RunError
+from aotsearch.running import connection
 from aotsearch.running.hearing import callback, said, scheduler, searcher, share_of
 from aotsearch.running.session import Session, scratch
 from aotsearch.running.work import Observer, Trial, Work, on_the_way
 from aotsearch.study.settings import Resources
+from aotsearch.surroundings import required_folder
 from aotsearch.training.checkpoint import Checkpoints
 from aotsearch.training.environment import processors
 
@@ -49,7 +51,8 @@ ACCELERATORS = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")  # of /dev: NVIDIA'
 
 
 class Cluster:
-    """A Ray cluster for the time of a run: one started on this machine, or one that runs already.
+    """A Ray cluster for the time of a run: one started on this machine, or one that runs already. Where this process is connected to one,
+    that is used, and left as it is.
 
     Args:
         lost: Told, in another thread, when a process of a Ray that was started here died.
@@ -62,7 +65,12 @@ class Cluster:
             import ray
         except ImportError:
             raise InputError("running through Ray needs the package ray; `pip install 'ray[tune]'`, or give --local") from None
-        self._ray = ray
+        self._ray, self._joined = ray, ray.is_initialized()
+        if self._joined:
+            address = address or "auto"
+        elif address is not None:
+            connection.required_answer(address)
+        required_folder()
         logging.getLogger("ray").setLevel(logging.CRITICAL)  # what failed is an outcome, which we tell
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
         if address is None:
@@ -70,11 +78,14 @@ class Cluster:
             resources.required_room(cpus, gpus)
             wanted = (workers or cpus // resources.cpus) * resources.cpus
             quiet |= {"num_cpus": wanted, "num_gpus": gpus, "include_dashboard": False, "object_store_memory": 128 << 20}
-            quiet |= {"runtime_env": _workers_environment(resources.cpus)}
+            quiet |= {"runtime_env": _workers_environment(resources.cpus), "job_config": connection.job(ray.job_config.JobConfig)}
+            os.environ |= connection.token()
+            quiet |= {"_temp_dir": place} if (place := connection.temporary()) else {}
         try:
             ahead = threading.Thread(target=importlib.import_module, args=("aotsearch.training.trial",), daemon=True)
             ahead.start()  # what plans trials, with torch: while Ray's own processes start there is nothing else to do here
-            ray.init(address=address or "local", **quiet)
+            if not self._joined:
+                ray.init(address=address or "local", **quiet)
             ahead.join()
         except Exception as e:  # noqa: BLE001 (connection, configuration and start-up errors of many kinds)
             raise RunError(f"Ray did not start at {address or 'this machine'}: {said(e)[:300]}") from None
@@ -94,7 +105,8 @@ class Cluster:
 
     def close(self) -> None:
         self._session.stop()
-        self._ray.shutdown()
+        if not self._joined:
+            self._ray.shutdown()
         self._session.close()
 
     @property

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from aotsearch.errors import shown
+from aotsearch.surroundings import write
 from aotsearch.tracking.wording import run_name
 
 Trial = Mapping[str, Any]
@@ -57,8 +58,7 @@ class Progress:
         if self._live is not None:
             self._live.console.print(text, highlight=False, markup=False)
         else:
-            self.stream.write(shown(text) + "\n")
-            self.stream.flush()
+            write(self.stream, shown(text) + "\n")
 
     def started(self, trial: Trial) -> None:
         self.running[trial["key"]] = (trial, {})

@@ -83,7 +83,8 @@ def default_folder(study: Study) -> Path:
 def run(study: Study, out: str | Path | None = None, options: Options | None = None, progress: Progress | None = None) -> RunOutcome:
     """Run or continue a study in a folder.
 
-    Whatever can be refused is refused before the folder is made or anything in it changed.
+    Whatever can be refused is refused before the folder is made or anything in it changed. A process that is connected to Ray already
+    (`ray.init()`) trains there, and stays connected.
 
     Args:
         study: What to run.

@@ -90,6 +90,7 @@ def _verified(place: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: nothing was ever finished there.
+        RunError: it is another user's, and may not be read.
         _Damaged: something there is missing or altered, or was written by a version that kept no checksums.
     """
     wrong = FACTS
@@ -102,6 +103,8 @@ def _verified(place: Path) -> dict[str, Any]:
         if e.filename is None or Path(e.filename).name == FACTS:
             raise
         wrong = Path(e.filename).name
+    except PermissionError as e:
+        raise RunError(f"{e.filename or place}: {e.strerror}; let it be read, or set AOTSEARCH_CACHE to a folder of your own") from None
     except (OSError, ValueError, KeyError, TypeError):
         pass
     if wrong:

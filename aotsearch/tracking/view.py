@@ -13,6 +13,7 @@ import functools
 import importlib
 import logging
 import queue
+import socket
 import sqlite3
 import sys
 import threading
@@ -29,7 +30,7 @@ from aotsearch.tracking.client import ENVIRONMENT, Values, milliseconds, now
 from aotsearch.tracking.glance import ARTIFACTS, FILE
 from aotsearch.tracking.store import Store
 
-__all__ = ["ENVIRONMENT", "Tracker", "rebuild", "ui_address", "ui_command"]
+__all__ = ["ENVIRONMENT", "Tracker", "rebuild", "required_port", "ui_address", "ui_command"]
 
 GATHER = 5.0  # seconds in which events gather, so that they are written together: a write costs 15 ms of a processor that trains
 PATIENCE = 60.0  # seconds that close() waits for the last writes
@@ -221,6 +222,25 @@ def ui_command(folder: str | Path, port: int, host: str = "127.0.0.1") -> list[s
         "--workers": "1",  # default 4, each with its own imports
     }
     return [sys.executable, "-m", "mlflow", "server", *(word for pair in options.items() for word in pair), "--no-serve-artifacts"]
+
+
+def required_port(port: int, host: str = "127.0.0.1") -> None:
+    """
+    Raises:
+        InputError: a server cannot listen there.
+    """
+    with socket.socket() as found:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a connection that ended there is no matter
+        try:
+            found.bind((host, port))
+        except OSError as e:
+            raise InputError(f"port {port} of {host}: {e.strerror}; name another that is free, as --port {_free(host)}") from None
+
+
+def _free(host: str) -> int:
+    with socket.socket() as found:
+        found.bind((host, 0))
+        return int(found.getsockname()[1])
 
 
 def ui_address(folder: str | Path, port: int, host: str = "127.0.0.1") -> str:

@@ -1,0 +1,78 @@
+"""What Ray is told when it starts or is joined, so that it answers at once, or one line says why not. Nothing here imports ray."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from aotsearch.errors import InputError, RunError
+
+PATIENCE = 5.0  # seconds for which a machine may take to answer; Ray itself waits for a minute and more
+SOCKET = 107 if sys.platform == "linux" else 103  # bytes that the path of a socket may have
+BELOW = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.00")  # what Ray adds to its folder
+
+
+def required_answer(address: str) -> None:
+    """
+    Args:
+        address: Of a cluster: `auto`, `HOST:PORT` or `ray://HOST:PORT`.
+
+    Raises:
+        InputError: it is none.
+        RunError: nothing answers there.
+    """
+    if address in ("auto", "local"):
+        return
+    found = re.fullmatch(r"(?:ray://)?\[?(?P<host>[^/\[\]]+?)\]?:(?P<port>\d{1,5})(?:/.*)?", address)
+    if not found or int(found["port"]) > 65535:
+        raise InputError(f"--address takes auto, HOST:PORT or ray://HOST:PORT, not {address!r}")
+    try:
+        socket.create_connection((found["host"], int(found["port"])), timeout=PATIENCE).close()
+    except OSError as e:
+        remedy = "look whether it runs (`ray status` there), or leave --address out to start one here"
+        raise RunError(f"no Ray cluster answers at {address}: {e.strerror or e}; {remedy}") from None
+
+
+def temporary() -> str | None:
+    """The folder for Ray's files, where that of the environment is not there or too long for a path of a socket; else None."""
+    asked = os.environ.get("RAY_TMPDIR") or (os.environ.get("TMPDIR") if sys.platform == "linux" else None)
+    if not asked or (Path(asked).is_dir() and _short(asked)):
+        return None
+    place = tempfile.gettempdir()  # the first that is there and can be written
+    return str(Path(place if _short(place) else "/tmp") / "ray")
+
+
+def token() -> dict[str, str]:
+    """Variables by which the processes of a Ray that is started here know one another, where it could not write its own to the home."""
+    if {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+        return {}
+    kept = Path.home() / ".ray" / "auth_token"
+    above = next((place for place in (kept, *kept.parents) if os.path.lexists(place)), kept)
+    return {} if os.access(above, os.R_OK if above == kept else os.W_OK) else {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
+def _short(folder: str) -> bool:
+    return len(os.fsencode(folder)) + BELOW <= SOCKET
+
+
+def job(plain: type[Any]) -> Any:
+    """What Ray is told of the driver: of its working folder, which workers would search before all else, only where the driver searches it,
+    too. A `numpy.py` or a `random.py` there is not what a library means.
+
+    Args:
+        plain: Ray's `JobConfig`.
+    """
+    if not {"", os.getcwd()}.isdisjoint(sys.path):  # noqa: PTH109 (as text)
+        return plain()
+
+    class Elsewhere(plain):  # type: ignore[misc]
+        def _runtime_env_has_working_dir(self) -> bool:
+            return True  # then Ray adds neither that nor the folder of the script
+
+    return Elsewhere()
