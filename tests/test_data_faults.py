@@ -196,7 +196,7 @@ def test_whatever_becomes_of_a_cache_the_data_is_what_it_was(
 ) -> None:
     caplog.set_level(logging.ERROR)
     sound, place, rng = opened_by(make(tmp_path)), place_of(make(tmp_path)), random.Random(1)
-    for _ in range(100):
+    for _ in range(40):
         done = [mutate(place, rng) for _ in range(rng.choice((1, 1, 2)))]
         assert opened_by(make(tmp_path)) == sound, done
 
@@ -206,7 +206,7 @@ def test_whatever_becomes_of_token_files_other_ids_are_other_data_or_refused(tmp
     kept.mkdir()
     sound = opened_by(token_task(kept))
     rng, refused = random.Random(2), 0
-    for i in range(120):
+    for i in range(60):
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(kept, folder)  # with the times of the files, so that these tell nothing
         done = [mutate(folder, rng)]

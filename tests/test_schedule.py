@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aotsearch.errors import InputError
+from aotsearch.errors import InputError, RunError
 from aotsearch.evidence.ledger import Ledger
 from aotsearch.report import report
-from aotsearch.running import runner
+from aotsearch.running import runner, session
 from aotsearch.running.cluster import ENVIRONMENT, Cluster, _workers_environment
 from aotsearch.running.interruption import Interrupted, Interruption
+from aotsearch.running.journal import Journal
 from aotsearch.running.progress import Progress
 from aotsearch.running.runner import Options
 from aotsearch.study.loading import load
@@ -108,7 +112,6 @@ def wait_until(true: Callable[[], bool]) -> None:
     ("how", "signals", "code"),
     [
         ((), ["SIGINT"], 130),
-        ((), ["SIGTERM"], 143),
         ((), ["SIGUSR1"], 143),
         (("--local",), ["SIGINT", "SIGINT"], 130),
         (("--local",), ["SIGTERM"], 143),
@@ -169,27 +172,76 @@ def test_after_kill_9_the_same_command_finishes_what_is_left(study_file: Path, t
     assert len(records) == 8 and all(records[k] == r for k, r in kept.items())
 
 
-def below(pid: int) -> dict[int, str]:
-    """The programs that a process has started, by their process ids."""
-    found = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            stat = (entry / "stat").read_text()
-            if int(stat[stat.rindex(")") + 2 :].split()[1]) == pid:
-                found[int(entry.name)] = (entry / "cmdline").read_text().split("\0")[0]
-    return found
+class Lost:
+    """Phases in which Ray dies so many times."""
+
+    def __init__(self, heard: Interruption, times: int):
+        self.heard, self.times, self.runs = heard, times, 0
+
+    def run(self) -> None:
+        self.runs += 1
+        if self.runs <= self.times:
+            watching = threading.Thread(target=self.heard.lose, args=("Ray's process raylet died",))
+            watching.start()
+            time.sleep(10)  # as in a call of Ray, which the signal ends
 
 
-def test_another_ray_goes_on_where_one_has_died(study_file: Path, tmp_path: Path) -> None:
-    slow = ["study.budget={steps: 300, batch: 16, evaluations: 2}", "study.resources={fuse: 1, checkpoint: {steps: 20}}", "study.seeds=1"]
-    options = [word for text in slow for word in ("--set", text)]
-    process = start("run", str(study_file), "--out", str(tmp_path / "run"), *options)
-    wait_until(lambda: any((tmp_path / "run" / "checkpoints").glob("*.state")))
-    (found,) = [pid for pid, program in below(process.pid).items() if program.endswith("raylet")]
-    os.kill(found, signal.SIGKILL)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    assert "Ray's process raylet died" in err and "Traceback" not in err
-    run(load(study_file, slow), tmp_path / "local", local=True)
-    one, other = (Ledger(tmp_path / name).records() for name in ("run", "local"))
-    assert one.keys() == other.keys() and all(one[key]["curve"] == other[key]["curve"] for key in one)
+@pytest.mark.parametrize(("times", "outcome"), [(0, 1), (2, 3), (3, None)])
+def test_another_ray_goes_on_where_one_has_died_and_after_three_the_run_ends(
+    times: int, outcome: int | None, study_file: Path, tmp_path: Path
+) -> None:
+    closed: list[int] = []
+
+    @functools.cache
+    def executor() -> Any:
+        return types.SimpleNamespace(close=lambda: closed.append(1))
+
+    (tmp_path / "checkpoints").mkdir()
+    with Interruption(tmp_path / "checkpoints", here=False) as heard:
+        journal = Journal(load(study_file), Ledger(tmp_path), Progress("", "", said := io.StringIO()))
+        journal.interruption, phases = heard, Lost(heard, times)
+        if outcome is None:
+            with pytest.raises(RunError, match="raylet died, as 2 times before; run the same command again"):
+                runner._run(journal, executor, lambda: phases)  # type: ignore[arg-type, return-value]
+        else:
+            runner._run(journal, executor, lambda: phases)  # type: ignore[arg-type, return-value]
+            assert phases.runs == outcome
+    assert len(closed) == times and said.getvalue().count("Ray is started again") == times
+
+
+def test_a_dead_process_of_ray_is_told_and_the_others_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "LOOK", 0.01)
+    told: list[str] = []
+    other = subprocess.Popen(["sleep", "1000"])
+    node = types.SimpleNamespace(
+        get_session_dir_path=lambda: str(tmp_path / "session_1"),
+        dead_processes=lambda: [("gcs_server", None)],
+        live_processes=lambda: [("raylet", other)],
+    )
+    made = session.Session(node, told.append)
+    wait_until(lambda: bool(told))
+    assert told == ["Ray's process gcs_server died"] and other.wait(10) == -signal.SIGKILL
+    made.close()
+
+
+def test_what_a_killed_driver_left_of_ray_is_ended_by_the_next_start(tmp_path: Path) -> None:
+    left = tmp_path / "session_2026_1"
+    left.mkdir()
+    orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)", str(left)])
+    (tmp_path / session.FILE).write_text(str(left))
+    (now := tmp_path / "session_2026_2").mkdir()
+    node = types.SimpleNamespace(get_session_dir_path=lambda: str(now), dead_processes=list, live_processes=list)
+    made = session.Session(node, lambda _: None)
+    made.keep(tmp_path)
+    assert orphan.wait(10) == -signal.SIGKILL and not left.exists() and now.exists()
+    made.close()
+    assert not now.exists() and not (tmp_path / session.FILE).exists()
+
+
+def test_scratch_of_a_killed_start_of_the_same_run_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(session.tempfile, "tempdir", str(tmp_path))
+    with session.scratch(tmp_path / "one") as first, session.scratch(tmp_path / "other"):
+        with session.scratch(tmp_path / "one") as second:
+            assert not Path(first).exists() and len(list(tmp_path.glob("aotsearch-*"))) == 2
+        assert not Path(second).exists()
