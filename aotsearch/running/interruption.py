@@ -58,6 +58,7 @@ class Interruption:
         self.training = self.closing = False
         self.lost = ""  # what is gone of those that train
         self._heard = False
+        self._begun = 0  # how often trials began to train
         self._former: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -78,6 +79,7 @@ class Interruption:
         """Trials train from here on."""
         with contextlib.suppress(OSError):
             (self.folder / NOW).unlink()  # of a run that was killed before it could remove it
+        self._begun += 1
         self.training = True
 
     def lose(self, what: str) -> None:
@@ -86,10 +88,10 @@ class Interruption:
         if not self._heard or self.closing or LOST is None:
             return
         signal.pthread_kill(threading.main_thread().ident, LOST)  # type: ignore[arg-type]
-        until = time.monotonic() + HEARING
-        while self.training and time.monotonic() < until:
+        mine, until = self._begun, time.monotonic() + HEARING
+        while self.training and self._begun == mine and time.monotonic() < until:
             time.sleep(0.1)
-        if self.training:
+        if self.training and self._begun == mine and not self.closing:
             self._again()
 
     def _again(self) -> None:
