@@ -53,7 +53,7 @@ VICTIMS = {  # who is killed: share of the kills
     "local": {"driver": 5, "driver, SIGTERM": 1},
 }
 SAME = ("outcome", "curve", "measures", "test", "arm", "seed", "phase", "digest", "steps")
-MOMENTS = {"ray": 25.0, "local": 2.0}  # seconds after a trial was started in which somebody is killed: a worker imports torch first
+MOMENTS = {"ray": 25.0, "local": 8.0}  # seconds after a trial was started in which somebody is killed: a worker imports torch first
 PATIENCE = 600.0  # seconds without an end after which a run hangs
 
 
