@@ -11,6 +11,9 @@ import pytest
 
 from aotsearch.evidence.ledger import Ledger
 
+sys.path.insert(0, str(Path(__file__).parent))
+from test_broken_words import install
+
 WORD = '''
 from __future__ import annotations
 import ctypes, os, sys, time
@@ -68,11 +71,7 @@ OUTCOMES = {  # of the arm with that fault: its outcome, and words of its messag
 def place(tmp_path: Path) -> Path:
     """A folder with a corpus and an installed package whose word goes wrong."""
     (tmp_path / "corpus.txt").write_text("the quick brown fox " * 2000)
-    (tmp_path / "faulty_words.py").write_text(WORD)
-    info = tmp_path / "faulty-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[aotsearch.parts]\nfaulty = faulty_words\n")
+    install(tmp_path, "faulty", "faulty_words", WORD)
     return tmp_path
 
 

@@ -209,6 +209,22 @@ def test_another_ray_goes_on_where_one_has_died_and_after_three_the_run_ends(
     assert len(closed) == times and said.getvalue().count("Ray is started again") == times
 
 
+def test_what_goes_wrong_after_another_ray_was_started_is_not_taken_for_its_loss(study_file: Path, tmp_path: Path) -> None:
+    class Full(Lost):
+        def run(self) -> None:
+            super().run()
+            raise RunError("the disk is full")
+
+    (tmp_path / "checkpoints").mkdir()
+    with Interruption(tmp_path / "checkpoints", here=False) as heard:
+        journal = Journal(load(study_file), Ledger(tmp_path), Progress("", "", io.StringIO()))
+        journal.interruption, phases = heard, Full(heard, 1)
+        executor = functools.cache(lambda: types.SimpleNamespace(close=lambda: None))
+        with pytest.raises(RunError, match="the disk is full"):
+            runner._run(journal, executor, lambda: phases)  # type: ignore[arg-type, return-value]
+        assert phases.runs == 2
+
+
 def test_a_dead_process_of_ray_is_told_and_the_others_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "LOOK", 0.01)
     told: list[str] = []

@@ -13,6 +13,7 @@ from aotsearch.errors import InputError, RunError, suggest
 from aotsearch.evidence.declaration import history
 from aotsearch.evidence.ledger import Ledger
 from aotsearch.grammar.architecture import Architecture
+from aotsearch.training.checkpoint import CHECKPOINTS, weights_of
 
 JUDGED = ("design", "confirm")  # phases whose trials are compared; those of others only choose
 
@@ -70,7 +71,7 @@ def find(folder: Path, arm: str, seed: int) -> tuple[Mapping[str, Any], Path]:
         seeds = ", ".join(map(str, sorted({r["seed"] for r in named})))
         raise InputError(f"{folder} holds no trial of the arm {arm!r} under seed {seed}; its seeds are {seeds}")
     record = sorted(seeded, key=lambda r: (r["outcome"] == "done", r["phase"] in JUDGED))[-1]
-    weights = folder / "checkpoints" / f"{record['key']}.pt"
+    weights = weights_of(folder / CHECKPOINTS, record["key"])
     if not weights.is_file():
         raise InputError(f"{weights} is not there: the trial of the arm {arm!r} under seed {seed} is {record['outcome']}")
     return record, weights

@@ -133,7 +133,7 @@ class Ledger:
                 made = [] if self._found.id else [lines.header([*self._rows, *self._tail])]
                 begin = "\n" if self._tail else ""  # the last writer died in the middle of a line
                 numbered = enumerate([*made, event], self._found.next)
-                file.write((begin + "".join(lines.line(e, self.id or self._drawn, n) for n, e in numbered)).encode())
+                file.write((begin + "".join(lines.line(e, self._found.id or self._drawn, n) for n, e in numbered)).encode())
                 file.flush()
                 os.fsync(file.fileno())
                 self._read(file)

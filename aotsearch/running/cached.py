@@ -28,6 +28,7 @@ from aotsearch.files import digest as digest_of
 from aotsearch.files import written
 from aotsearch.grammar import library
 from aotsearch.running.work import Record, Trial
+from aotsearch.training.checkpoint import weights_of
 from aotsearch.training.environment import now
 
 FUNCTIONS = ("done", "diverged")  # outcomes that follow from the trial; any other follows from its company or from the machine's health
@@ -76,7 +77,7 @@ class Cache:
         if not _holds(record, trial) or (self.alone and record["fused"]):
             return None
         weights = entry["weights"]
-        if weights and not self._bring(weights, checkpoints / f"{trial['key']}.pt"):
+        if weights and not self._bring(weights, weights_of(checkpoints, trial["key"])):
             self._tell("weights", f"the weights of {path} are missing or altered: its trial is trained, as for every such file")
             return None
         from aotsearch.training.trial import NAMED, SIZES

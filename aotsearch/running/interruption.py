@@ -80,7 +80,7 @@ class Interruption:
         with contextlib.suppress(OSError):
             (self.folder / NOW).unlink()  # of a run that was killed before it could remove it
         self._begun += 1
-        self.training = True
+        self.training, self.lost = True, ""
 
     def lose(self, what: str) -> None:
         """Tell the main thread, from another one, that what trains is gone; where that hangs in it, the command is started again."""

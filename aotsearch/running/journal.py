@@ -90,7 +90,7 @@ class Journal:
             self.cached += bool(record.get("cached"))
         elif self.cache is not None:
             origin = {"study": self._study, "folder": str(self.ledger.folder)}
-            self.cache.keep(record, folder / f"{record['key']}.pt", origin)
+            self.cache.keep(record, checkpoint.weights_of(folder, record["key"]), origin)
         checkpoint.drop(folder, record["key"])  # only now: the ledger has it
         if note := (record.get("resumed") or {}).get("note"):
             self.progress.say(note)

@@ -16,7 +16,7 @@ import stat
 import time
 from pathlib import Path
 
-from aotsearch.files import written
+from aotsearch.files import digest, written
 
 LARGE = 1 << 28  # bytes, from which a file's checksum is remembered on disk: reading it takes a quarter of a second, and each worker would
 LONG = 1 << 32  # bytes, from which it is said that a file is read through: it takes some seconds
@@ -48,8 +48,7 @@ def sha256(path: Path, memory: Path) -> str:
         if size >= LONG:
             log.warning("%s: its %.0f GB are read through, to know that they are whole; again only when the file changes", path, size / 1e9)
         began = time.time_ns()
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = digest(path)
         if _signature(path) != signature or any(abs(began - at) < MOMENT for at in signature[2:]):
             return found
         if size >= LARGE:

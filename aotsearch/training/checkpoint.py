@@ -2,6 +2,7 @@
 
     checkpoints/KEY.state         all that a trial is at a step: weights, moments of Adam, mean of weights, curve, random state
     checkpoints/KEY.state.before  the one before it, taken where that one is damaged
+    checkpoints/KEY.pt            the weights of one that is trained
     checkpoints/NOW               as long as it is there, every training writes its state at once: the run is about to end
 
 A file begins with a line that holds the SHA-256 of the rest, which torch wrote and reads back without running anything that is in it. A
@@ -52,6 +53,11 @@ class Checkpoints:
 
 def path_of(folder: Path, key: str) -> Path:
     return folder / f"{key}.state"
+
+
+def weights_of(folder: Path, key: str) -> Path:
+    """The file of a trained trial's weights."""
+    return folder / f"{key}.pt"
 
 
 def drop(folder: Path, *keys: str) -> None:

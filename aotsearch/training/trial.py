@@ -30,7 +30,7 @@ from aotsearch.study.study import Study
 from aotsearch.tasks import Halved, Task
 from aotsearch.training import choice, watch
 from aotsearch.training import device as devices
-from aotsearch.training.checkpoint import Checkpoints, Keeper, drop
+from aotsearch.training.checkpoint import Checkpoints, Keeper, drop, weights_of
 from aotsearch.training.device import DeviceSettings
 from aotsearch.training.environment import environment, now
 from aotsearch.training.evaluation import evaluate
@@ -153,14 +153,11 @@ class _Teller:
         self.trial, self.report, self.told = trial, report, 0
         self.curve: list[Point] = []
 
-    def keep(self, point: Point, recalled: bool = False) -> None:
+    def keep(self, point: Point, **recalled: bool) -> None:
         self.curve.append(point)
         if len(self.curve) > self.told:  # else an attempt before this one has told it
             self.told = len(self.curve)
-            if recalled:
-                self.report(point, recalled=True)
-            else:
-                self.report(point)
+            self.report(point, **recalled)
 
 
 def _ended(tellers: list[_Teller], hardware: DeviceSettings, checkpoints: Checkpoints | None, fused: bool) -> list[Record]:
@@ -251,11 +248,9 @@ def _trained(
             outcome = "pruned" if isinstance(member.error, Stopped) else "diverged"
             endings.append((outcome, clock.told(len(members)) | {"message": str(member.error)}))
             continue
-        saved = _save(member.model, checkpoints.folder / f"{teller.trial['key']}.pt") if checkpoints is not None else {}
-        after = saved | _after(
-            member.model, task, teller.trial, hardware, member.curve[-1]
-        )  # raises nothing that an error could be: it is trained
-        endings.append(("done", clock.told(len(members)) | after))
+        saved = _save(member.model, weights_of(checkpoints.folder, teller.trial["key"])) if checkpoints is not None else {}
+        after = _after(member.model, task, teller.trial, hardware, member.curve[-1])  # raises nothing that an error could be: it is trained
+        endings.append(("done", clock.told(len(members)) | saved | after))
     return endings
 
 
