@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aotsearch.errors import InputError
-from aotsearch.evidence import tables
+from aotsearch.evidence import front, tables
 from aotsearch.evidence.ledger import Ledger
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.report import report
-from aotsearch.running import cluster, local, runner, work
+from aotsearch.running import cluster, evolution, local, runner, work
 from aotsearch.running.progress import Progress
 from aotsearch.running.rungs import Rungs
 from aotsearch.running.runner import Options
 from aotsearch.running.search import Proposer, importance
+from aotsearch.study import sampling
 from aotsearch.study.loading import load
 from aotsearch.study.study import Study
 from aotsearch.tracking.wording import run_name
@@ -121,7 +123,7 @@ def test_a_trial_goes_on_where_it_is_among_the_best_of_those_that_came_to_the_ru
     came = [3.0, 2.0, 2.5, 1.9, 2.1, 1.95, 1.95, 1.97]  # go on as one of the best 1, 1, 1, 2, 2, 2, 3, 3
     gone = [not rungs.reach(str(i), 1, loss) for i, loss in enumerate(came)]
     assert gone == [True, True, False, True, False, True, True, False]
-    assert rungs.reach("x", 1, 9.0) == "pruned at evaluation 1 of 10: not among the best 3 of 9 that came so far"
+    assert rungs.reach("x", 1, 9.0) == "pruned at evaluation 1 of 10: 8 of the 9 that came so far are clearly better"
     assert rungs.reach("1", 1, 9.9) == ""  # it is decided once
     assert rungs.reach("1", 2, 9.9) == ""  # no rung
     assert rungs.reach("3", 3, 5.0) == "" and rungs.reach("1", 3, 5.1) != ""
@@ -165,7 +167,7 @@ def test_both_executors_stop_the_same_trials_at_the_same_rungs(seed: int, reduct
 @pytest.mark.filterwarnings("ignore")
 def test_one_worker_of_ray_makes_the_search_of_this_process(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "write", lambda *_, **__: [])
-    study = load(path, ["study.search={trials: 12, confirm: 1, reduction: 2}", "study.seeds=1"])
+    study = load(path, ["study.search={trials: 12, confirm: 1, reduction: 2}", "study.seeds=1", "study.margin=1e-6"])
     run(study, tmp_path / "local")
     run(study, tmp_path / "ray", local=False, workers=1)
     assert course(tmp_path / "ray") == course(tmp_path / "local")
@@ -330,7 +332,7 @@ def test_a_search_goes_on_in_a_space_that_changed(path: Path, tmp_path: Path, qu
     started = [e["key"] for e in events(out, "started")]
     assert len(set(started)) == len(started)  # a model that was trained under other decisions is not trained again
     confirmed = {r["digest"] for r in Ledger(out).records().values() if r["phase"] == "confirm"}
-    assert {a.digest for a in tables.promising(ranked, changed)[:2]} <= confirmed
+    assert {a.digest for a in front.promising(ranked, changed)[:2]} <= confirmed
     assert runner.status(out)["left"] == 0
     assert run(changed, out).trained == 0
 
@@ -443,3 +445,93 @@ def test_the_seeds_of_studies_searches_and_tuning_do_not_meet(path: Path) -> Non
 
     most = load(path, ["study.seeds=10000", "study.search={trials: 4, seed: 9999}"]).settings
     assert max(most.seed_list) < load(path).settings.search.training_seed <= most.search.training_seed < TUNE_SEED
+
+
+# ---- samplers and objectives
+
+SAMPLERS = ("tpe", "random", "nsga2", "nsga3", "gp", "evolution")
+BOTH = "study.search.objectives=[bits_per_byte, parameters]"
+
+
+@pytest.mark.parametrize("objectives", ["study.search.objectives=[]", BOTH])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_proposes_without_repetition_and_goes_on_after_a_cut_as_if_there_had_been_none(
+    path: Path, tmp_path: Path, quick: None, sampler: str, objectives: str
+) -> None:
+    small = {"nsga2": "{nsga2: {population_size: 4}}", "nsga3": "{nsga3: {population_size: 4}}", "gp": "{gp: {n_startup_trials: 4}}"}
+    small |= {"evolution": "{evolution: {population: 4, sample: 2}}", "tpe": "{tpe: {n_startup_trials: 4}}"}
+    chosen = [f"study.search.sampler={small.get(sampler, sampler)}", objectives, "study.search.trials=14", "study.margin=0.01"]
+    study = load(path, chosen)
+    run(study, tmp_path / "whole")
+    run(load(path, [*chosen, "study.search.trials=7"]), tmp_path / "cut")
+    run(study, tmp_path / "cut")
+    whole, cut = ([e["digest"] for e in events(tmp_path / name, "proposed")] for name in ("whole", "cut"))
+    assert len(set(whole)) == len(whole) == 14 and cut == whole
+
+
+def test_samplers_propose_other_things(path: Path, tmp_path: Path, quick: None) -> None:
+    def proposed(sampler: str) -> tuple[str, ...]:
+        run(load(path, [f"study.search.sampler={sampler}", "study.search.trials=16"]), tmp_path / sampler[:5])
+        return tuple(e["digest"] for e in events(tmp_path / sampler[:5], "proposed"))
+
+    assert len({proposed(s) for s in ("tpe", "random", "evolution")}) == 3
+
+
+def test_evolution_changes_one_decision_of_the_best_of_a_sample_of_the_youngest(path: Path) -> None:
+    space = load(path).space
+    alive = [(space.sample(seed), (float(seed),)) for seed in range(5)]
+    options = sampling.Evolution(population=4, sample=4)
+    children = [evolution.child(space, alive, (), options, random.Random(seed)) for seed in range(10)]
+    parents = {a.digest for a in space.neighbours(alive[1][0])}  # the first is no longer alive, the second is the best of those that are
+    assert {c.digest for c in children if c} <= parents and len({c.digest for c in children if c}) > 1
+
+
+@pytest.mark.parametrize(
+    "setting, law",
+    [
+        ("sampler=tpee", "sampler: "),
+        ("sampler={tpe: {n_startup: 3}}", "no option 'n_startup'"),
+        ("sampler={tpe: {n_startup_trials: -1}}", "n_startup_trials"),
+        ("sampler={tpe: {}, gp: {}}", "name one sampler"),
+        ("objectives=[bits_per_byte, parametres]", "no objective 'parametres'; did you mean 'parameters'"),
+        ("objectives=[parameters, parameters]", "objectives are distinct"),
+    ],
+)
+def test_a_sampler_or_an_objective_that_is_none_is_refused_with_its_place(path: Path, setting: str, law: str) -> None:
+    with pytest.raises(InputError, match=re.escape(law)):
+        load(path, [f"study.search.{setting}"])
+
+
+def test_the_front_is_what_nothing_beats_in_everything_and_all_of_it_is_confirmed(path: Path, tmp_path: Path, quick: None) -> None:
+    study = load(path, [BOTH, "study.search.trials=20", "study.seeds=3", "study.margin=0.05"])
+    run(study, tmp_path / "both")
+    document = report.read(tmp_path / "both").analysis.to_dict()
+    done = {r["digest"]: (r["measures"]["bits_per_byte"], r["parameters"]) for r in tried(tmp_path / "both") if r["outcome"] == "done"}
+    best = {d for d, (y, n) in done.items() if not any(b <= y and m <= n and (b, m) != (y, n) for b, m in done.values())}
+    assert {p["digest"] for p in document["front"]} == best and len(best) > 1
+    assert all(p["objectives"] == dict(zip(("bits_per_byte", "parameters"), done[p["digest"]], strict=True)) for p in document["front"])
+    confirmed = {r["digest"] for r in Ledger(tmp_path / "both").records().values() if r["phase"] == "confirm"}
+    assert best <= confirmed
+    assert {p["survives"] for p in document["front"]} <= {"yes", "no", "open", None}
+    assert sum(p["knee"] for p in document["front"]) == (len(best) > 2)
+
+
+def test_a_search_after_one_objective_has_no_front(path: Path, tmp_path: Path, quick: None) -> None:
+    run(load(path, ["study.search.trials=4"]), tmp_path / "one")
+    assert "front" not in report.read(tmp_path / "one").analysis.to_dict()
+
+
+def test_what_is_dominated_is_a_volume() -> None:
+    assert front.hypervolume([[0.0, 0.5], [0.5, 0.0]], [1.0, 1.0]) == pytest.approx(0.75)
+    assert front.hypervolume([[0.0, 0.0, 0.0]], [1.0, 2.0, 3.0]) == pytest.approx(6.0)
+    assert front.hypervolume([[0.5, 0.5, 0.0], [0.0, 0.0, 0.5]], [1.0, 1.0, 1.0]) == pytest.approx(0.5 + 0.25 * 0.5)
+    assert front.hypervolume([[2.0, 0.0]], [1.0, 1.0]) == 0.0
+
+
+def test_a_trial_is_pruned_only_by_what_is_better_in_everything_that_is_known() -> None:
+    rungs = Rungs(evaluations=9, reduction=2, tie=0.1)
+    rungs.costs = {"small": (1.0,), "large": (9.0,), "bad": (9.0,), "near": (9.0,)}
+    assert rungs.reach("large", 1, 1.0) == ""
+    assert rungs.reach("small", 1, 2.0) == ""  # worse, and smaller
+    assert rungs.reach("near", 1, 1.05) == ""  # no better than a tie
+    assert "2 of the 4" in rungs.reach("bad", 1, 3.0)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from aotsearch.errors import InputError
+from aotsearch.evidence import front
 from aotsearch.evidence.answer import Analysis
 from aotsearch.evidence.contrast import Contrast
 from aotsearch.evidence.declaration import History
@@ -52,7 +53,7 @@ def analyse(records: Iterable[Record], study: Study, declaration: tuple[str, ...
     _refuse_mixtures(judged)
     simple = [c for c in declared if c.kind == "simple"]
     declared = tuple(c for c in declared if c.kind != "simple")
-    family = max(1, len(declared), len(study.comparisons) + settings.search.confirm if search else 0) * len(views)
+    family = max(1, len(declared), len(study.comparisons) + (settings.search.confirmed or 0) if search else 0) * len(views)
     seeds = sorted({r["seed"] for r in judged} | (set() if search else set(settings.first_seeds)))
     contrasts = [contrast(c, view, study, family, seeds) for view in views for c in declared]
     arms = [arm for arm in arms_met(judged, study) if arm in met]
@@ -88,6 +89,7 @@ def analyse(records: Iterable[Record], study: Study, declaration: tuple[str, ...
         declaration=declaration,
         aliases=() if search else study.base_design.aliases,
         speed=tuple(speed),
+        front=front.found(study, everything, views[0].cells),
     )
     return dataclasses.replace(analysis, notes=notes(analysis, study, everything, len(values), declared, views))
 

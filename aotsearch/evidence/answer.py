@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aotsearch.evidence.contrast import Contrast, decimals
+from aotsearch.evidence.front import Front
 from aotsearch.evidence.outcome import Outcome
 from aotsearch.evidence.speed import Speed
 from aotsearch.evidence.statistics import Looks, NoiseFloor
@@ -38,6 +39,7 @@ class Analysis:
         rate_noise: What seeds alone do to the measure by which a rate is chosen; None where nothing is tuned, or not known.
         looks: Between which numbers of seeds they were chosen by looking; None where their number was fixed.
         aliases: Effect of a fraction -> the effects that it cannot be told from.
+        front: Of a search after several objectives.
         speed: Of every arm whose time is known: how long its steps take, and its difference at equal training time.
     """
 
@@ -68,6 +70,7 @@ class Analysis:
     warnings: tuple[str, ...] = ()
     aliases: tuple[tuple[str, tuple[str, ...]], ...] = ()
     speed: tuple[Speed, ...] = ()
+    front: Front | None = None
 
     @property
     def noise_floor(self) -> float | None:
@@ -137,6 +140,7 @@ class Analysis:
             },
             "aliases": {effect: list(others) for effect, others in self.aliases},
             "speed": [s.to_dict() for s in self.speed],
+            **({"front": self.front.to_dict(), "hypervolume": self.front.volume} if self.front else {}),
         }
 
 

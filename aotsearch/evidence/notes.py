@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from aotsearch.evidence.answer import Analysis
+from aotsearch.evidence.front import unconfirmed
 from aotsearch.evidence.pairs import View, looks, mixture, pairs, said_of
 from aotsearch.evidence.statistics import reach, too_few
-from aotsearch.evidence.tables import Record, left_out, searched, unconfirmed
+from aotsearch.evidence.tables import Record, left_out, searched
 from aotsearch.study.design import Comparison
 from aotsearch.study.study import Study
 

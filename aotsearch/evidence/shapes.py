@@ -23,7 +23,7 @@ FINISHED = {
     "parameters": (int,), "seconds": (NUMBER,), "training_seconds": (NUMBER,), "step_seconds": (NUMBER,), "peak_memory": (NUMBER,),
     "device": str, "precision": str, "threads": int, "fused": (int,), "message": (str,), "finished": str, "environment": MADE_WITH,
     "test": ({str: MAYBE},), "whole_validation": ({str: MAYBE},), "diagnostics": ({str: list},), "knock_out": ([{str: object}],),
-    "unmeasured": ({str: str},), "not_finite": ({str: str},), "cached": (bool,), "origin": ({"study": str},),
+    "unmeasured": ({str: str},), "not_finite": ({str: str},), "cached": (bool,), "state_per_sequence": (int,), "origin": ({"study": str},),
 }  # fmt: skip
 TIMED = {
     "finished": str, "rounds": int, "steps": int, "batch": int, "device": str, "precision": str, "threads": int, "host": str,
@@ -38,7 +38,7 @@ EVENTS: Mapping[str, Shape] = {
     "candidates": {"arms": [ARM]},
     "started": {"key": str},
     "finished": FINISHED,
-    "proposed": {"digest": str, "decisions": {str: object}, "seed": int},
+    "proposed": {"digest": str, "decisions": {str: object}, "seed": int, "sampler": ({str: int},)},
     "exhausted": {"architectures": int},
     "importance": {"shares": {str: MAYBE}},
     "timed": TIMED,

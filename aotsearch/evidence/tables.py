@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -102,25 +101,6 @@ def searched(records: Iterable[Record], study: Study) -> list[tuple[Record, Arch
     tried = [r for r in records if r["phase"] == "search" and r["seed"] == study.settings.search.training_seed]
     found = [(r, study.space.recall(r["decisions"], r["digest"])) for r in tried]
     return [(r, architecture) for r, architecture in found if architecture is not None]
-
-
-def promising(tried: Iterable[tuple[Record, Architecture]], study: Study) -> list[Architecture]:
-    """Those of `searched` that finished and are no arm of the study, the best first."""
-    arms = {arm.architecture.digest for arm in study.base_design.arms}
-    done = [(measured(r, study), a) for r, a in tried if r["outcome"] == "done" and a.digest not in arms]
-    return [a for _, a in sorted(((v, a) for v, a in done if v is not None), key=lambda pair: (pair[0], pair[1].digest))]
-
-
-def unconfirmed(tried: Sequence[tuple[Record, Architecture]], study: Study) -> list[str]:
-    """A note where fewer architectures of a search finished than are to be confirmed."""
-    finished, wanted = len(promising(tried, study)), study.settings.search.confirm
-    if finished >= wanted:
-        return []
-    ends = Counter(r["outcome"] for r, _ in tried)
-    of = f"(of {len(tried)} tried: {', '.join(f'{n} {outcome}' for outcome, n in ends.most_common()) or 'none'})"
-    if not finished:
-        return [f"no architecture is confirmed: none but the arms of the study finished {of}"]
-    return [f"{finished} instead of {wanted} architectures are confirmed: no more finished besides the arms of the study {of}"]
 
 
 def left_out(records: Iterable[Record], study: Study) -> list[str]:

@@ -13,7 +13,8 @@ from typing import Any
 from aotsearch.errors import RunError
 from aotsearch.evidence.analysis import unsettled
 from aotsearch.evidence.declaration import History, Record, candidate, entry, history
-from aotsearch.evidence.tables import curve_of, left_out, promising, searched, unconfirmed
+from aotsearch.evidence.front import goals, promising, unconfirmed, values
+from aotsearch.evidence.tables import curve_of, left_out, searched
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.running.journal import Journal
 from aotsearch.running.rungs import Rungs
@@ -24,6 +25,7 @@ from aotsearch.study.study import Study
 from aotsearch.training.checkpoint import Checkpoints
 from aotsearch.training.environment import now
 
+KNOWN_AHEAD = ("parameters", "parameters_without_embeddings", "flops_per_token", "state_per_sequence")  # costs, before anything is trained
 Cell = tuple[Arm, int, float | None]  # arm, seed, learning rate where it is tuned
 
 
@@ -189,7 +191,7 @@ class Phases:
         arms, tried = self.study.arms(), searched(self.records, self.study)
         for note in unconfirmed(tried, self.study):
             self.say(note)
-        found = [arm_of(a, self.study) for a in promising(tried, self.study)[: self.study.settings.search.confirm]]
+        found = [arm_of(a, self.study) for a in promising(tried, self.study)[: self.study.settings.search.confirmed]]
         known, entries = self.ledger.last("candidates") or {"arms": []}, [entry(a) for a in found]
         if entries != known["arms"]:  # the ledger is told which are confirmed
             self.journal.append("candidates", arms=entries)
@@ -205,8 +207,13 @@ class _Searching:
 
         self.phases, self.study, self.journal, self.say = phases, phases.study, phases.journal, phases.say
         self.search, self.measure = self.study.settings.search, self.study.task.measure
-        self.rungs = Rungs(self.study.settings.budget.evaluations, self.search.reduction)
-        self.proposer = Proposer(self.study.space, self.search, self.measure, self._proposed())
+        s = self.study.settings
+        ahead = all(
+            name in KNOWN_AHEAD or name == self.measure for name, _ in goals(self.study)
+        )  # else who is stopped might have been best
+        self.rungs = Rungs(s.budget.evaluations if ahead else 1, self.search.reduction, s.margin)
+        told = functools.partial(values, study=self.study)
+        self.proposer = Proposer(self.study.space, self.search, self.measure, self._proposed(), values=told)
         self.told = set(self.proposer.proposals)
 
     def run(self) -> None:
@@ -245,8 +252,12 @@ class _Searching:
             from aotsearch.training import trial  # as above
 
             made = trial.plan(self.study, arm_of(architecture, self.study), self.search.training_seed, "search")
+            self.rungs.costs[architecture.digest] = tuple(
+                sign * float(made[name]) for name, sign in goals(self.study) if name in KNOWN_AHEAD
+            )
             if architecture.digest not in self.told:
-                self.journal.append("proposed", **{name: made[name] for name in ("arm", "digest", "decisions", "seed")})
+                state = {"sampler": kept} if (kept := self.proposer.states.get(architecture.digest)) else {}
+                self.journal.append("proposed", **{name: made[name] for name in ("arm", "digest", "decisions", "seed")}, **state)
             if self.journal.has(made["key"]):
                 self._tell(self._adopt(made))
             elif self.phases.adopt_cached(made):

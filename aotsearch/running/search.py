@@ -1,9 +1,10 @@
 """Space + results so far -> the next architecture to try; the only file that imports optuna.
 
-Every decision is an Optuna parameter at its address, conditional ones only where they are met, sampled by TPE (multivariate, group,
-constant liar). The proposal with number n is a function of the sampler's seed, n, and what is known of the proposals before it, in the
-order in which they were made: Optuna's study is made anew for each. So a search that is continued proposes what it would have proposed:
-with one trial at a time always, with several where their answers come in the same order.
+Every decision is an Optuna parameter at its address, conditional ones only where they are met, and Optuna's sampler of the study's choice
+proposes; evolution over the grammar is our own (`evolution.py`). The proposal with number n is a function of the sampler's seed, n,
+and what is known of the proposals before it, in the order in which they were made: Optuna's study is made anew for each. So a search that
+is continued proposes what it would have proposed: with one trial at a time always, with several where their answers come in the same
+order.
 
 What became of a proposal is told in Optuna's states:
 
@@ -13,6 +14,9 @@ What became of a proposal is told in Optuna's states:
                             an infinite value would stand before those that were pruned
     running                 RUNNING, which the constant liar takes for bad
     failed, out-of-memory   not told: they say nothing of the architecture's loss
+
+TPE alone, and after one objective alone, reads PRUNED. Others are told the last measure of what was pruned, which training would have
+lowered, and of what diverged the worst that was ever seen.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from __future__ import annotations
 import logging
 import random
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from aotsearch.errors import InputError
@@ -28,6 +32,8 @@ from aotsearch.evidence.ledger import FAILED
 from aotsearch.evidence.tables import Record, curve_of, measured, searched
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.grammar.space import Decision, Refused, Space
+from aotsearch.running import evolution
+from aotsearch.study import sampling
 from aotsearch.study.settings import Search
 from aotsearch.study.study import Study
 
@@ -45,17 +51,32 @@ class Proposer:
             derive any more is left out. What has no result yet is proposed first, before anything new.
     """
 
-    def __init__(self, space: Space, settings: Search, measure: str, proposed: Iterable[Mapping[str, Any]] = ()):
+    def __init__(
+        self,
+        space: Space,
+        settings: Search,
+        measure: str,
+        proposed: Iterable[Mapping[str, Any]] = (),
+        first: Iterable[Architecture] = (),
+        values: Callable[[Record], tuple[float, ...] | None] | None = None,
+    ):
         self._optuna = required()
         self.space, self.settings, self.measure = space, settings, measure
+        self.sampler, self.options = sampling.chosen(settings.sampler)
+        self.values = values or (lambda r: None if (v := r["measures"].get(measure)) is None else (float(v),))
+        self.names = [sampling.goal(o)[0] for o in settings.objectives] or [measure]
+        self.states: dict[str, dict[str, Any]] = {}  # digest -> what a sampler keeps with its proposal
         self.proposals: dict[str, Architecture] = {}  # by digest, in the order in which they were made
         for event in proposed:
             architecture = self.space.recall(event["decisions"], event["digest"])
             if architecture is not None:
                 self.proposals.setdefault(architecture.digest, architecture)
+                self.states.setdefault(architecture.digest, event.get("sampler") or {})
+        for architecture in first:
+            self.proposals.setdefault(architecture.digest, architecture)
         self.points: dict[str, dict[str, Any]] = {}  # digest -> where it lies in Optuna's space
         self.waiting = list(self.proposals)  # digests that an earlier start proposed
-        self.results: dict[str, tuple[str, float | None, list[float]]] = {}  # digest -> outcome, measure, the same at each evaluation
+        self.results: dict[str, Record] = {}
         self.running: set[str] = set()
 
     def ask(self) -> Architecture | None:
@@ -74,9 +95,14 @@ class Proposer:
         digest = record["digest"]
         assert digest in self.proposals, digest
         self.running.discard(digest)
-        self.results[digest] = record["outcome"], record["measures"].get(self.measure), curve_of(record, self.measure)
+        self.results[digest] = record
 
     def _propose(self) -> Architecture | None:
+        if self.sampler == "evolution":
+            assert isinstance(self.options, sampling.Evolution)
+            rng = random.Random(f"{self.settings.seed} {len(self.proposals)}")
+            alive = [(self.proposals[digest], f) for digest in self.results if (f := self._told(digest)) is not None]
+            return evolution.child(self.space, alive, self.proposals, self.options, rng) or self._left()
         study = self._recalled()
         for _ in range(ATTEMPTS):
             # what is refused or known stays open in this study, so that the constant liar leads the next attempt elsewhere
@@ -86,7 +112,13 @@ class Proposer:
             except Refused:
                 continue
             if architecture.digest not in self.proposals:
+                kept = self._optuna.study.Study.get_trials(study, deepcopy=False)[trial.number].system_attrs
+                self.states[architecture.digest] = {k: v for k, v in kept.items() if isinstance(v, int) and k.endswith("generation")}
                 return architecture
+        return self._left()
+
+    def _left(self) -> Architecture | None:
+        """The first architecture of the space that was not proposed; None where there is none, or the space cannot be listed."""
         try:  # among one more than are known there is a new one
             return next((a for a in self.space.enumerate() if a.digest not in self.proposals), None)
         except InputError:  # a continuous range cannot be listed, and neither can what nearly always breaks a law
@@ -95,29 +127,52 @@ class Proposer:
     def _recalled(self) -> Any:
         """Optuna's study of the proposals so far."""
         seed = random.Random(f"{self.settings.seed} {len(self.proposals)}").getrandbits(32)
-        with warnings.catch_warnings():  # group is marked experimental
-            warnings.simplefilter("ignore")
-            sampler = self._optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
-        study = self._optuna.create_study(direction="minimize", sampler=sampler)
+        study = self._optuna.create_study(directions=["minimize"] * len(self.names), sampler=self._made(seed))
         for digest, architecture in self.proposals.items():
             state = self._state(digest)
             if state:
                 if digest not in self.points:
                     self.points[digest] = _point(self.space, architecture)
-                study.add_trial(self._optuna.trial.create_trial(**self.points[digest], **state))
+                attributes = {"system_attrs": self.states.get(digest, {})}
+                study.add_trial(self._optuna.trial.create_trial(**self.points[digest], **state, **attributes))
         return study
+
+    def _made(self, seed: int) -> Any:
+        """Optuna's sampler of this name."""
+        kinds, options = self._optuna.samplers, {k: v for k, v in self.options.model_dump().items() if v is not None}
+        made = {
+            "tpe": lambda: kinds.TPESampler(constant_liar=True, seed=seed, **options),
+            "random": lambda: kinds.RandomSampler(seed=seed),
+            "nsga2": lambda: kinds.NSGAIISampler(seed=seed, **options),
+            "nsga3": lambda: kinds.NSGAIIISampler(seed=seed, **options),
+            "gp": lambda: kinds.GPSampler(seed=seed, warn_independent_sampling=False, **options),
+        }
+        with warnings.catch_warnings():  # some options are marked experimental
+            warnings.simplefilter("ignore")
+            return made[self.sampler]()
 
     def _state(self, digest: str) -> dict[str, Any]:
         """What Optuna is told of a proposal; empty where nothing is."""
         states = self._optuna.trial.TrialState
         if digest not in self.results:
             return {"state": states.RUNNING}
-        outcome, value, curve = self.results[digest]
-        if outcome == "done" and value is not None:
-            return {"state": states.COMPLETE, "value": value}
+        record = self.results[digest]
+        outcome, told = record["outcome"], self._told(digest)
+        if (self.sampler, len(self.names)) != ("tpe", 1) or (outcome == "done" and told is not None):
+            return {} if told is None else {"state": states.COMPLETE, "values": list(told)}
         if outcome == "pruned":
-            return {"state": states.PRUNED, "intermediate_values": dict(enumerate(curve, 1))}
+            return {"state": states.PRUNED, "intermediate_values": dict(enumerate(curve_of(record, self.measure), 1))}
         return {} if outcome in FAILED else {"state": states.PRUNED}
+
+    def _told(self, digest: str) -> tuple[float, ...] | None:
+        """The objectives of a proposal that ended; of one that diverged the worst of each; None where it says nothing."""
+        record = self.results[digest]
+        if record["outcome"] in ("done", "pruned"):
+            return self.values(record)
+        if record["outcome"] in FAILED:
+            return None
+        known = [f for r in self.results.values() if r["outcome"] in ("done", "pruned") and (f := self.values(r)) is not None]
+        return tuple(max(column) for column in zip(*known, strict=True)) if known else None
 
 
 def importance(records: Iterable[Record], study: Study) -> dict[str, float]:

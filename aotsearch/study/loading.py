@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from aotsearch import yamlfile
+from aotsearch.diagnostics import catalogue
 from aotsearch.errors import InputError, Mark, Problem, suggest
 from aotsearch.files import from_user
 from aotsearch.grammar import include, library
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.grammar.space import Space
+from aotsearch.study import sampling
 from aotsearch.study import settings as study_settings
 from aotsearch.study.study import Study
 from aotsearch.yamlfile import Node
@@ -83,6 +85,10 @@ def parse(node: Node, folder: Path) -> Study:
         raise InputError(dict.fromkeys(problems))
     assert name is not None and space is not None and task is not None
     study = Study(name, question, task, space, settings, node.plain() | {"task": task.to_plain()})
+    known = {task.measure, *sampling.COSTS, *catalogue.catalogue()}
+    for objective in settings.search.objectives:
+        if (wanted := sampling.goal(objective)[0]) not in known:
+            raise InputError(f"no objective {wanted!r}{suggest(wanted, known)}", _objectives_mark(node))
     try:
         study.base_design  # noqa: B018 (arms that cannot be are errors of the file)
     except InputError as e:
@@ -140,6 +146,11 @@ def _arms_mark(node: Node) -> Mark:
     section = node.value.get("study", node)
     arms = section.value.get("arms", section) if isinstance(section.value, dict) else section
     mark: Mark = arms.mark
+    return mark
+
+
+def _objectives_mark(node: Node) -> Mark:
+    mark: Mark = node.value["study"].value["search"].value["objectives"].mark
     return mark
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from aotsearch.diagnostics import catalogue
 from aotsearch.errors import InputError, Problem, suggest
 from aotsearch.grammar.words import Count, Flag, Natural, Positive
+from aotsearch.study import sampling
 from aotsearch.study.rates import TUNE_SEED
 from aotsearch.yamlfile import Node
 
@@ -73,12 +74,37 @@ class Optimiser(Settings):
 
 
 class Search(Settings):
-    """`design: search`: TPE with ASHA proposes, fresh seeds confirm."""
+    """`design: search`: a sampler with ASHA proposes, fresh seeds confirm."""
 
     trials: Count = Field(24, description="architectures tried, one seed each")
-    confirm: Count = Field(3, description="the best so many are trained again, against the reference, on fresh seeds")
+    confirm: Count | None = Field(
+        None,
+        description="the best so many are trained again, against the reference, on fresh seeds; 3, or with several objectives the front",
+    )
+    sampler: sampling.Name | sampling.Sampler = Field("tpe", description="what proposes, by name, or {name: {option: value}}")
+    objectives: list[sampling.Objective] = Field(
+        [], description="what is to be small: the task's measure, which is first if none are named, costs, diagnostics; or {maximise: ...}"
+    )
     reduction: int = Field(3, ge=2, description="ASHA keeps one in so many at each rung")
     seed: int = Field(0, ge=0, lt=TUNE_SEED - SEARCH_SEED, description="seed of the sampler; each is a search of its own")
+
+    @pydantic.field_validator("objectives")
+    @classmethod
+    def _apart(cls, objectives: list[sampling.Objective]) -> list[sampling.Objective]:
+        names = [sampling.goal(o)[0] for o in objectives]
+        if len(set(names)) < len(names):
+            raise ValueError("objectives are distinct")
+        return objectives
+
+    @property
+    def diagnosed(self) -> list[str]:
+        """The diagnostics that are objectives."""
+        return [name for name, _ in map(sampling.goal, self.objectives) if name in catalogue.catalogue()]
+
+    @property
+    def confirmed(self) -> int | None:
+        """How many are trained again; None for the whole front."""
+        return self.confirm if self.confirm or len(self.objectives) > 1 else 3
 
     @property
     def training_seed(self) -> int:
@@ -239,7 +265,12 @@ class StudySettings(Settings):
         """The diagnostics that are measured of every layer, by name."""
         if isinstance(self.diagnostics, list):
             return list(self.diagnostics)
-        return {"none": [], "cheap": list(catalogue.cheap()), "all": list(catalogue.catalogue())}[self.diagnostics]
+        wanted = {"none": [], "cheap": list(catalogue.cheap()), "all": list(catalogue.catalogue())}[self.diagnostics]
+        return list(dict.fromkeys([*wanted, *(self.search.diagnosed if self.design == "search" else [])]))
+
+    def measured_in(self, phase: str) -> list[str]:
+        """The diagnostics of a trial: a search measures what it is after, the tuning of learning rates nothing."""
+        return self.measured if phase in ("design", "confirm") else self.search.diagnosed if phase == "search" else []
 
     @property
     def adaptive(self) -> Adaptive | None:
@@ -259,10 +290,16 @@ def parse(node: Node) -> StudySettings:
         raise InputError(reversed(first.values())) from None
 
 
-NESTED: dict[str, type[Settings]] = {"Tuning": Tuning, "Adaptive": Adaptive, "Steps": Steps}  # settings that stand beside a plain value
+NESTED: dict[str, type[BaseModel]] = {
+    "Tuning": Tuning,
+    "Adaptive": Adaptive,
+    "Steps": Steps,
+    "Sampler": sampling.Sampler,
+    "Maximise": sampling.Maximise,
+}  # settings that stand beside a plain value
 
 
-def _nested(key: int | str) -> type[Settings] | None:
+def _nested(key: int | str) -> type[BaseModel] | None:
     """The settings that a step of a pydantic path names; with a validator around them they are part of its name."""
     return next((model for name, model in NESTED.items() if isinstance(key, str) and name in key), None)
 

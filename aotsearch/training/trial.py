@@ -38,7 +38,7 @@ from aotsearch.training.opened import load_task, manifest
 from aotsearch.training.train import Diverged, Member, Point, Report, Stopped, train_together
 
 DIAGNOSED = 32  # windows or images of the validation split on which layers are measured
-SIZES = ("parameters", "parameters_without_embeddings", "flops_per_token")
+SIZES = ("parameters", "parameters_without_embeddings", "flops_per_token", "state_per_sequence")
 Trial = dict[str, Any]
 Record = dict[str, Any]
 Ending = tuple[str, dict[str, Any]]  # the outcome of a trained trial, and what its record says beside it
@@ -68,7 +68,7 @@ def plan(study: Study, arm: Arm, seed: int, phase: str, rate: float | None = Non
         "manifest": study.manifest,
         "training": training,
         "sealed": phase in ("design", "confirm"),  # whether the test split is read, once, at the end
-        "diagnostics": study.settings.measured if phase in ("design", "confirm") else [],
+        "diagnostics": study.settings.measured_in(phase),
         "knock_out": study.settings.knock_out and arm.name == REFERENCE and phase in ("design", "confirm"),
         **_counts(architecture),
     }

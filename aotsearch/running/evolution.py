@@ -1,0 +1,50 @@
+"""Regularised evolution over a grammar: a child is its parent with one decision changed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Sequence
+
+from aotsearch.errors import InputError
+from aotsearch.grammar.architecture import Architecture
+from aotsearch.grammar.space import Space
+from aotsearch.study.sampling import Evolution
+
+TRIES = 20  # parents, or draws, of which none leads to a new architecture, before the space is walked instead
+Member = tuple[Architecture, tuple[float, ...]]  # with its objectives, lower is better
+
+
+def child(space: Space, finished: Sequence[Member], known: Collection[str], options: Evolution, rng: random.Random) -> Architecture | None:
+    """A new architecture: at random until the population is full, else a neighbour of the best of a sample of the youngest.
+
+    Args:
+        finished: In the order in which they ended.
+        known: Digests of what was proposed before.
+
+    Returns:
+        None where chance finds none.
+    """
+    for _ in range(TRIES):
+        if len(finished) < options.population:
+            try:
+                found = [space.sample(rng.getrandbits(32))]
+            except InputError:  # nearly everything breaks a law
+                return None
+        else:
+            drawn = rng.sample(list(finished[-options.population :]), min(options.sample, options.population))
+            found = space.neighbours(best(drawn))
+        fresh = [a for a in found if a.digest not in known]
+        if fresh:
+            return rng.choice(fresh)
+    return None
+
+
+def best(members: Sequence[Member]) -> Architecture:
+    """The one that the fewest others dominate; of these the lowest in the first objective."""
+
+    def rank(member: Member) -> tuple[int, tuple[float, ...], str]:
+        _, own = member
+        above = sum(other != own and all(a <= b for a, b in zip(other, own, strict=True)) for _, other in members)
+        return above, own, member[0].digest
+
+    return min(members, key=rank)[0]
