@@ -12,6 +12,8 @@ from aotsearch.errors import InputError
 from aotsearch.files import from_user
 from aotsearch.surroundings import put, say
 
+CONFIDENCE = 0.95
+
 
 def _column(help_: str) -> Any:
     return typer.Option(metavar="COLUMN", help=help_, show_default=False)
@@ -40,7 +42,7 @@ def judge(
     step: Annotated[str | None, _column("Where a run has a row for each step.  [default: step, epoch, ...]")] = None,
     at: Annotated[str, typer.Option(metavar="last|best", help="Which step of a run is taken.")] = "last",
     unit: Annotated[str | None, typer.Option(help="Of the measure.  [default: its name]", show_default=False)] = None,
-    confidence: Annotated[float, typer.Option(help="Of all intervals at once.")] = 0.95,
+    confidence: Annotated[float, typer.Option(help="Of all intervals at once.")] = CONFIDENCE,
     out: Annotated[Path | None, typer.Option(help="A folder for the report: HTML, Markdown, CSV, JSON.", show_default=False)] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -49,17 +51,17 @@ def judge(
 
     place = None if out is None else from_user(out)
     if measure is None and all(map(run_folder, sources)):
-        if set(map(bool, (arm, seed, reference, margin, pair, unpaired, time, step, higher_is_better))) == {True, False}:
-            raise InputError("run folders are judged as they were declared; with --measure their trials are judged anew, by the options given")
+        if any((arm, seed, reference, margin, pair, unpaired, time, step, higher_is_better, unit, at != "last", confidence != CONFIDENCE)):
+            raise InputError(
+                "run folders are judged as they were declared; with --measure their trials are judged anew, by the options given"
+            )
         _folders(sources, place, json_)
         return
     from aotsearch.judge.document import plain, text
     from aotsearch.judge.question import Question
     from aotsearch.judge.verdict import judge as judged
 
-    asked = Question(
-        measure or "", reference, margin, arm, seed, pair, unpaired, higher_is_better, time, step, at, unit, confidence
-    )
+    asked = Question(measure or "", reference, margin, arm, seed, pair, unpaired, higher_is_better, time, step, at, unit, confidence)
     found = judged(sources, asked)
     document = plain(found)
     if json_:
@@ -73,6 +75,20 @@ def judge(
 
 
 def _folders(folders: list[str], place: Path | None, json_: bool) -> None:
+    """One run folder says what its report says; several are compared."""
+    if len(folders) == 1:
+        from aotsearch.report.data import read
+
+        if place is not None:
+            raise InputError(
+                f"the report of one run folder lies in it: aotsearch report {folders[0]}; --out is for other runs, or several folders"
+            )
+        one = read(from_user(folders[0]))
+        if json_:
+            _json(one.analysis.to_dict())
+        else:
+            put(one.summary())
+        return
     from aotsearch.judge import across
 
     found = across.compare([from_user(folder) for folder in folders])

@@ -61,8 +61,8 @@ def judged(runs: Runs, name: str) -> Analysis:
 def margin_of(runs: Runs) -> float:
     """The margin that was stated; else what one seed does to a run of the reference, to one digit.
 
-    An interval within a margin is within it whenever that was chosen, so verdicts are no less true for it; they say little where the margin is
-    not what matters.
+    An interval within a margin is within it whenever that was chosen, so verdicts are no less true for it; they say little where the
+    margin is not what matters.
     """
     if runs.question.margin is not None:
         return runs.question.margin
@@ -75,23 +75,22 @@ def margin_of(runs: Runs) -> float:
 
 @dataclass(frozen=True)
 class _Interval:
-    """d with its interval, on how many runs it rests, and what more of them would take."""
+    """d with its interval, and on how many runs it rests."""
 
     mean: float | None = None
     low: float | None = None
     high: float | None = None
     sd: float | None = None
     seeds: int = 0
-    needed: int | None = None
 
 
 def _contrast(arm: str, runs: Runs, margin: float, family: int) -> Contrast:
-    found = (_paired if runs.question.pair else _apart)(arm, runs, margin, family)
+    found = (_paired if runs.question.pair else _apart)(arm, runs, family)
     here, there = runs.values(arm), runs.values(runs.reference)
     said, far = UNDECIDED, "open"
     if found.low is not None and found.high is not None:
         said, far = verdict(found.low, found.high, margin), size(found.low, found.high, margin)
-    needed = found.needed if said == UNDECIDED else None
+    needed = _needed(arm, runs, found, margin, family) if said == UNDECIDED and found.low is not None else None
     known = said
     said, diverged = _with_diverged(said, runs.arms[arm], runs.arms[runs.reference])
     if said != known and known == UNDECIDED:
@@ -118,7 +117,7 @@ def _contrast(arm: str, runs: Runs, margin: float, family: int) -> Contrast:
     )
 
 
-def _paired(arm: str, runs: Runs, margin: float, family: int) -> _Interval:
+def _paired(arm: str, runs: Runs, family: int) -> _Interval:
     q = runs.question
     here, there = ({r.pair: q.sign * r.value for r in runs.arms[name] if r.value is not None} for name in (arm, runs.reference))
     d = [y - there[pair] for pair, y in here.items() if pair in there]
@@ -128,17 +127,25 @@ def _paired(arm: str, runs: Runs, margin: float, family: int) -> _Interval:
     mean, low, high = span(d, q.confidence, family, None)
     if n < 2:
         return _Interval(mean, seeds=n)
-    sd = deviation(d)
-    return _Interval(mean, low, high, sd, n, seeds_needed(mean, sd, n, margin, q.confidence, family))
+    return _Interval(mean, low, high, deviation(d), n)
 
 
-def _apart(arm: str, runs: Runs, margin: float, family: int) -> _Interval:
+def _apart(arm: str, runs: Runs, family: int) -> _Interval:
     q = runs.question
     here, there = ([q.sign * v for v in runs.values(name)] for name in (arm, runs.reference))
     if not here or not there:
         return _Interval(seeds=len(here))
     mean, low, high = welch(here, there, q.confidence, family)
-    return _Interval(mean, low, high, None, len(here), welch_seeds_needed(here, there, margin, q.confidence, family))
+    return _Interval(mean, low, high, None, len(here))
+
+
+def _needed(arm: str, runs: Runs, found: _Interval, margin: float, family: int) -> int | None:
+    """Further seeds that would settle an undecided arm."""
+    q = runs.question
+    if found.sd is not None and found.mean is not None:
+        return seeds_needed(found.mean, found.sd, found.seeds, margin, q.confidence, family)
+    here, there = ([q.sign * v for v in runs.values(name)] for name in (arm, runs.reference))
+    return welch_seeds_needed(here, there, margin, q.confidence, family)
 
 
 def _with_diverged(said: str, here: Sequence[Run], there: Sequence[Run]) -> tuple[str, str]:
@@ -180,7 +187,8 @@ def _remark(said: str, needed: int | None, found: _Interval) -> str:
 def method(runs: Runs, margin: float, family: int) -> str:
     """How the verdicts were come to, in words."""
     q = runs.question
-    each = 100 * (1 - (1 - q.confidence) / family)
+    each = f"{100 * (1 - (1 - q.confidence) / family):.4g}"
+    at_once = f" for all {family} contrasts at once by Bonferroni's correction ({each} % for each)" if family > 1 else ""
     if q.pair:
         unit = (
             f"Runs are paired by {q.pair!r}, as was claimed for them: the unit of evidence is the difference within a pair, and intervals "
@@ -193,8 +201,8 @@ def method(runs: Runs, margin: float, family: int) -> str:
         )
     stated = "stated" if q.margin is not None else "not stated, so that of one seed's noise is taken"
     return (
-        f"{unit}, {100 * q.confidence:g} % for all {family} contrasts at once by Bonferroni's correction ({each:.4g} % for each): exact where "
-        f"noise is normal, valid under any dependence between arms. With the margin {margin:g} ({stated}) an arm is {EQUIVALENT} to the "
-        f"reference where the interval lies within the margin to both sides, else {WORSE} or {BETTER} where it lies to one side of zero, else "
-        f"{UNDECIDED}. A run that diverged is counted, never dropped."
+        f"{unit}, {100 * q.confidence:g} %{at_once}: exact where noise is "
+        f"normal, valid under any dependence between arms. With the margin {margin:g} ({stated}) an arm is {EQUIVALENT} to the "
+        f"reference where the interval lies within the margin to both sides, else {WORSE} or {BETTER} where it lies to one side of zero, "
+        f"else {UNDECIDED}. A run that diverged is counted, never dropped."
     )

@@ -67,7 +67,9 @@ def decoded(path: Path) -> str:
         text = content.decode(encoding)
     except UnicodeDecodeError as e:
         line = content.count(b"\n", 0, e.start) + 1
-        raise InputError(f"byte {content[e.start]:#04x} is not text in UTF-8; save the file as CSV in UTF-8", Mark(str(path), line, 1)) from None
+        raise InputError(
+            f"byte {content[e.start]:#04x} is not text in UTF-8; save the file as CSV in UTF-8", Mark(str(path), line, 1)
+        ) from None
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise InputError("a zero byte: this is no text; save the file as CSV", Mark(str(path), line, 1))

@@ -21,9 +21,9 @@ def shown(found: Judged) -> Analysis:
     q, a = found.runs.question, found.analysis
     if not q.higher_is_better:
         return a
-    value = (None if v is None else -v for v in (a.value, a.high, a.low))
+    value, low, high = (None if v is None else -v for v in (a.value, a.high, a.low))
     turned = tuple(map(_turned, a.contrasts))
-    return dataclasses.replace(a, unit=q.unit or q.measure, contrasts=turned, **dict(zip(("value", "low", "high"), value, strict=True)))
+    return dataclasses.replace(a, unit=q.unit or q.measure, contrasts=turned, value=value, low=low, high=high)
 
 
 def _turned(c: Contrast) -> Contrast:
@@ -68,8 +68,8 @@ def text(found: Judged) -> str:
     """What a terminal shows."""
     a = shown(found)
     head = [*(f"warning: {line}" for line in a.warnings), f"{a.name}: {heading(found)}", "", answer(a), "", reference_line(found)]
-    percent = f"{100 * a.confidence:g}% intervals over all {a.family} contrasts at once"
-    table = [f"difference to {a.reference}, {percent}, margin {a.margin:g} {a.unit}", "", *verdict_lines(a)]
+    at_once = f"s over all {a.family} contrasts at once" if a.family > 1 else ""
+    table = [f"difference to {a.reference}, {100 * a.confidence:g}% interval{at_once}, margin {a.margin:g} {a.unit}", "", *verdict_lines(a)]
     foot = [*filter(None, [floor_line(a)]), *pace_lines(found), *(f"note: {note}" for note in a.notes), f"method: {a.method}"]
     return "\n".join([*_wrapped(head), *table, "", *_wrapped(foot)])
 

@@ -48,7 +48,7 @@ def _margin(runs: Runs, a: Analysis) -> list[str]:
     if runs.question.margin is not None:
         return []
     return [
-        f"no margin was stated: {a.margin:g} is taken, the standard deviation of one arm over its runs, which says nothing of what difference "
+        f"no margin was stated: {a.margin:g} is taken, the standard deviation of one arm over its runs, which says nothing of what "
         "matters; state --margin, best before the runs are looked at"
     ]
 
@@ -71,7 +71,7 @@ def _picked(runs: Runs) -> list[str]:
     said = []
     if runs.history and q.at == "best":
         said.append(
-            f"the best {runs.history} of each run is taken (--at best): the best of many is better than any of them is again, the more so for "
+            f"the best {runs.history} of each run is taken (--at best): the best of many is better than it would be again, the more so for "
             "noisier arms and arms that were measured more often"
         )
     if PICKED.search(q.measure):
@@ -92,8 +92,8 @@ def _gaps(runs: Runs) -> list[str]:
     if len(set(counts.values())) > 1:
         low, high = min(counts.items(), key=lambda x: x[1]), max(counts.items(), key=lambda x: x[1])
         said.append(
-            f"arms have unequal numbers of seeds, from {low[1]} ({low[0]}) to {high[1]} ({high[0]}): if an arm got more because of its results, "
-            "or lost some, its interval does not hold"
+            f"arms have unequal numbers of seeds, from {low[1]} ({low[0]}) to {high[1]} ({high[0]}): if an arm got more because of its "
+            "results, or lost some, its interval does not hold"
         )
     holes = {arm: found for arm, s in seeds.items() if (found := _holes(s))}
     if holes:
@@ -148,15 +148,17 @@ def _machines(runs: Runs) -> list[str]:
     said = []
     if apart:
         said.append(
-            f"confounded with the machine: {few_of(apart)} ran on no machine that the reference ran on ({few_of(sorted(base))}): a difference "
-            "may be of the machine"
+            f"confounded with the machine: {few_of(apart)} ran on no machine that the reference ran on ({few_of(sorted(base))}): a "
+            "difference may be of the machine"
         )
     by_seed: dict[str, set[str]] = {}
     for r in runs.all:
         if r.machine:
             by_seed.setdefault(r.pair if runs.question.pair else r.seed, set()).add(r.machine)
     if not apart and runs.seeded and len({m for s in by_seed.values() for m in s}) > 1 and all(len(s) == 1 for s in by_seed.values()):
-        said.append("every seed ran on one machine of its own: the noise over seeds holds that of machines, and seeds cannot be told from them")
+        said.append(
+            "every seed ran on one machine of its own: the noise over seeds holds that of machines, and seeds cannot be told from them"
+        )
     mixed = [s for s, found in by_seed.items() if len(found) > 1]
     if runs.question.pair and mixed and not apart:
         said.append(f"{len(mixed)} of {len(by_seed)} pairs are of runs on different machines ({few_of(mixed)}): what they share is less")
@@ -205,10 +207,10 @@ def _copies(runs: Runs) -> list[str]:
         said.append(f"all runs of {few_of(constant)} have the same value: one run written several times, or a seed that does nothing")
     seen: dict[tuple[float, ...], str] = {}
     for arm in runs.arms:
-        values = tuple(runs.values(arm))
-        if len(values) > 2 and values in seen and arm not in constant:
-            said.append(f"{arm} and {seen[values]} have the same values in the same order: one is a copy of the other, or the same model")
-        seen.setdefault(values, arm)
+        known = tuple(runs.values(arm))
+        if len(known) > 2 and known in seen and arm not in constant:
+            said.append(f"{arm} and {seen[known]} have the same values in the same order: one is a copy of the other, or the same model")
+        seen.setdefault(known, arm)
     return said
 
 
@@ -224,16 +226,19 @@ def _pairing(runs: Runs, a: Analysis) -> list[str]:
         shared = set.intersection(*({r.seed for r in rs} for rs in runs.arms.values())) if runs.seeded else set()
         if len(shared) > 1 and not q.unpaired:
             return [
-                f"arms share {len(shared)} seeds, but it was not claimed that a seed makes their runs alike: if it fixes the initial values and "
-                f"the order of the data in all arms, --pair {q.seed or 'seed'} compares within seeds, which is often sharper; else --unpaired"
+                f"arms share {len(shared)} seeds, but it was not claimed that a seed makes their runs alike: if it fixes the initial "
+                f"values and the order of the data in all arms, --pair {q.seed or 'seed'} compares within seeds, often more sharply; "
+                "else --unpaired"
             ]
         return [] if runs.seeded else ["there is no column of seeds (--seed): every row counts as a run of its own"]
     few = [f"{c.arm} {c.seeds}" for c in a.contrasts if c.seeds < min(len(runs.values(c.arm)), len(runs.values(runs.reference)))]
     said = [f"fewer runs have a pair than there are: {few_of(few)}; without pairs (--unpaired) all would count"] if few else []
-    if a.gain is not None:
+    if a.gain is not None and a.gain[0] < 1:
+        said.append(
+            "runs of a pair are no more alike than others, so pairing has gained nothing here: is a seed the same thing in all arms?"
+        )
+    elif a.gain is not None:
         said.append(f"pairing made the standard deviation of a difference {a.gain[0]:.2g} times smaller (median), as measured here")
-        if a.gain[0] < 1:
-            said.append("runs of a pair are no more alike than others, so pairing has only cost degrees of freedom; is a seed the same in all arms?")
     return said
 
 
@@ -244,17 +249,19 @@ def _power(runs: Runs, a: Analysis) -> list[str]:
     if 1 < n < 5:
         reach = quantile(n, a.confidence, a.family) / math.sqrt(n)
         said.append(
-            f"only {n} runs of the reference for {a.family} contrast{'s' * (a.family > 1)}: an interval of {n} pairs reaches {reach:.3g} standard "
-            "deviations to each side; every further seed narrows it fast"
+            f"only {n} runs of the reference for {a.family} contrast{'s' * (a.family > 1)}: the interval of a mean of {n} reaches "
+            f"{reach:.3g} standard deviations to each side; every further seed narrows it fast"
         )
     paired = min((c.seeds for c in a.contrasts if c.low is not None), default=0) if runs.question.pair else 0
     if paired > 1 and too_few(paired, a.confidence, a.family):
         said.append(too_few(paired, a.confidence, a.family))
     if a.smallest_effect is not None and a.smallest_effect > a.margin:
         said.append(
-            f"the minimum detectable effect is {a.smallest_effect:.3g}, more than the margin of {a.margin:g}: a typical arm cannot be found "
-            "equivalent with so few runs"
+            f"the minimum detectable effect is {a.smallest_effect:.3g}, more than the margin of {a.margin:g}: a typical arm cannot be "
+            "found equivalent with so few runs"
         )
     if any(c.seeds_needed for c in a.contrasts):
-        said.append("seeds that are added because of these results are a further look; the number of seeds that is told allows for one such look")
+        said.append(
+            "seeds that are added because of these results are a further look; the number of seeds that is told allows for one such look"
+        )
     return said

@@ -97,7 +97,7 @@ def read(table: Table, question: Question) -> Runs:
     _finite_text(table, rows, columns)
     groups: dict[tuple[str, str], list[Row]] = {}
     for i, row in enumerate(rows):
-        seed = _seed(row.cells[columns.seed]) if columns.seed is not None else f"row {i + 1}"
+        seed = (_seed(row.cells[columns.seed]) if columns.seed is not None else "") or f"row {i + 1}"
         groups.setdefault((row.cells[columns.arm], seed), []).append(row)
     history = columns.step is not None and any(len(g) > 1 for g in groups.values())
     if not history:
@@ -114,7 +114,7 @@ def read(table: Table, question: Question) -> Runs:
         taken = "best" if question.at == "best" else "last"
         notes += (f"{len(rows)} rows are histories of {len(runs)} runs by {step!r}: the {taken} value of each is taken",)
     question = question.named(table.columns[columns.arm], reference)
-    return Runs(question, ordered, columns.seed is not None, step, (*table.notes, *notes))
+    return Runs(question, ordered, any(not r.seed.startswith("row ") for r in runs), step, (*table.notes, *notes))
 
 
 def _columns(t: Table, q: Question) -> _Columns:
@@ -123,7 +123,9 @@ def _columns(t: Table, q: Question) -> _Columns:
         raise InputError(f"--arm: name the column that says what each run was (there are: {', '.join(t.columns)})", Mark(t.name))
     if not q.measure:
         numbers = [c for i, c in enumerate(t.columns) if c != arm and _is_number(t.rows[0].cells[i])]
-        raise InputError(f"--measure: name the column that runs are judged by (numbers stand in: {', '.join(numbers) or 'none'})", Mark(t.name))
+        raise InputError(
+            f"--measure: name the column that runs are judged by (numbers stand in: {', '.join(numbers) or 'none'})", Mark(t.name)
+        )
     seed = q.seed or t.guess("seed", "random_seed", "rng_seed")
     step = q.step or t.guess(*STEPS)
     status, machine = t.guess("outcome", "status", "state"), t.guess(*MACHINES)
@@ -254,7 +256,9 @@ def _taken(arm: str, seed: str, rows: Sequence[Row], t: Table, c: _Columns, q: Q
 def _reference(arms: Mapping[str, Sequence[Run]], t: Table, q: Question) -> str:
     if len(arms) > MOST_ARMS:
         law = f"{len(arms)} arms in {sum(map(len, arms.values()))} runs: more than {MOST_ARMS} are no comparison"
-        raise InputError(f"{law}; --arm names the column of what was compared, not of the run (there are: {', '.join(t.columns)})", Mark(t.name))
+        raise InputError(
+            f"{law}; --arm names the column of what was compared, not of the run (there are: {', '.join(t.columns)})", Mark(t.name)
+        )
     reference = q.reference or next((name for name in ("reference", "baseline", "base", "control") if name in arms), None)
     if reference is None:
         raise InputError(f"--reference: name the arm that the others are compared with{suggest('', arms)}", Mark(t.name))

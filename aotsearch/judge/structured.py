@@ -35,7 +35,9 @@ def _load(text: str, path: Path, line: int) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as e:
-        raise InputError(f"this is no JSON: {e.msg}", Mark(str(path), line + e.lineno - 1, e.colno, text.splitlines()[e.lineno - 1])) from None
+        raise InputError(
+            f"this is no JSON: {e.msg}", Mark(str(path), line + e.lineno - 1, e.colno, text.splitlines()[e.lineno - 1])
+        ) from None
 
 
 def _flat(found: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

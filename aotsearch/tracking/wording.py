@@ -80,7 +80,7 @@ def effects(analysis: Values) -> tuple[dict[str, Any], dict[str, str]]:
         test = c.get("test") or {}
         numbers |= {f"test_effect/{name}": test.get("difference")}
         numbers |= {f"test_effect_{end}/{name}": test.get(end) for end in ("low", "high")}
-        tags[f"verdict/{name}"] = c["verdict"]
+        tags |= {f"verdict/{name}": c["verdict"], f"component/{name}": c["component"] or ""}
     said = [c["verdict"] for c in contrasts if c.get("asked", True)]
     return numbers | {f"verdicts/{word}": said.count(word) for word in dict.fromkeys(said)}, {k: v for k, v in tags.items() if v}
 
@@ -149,9 +149,10 @@ def note(study: Study, analysis: Values) -> str:
 
 
 READING = (
-    "*redundant*: the whole interval lies within the margin of {margin} {unit}, {when}. *necessary*: it lies above 0, "
-    "changing it makes the model worse. *harmful*: it lies below 0, changing it makes the model better. *undecided*: these seeds cannot "
-    "tell. A difference is the arm minus what it is compared with, in the mean over the same seeds; lower is better.\n\n"
+    "A verdict is of the change. *worse*: the whole interval lies above 0. *better*: it lies below 0. *equivalent*: it lies within the "
+    "margin of {margin} {unit} to both sides, {when}. *undecided*: these seeds cannot tell. What a change takes away is *necessary* where "
+    "it is worse by more than the margin, *redundant* where it is equivalent, *harmful* where it is better by more than the margin. A "
+    "difference is the arm minus what it is compared with, in the mean over the same seeds; lower is better.\n\n"
     "**Where to look.** The full report is `report.html` under *Artifacts* of the run `{name}`, its figures are images in `figures`. Every "
     "run below that one is a trial: one arm under one seed. To see the table above among the runs, choose *Group by* `arm` and the "
     "*Columns* `final/difference`, `final/{measure}` and `aot.verdict`: a group shows the mean over its seeds. `train/loss` and "
@@ -159,7 +160,7 @@ READING = (
     "step; `aot.outcome` says how a trial ended. The test split is on the run `{name}` alone, as `test_effect/...`.\n"
 )
 INTERACTING = (
-    "\nTwo changes interact (*present*) where both together do more or less than the sum of each; *absent*: not beyond the margin.\n"
+    "\nTwo changes interact where both together are *worse*, or *better*, than the sum of each; *equivalent*: not beyond the margin.\n"
 )
 TUNED = (
     "\nTrials named `tuning: ...` (`aot.phase` is `tune`) only found learning rates. `aot.rate` is `shared` for trials at the rate that is "
@@ -175,7 +176,9 @@ def _rank(c: Values) -> int:
     """What a description keeps longest: what is at the learning rates asked for, before what is at the shared one beside it; of these
     changes, main effects, interactions that are there, what these make of the changes."""
     kind = c.get("kind", "change")
-    return {"change": 0, "main": 1, "simple": 3}.get(kind, 4 if c["verdict"] != "present" else 2) + (0 if c.get("asked", True) else 5)
+    return {"change": 0, "main": 1, "simple": 3}.get(kind, 2 if c["verdict"] in ("worse", "better") else 4) + (
+        0 if c.get("asked", True) else 5
+    )
 
 
 def _row(c: Values) -> str:
@@ -186,7 +189,8 @@ def _row(c: Values) -> str:
     change = "; ".join(f"{address}: {a} -> {b}" for address, a, b in zip(*lists, strict=True))
     difference = "-" if c["difference"] is None else f"{c['difference']:+.4f}"
     interval = "-" if c["low"] is None else f"[{c['low']:+.4f}, {c['high']:+.4f}]"
-    more = f" ({_safe(c['remark'])})" if c.get("remark") else ""
+    aside = "; ".join(filter(None, [c.get("component"), c.get("remark")]))
+    more = f" ({_safe(aside)})" if aside else ""
     cells = [_safe(comparison(c)), _safe(change), difference, interval, str(c["seeds"]), f"**{c['verdict']}**{more}"]
     return "| " + " | ".join(cell.replace("\n", " ") for cell in cells) + " |\n"
 
