@@ -155,10 +155,9 @@ def _machines(runs: Runs) -> list[str]:
     for r in runs.all:
         if r.machine:
             by_seed.setdefault(r.pair if runs.question.pair else r.seed, set()).add(r.machine)
-    if not apart and runs.seeded and len({m for s in by_seed.values() for m in s}) > 1 and all(len(s) == 1 for s in by_seed.values()):
-        said.append(
-            "every seed ran on one machine of its own: the noise over seeds holds that of machines, and seeds cannot be told from them"
-        )
+    several = len({m for s in by_seed.values() for m in s}) > 1
+    if not runs.question.pair and not apart and runs.seeded and several and all(len(s) == 1 for s in by_seed.values()):
+        said.append("every seed ran on a machine of its own: the noise over seeds is that of machines too, which --pair takes out")
     mixed = [s for s, found in by_seed.items() if len(found) > 1]
     if runs.question.pair and mixed and not apart:
         said.append(f"{len(mixed)} of {len(by_seed)} pairs are of runs on different machines ({few_of(mixed)}): what they share is less")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
 from typing import Any
 
 from aotsearch.errors import InputError, RunError, first_line, suggest
@@ -17,6 +19,15 @@ def rows(uri: str, name: str) -> list[dict[str, Any]]:
         InputError: there is no such experiment.
         RunError: the store does not answer.
     """
+    path = Path(uri.removeprefix("sqlite:///").removeprefix("file://"))
+    if ("://" not in uri or uri.startswith(("sqlite:///", "file://"))) and not path.exists():  # mlflow would make one
+        raise InputError(f"{uri}: there is no MLflow store at {path}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what mlflow and sqlalchemy say of each other
+        return _rows(uri, name)
+
+
+def _rows(uri: str, name: str) -> list[dict[str, Any]]:
     try:
         client = opened(uri)
         experiment = client.get_experiment_by_name(name)
