@@ -17,6 +17,7 @@ from scipy import stats
 
 from aotsearch.errors import InputError
 from aotsearch.evidence import analysis, statistics, tables
+from aotsearch.evidence import answer as answers
 from aotsearch.evidence.answer import Analysis
 from aotsearch.evidence.contrast import Contrast
 from aotsearch.report import summary
@@ -120,20 +121,20 @@ def test_contrasts_are_paired_by_seed_and_corrected_for_all_declared_arms(small:
     found = contrast(analysis.analyse(records(reference=REFERENCE, channel=shifted(0.1, 0.12, 0.14, 0.12)), small))
     mean, low, high = statistics.interval([0.1, 0.12, 0.14, 0.12], 0.95, 2)  # two arms are declared, though one has not run
     assert (found.difference, found.low, found.high) == pytest.approx((mean, low, high))
-    assert (found.seeds, found.verdict, found.title) == (4, "necessary", "channel: mlp -> none")
+    assert (found.seeds, found.verdict, found.title) == (4, "worse", "channel: mlp -> none")
     assert found.sd_paired is not None and found.sd_unpaired is not None and found.sd_unpaired > 5 * found.sd_paired
 
 
 @pytest.mark.parametrize(
     ("differences", "said"),
     [
-        ((0.1, 0.11, 0.12, 0.11), "necessary"),
-        ((-0.1, -0.11, -0.12, -0.11), "harmful"),
-        ((0.001, -0.001, 0.002, 0.0), "redundant"),
+        ((0.1, 0.11, 0.12, 0.11), "worse"),
+        ((-0.1, -0.11, -0.12, -0.11), "better"),
+        ((0.001, -0.001, 0.002, 0.0), "equivalent"),
         ((0.1, -0.1, 0.2, 0.0), "undecided"),
-        ((0.01, 0.011, 0.012, 0.011), "redundant"),  # surely above zero, yet surely within the margin
-        ((0.0, 0.0, 0.0, 0.0), "redundant"),
-        ((0.5, 0.5, 0.5, 0.5), "necessary"),
+        ((0.01, 0.011, 0.012, 0.011), "equivalent"),  # surely above zero, yet surely within the margin
+        ((0.0, 0.0, 0.0, 0.0), "equivalent"),
+        ((0.5, 0.5, 0.5, 0.5), "worse"),
     ],
 )
 def test_verdict_follows_the_interval(small: Study, differences: tuple[float, ...], said: str) -> None:
@@ -143,9 +144,9 @@ def test_verdict_follows_the_interval(small: Study, differences: tuple[float, ..
 
 
 def test_verdict_at_the_ends_of_the_margin() -> None:
-    assert statistics.verdict(-0.02, 0.02, 0.02) == "redundant"
-    assert statistics.verdict(0.01, 0.0201, 0.02) == "necessary"
-    assert statistics.verdict(-0.0201, -0.01, 0.02) == "harmful"
+    assert statistics.verdict(-0.02, 0.02, 0.02) == "equivalent"
+    assert statistics.verdict(0.01, 0.0201, 0.02) == "worse"
+    assert statistics.verdict(-0.0201, -0.01, 0.02) == "better"
     assert statistics.verdict(0.0, 0.03, 0.02) == "undecided"
 
 
@@ -172,7 +173,7 @@ def test_an_arm_is_compared_with_another_arm_within_a_seed(tmp_path: Path) -> No
     assert both.difference == pytest.approx((0.2 + 0.3 + 0.1 + 0.2) / 4) and found.family == 3
     gone = records(reference=REFERENCE, channel=shifted(0.3, 0.4, 0.3, 0.4), norm=[None] * 4)
     both = contrast(analysis.analyse(gone, asked), "channel=none against norm=rmsnorm")
-    assert (both.verdict, both.remark) == ("harmful", "norm=rmsnorm diverged in every seed (4)")
+    assert (both.verdict, both.remark) == ("better", "norm=rmsnorm diverged in every seed (4)")
 
 
 def test_one_seed_gives_no_interval(small: Study) -> None:
@@ -218,10 +219,10 @@ def test_surviving_seeds_can_not_make_an_unstable_arm_redundant(small: Study) ->
 
 def test_an_arm_that_always_diverges_shows_that_the_part_is_necessary(small: Study) -> None:
     found = contrast(analysis.analyse(records(reference=REFERENCE, channel=[None] * 4), small))
-    assert (found.verdict, found.difference, found.low, found.seeds) == ("necessary", None, None, 4)
+    assert (found.verdict, found.difference, found.low, found.seeds) == ("worse", None, None, 4)
     assert "diverged in every seed" in found.remark
     mirrored = contrast(analysis.analyse(records(reference=[None] * 4, channel=REFERENCE), small))
-    assert mirrored.verdict == "harmful"
+    assert mirrored.verdict == "better"
     alone = contrast(analysis.analyse(records(reference=REFERENCE, channel=[None]), small))
     assert alone.verdict == "undecided"  # once is no pattern
 
@@ -230,7 +231,7 @@ def test_out_of_memory_says_nothing_about_the_loss(small: Study) -> None:
     made = records(reference=REFERENCE, channel=shifted(0, 0, 0, 0))
     made[-1] |= {"outcome": "out-of-memory", "measures": {}}
     found = contrast(analysis.analyse(made, small))
-    assert (found.verdict, found.seeds, found.remark) == ("redundant", 3, "3 of 4 pairs")
+    assert (found.verdict, found.seeds, found.remark) == ("equivalent", 3, "3 of 4 pairs")
 
 
 @pytest.mark.parametrize(("field", "value"), [("device", "NVIDIA X"), ("precision", "bfloat16"), ("steps", 100), ("tokens", 7)])
@@ -277,7 +278,7 @@ def test_table_has_a_row_per_trial_and_a_column_per_decision(small: Study) -> No
 def test_lines_are_aligned_and_name_the_verdict(small: Study) -> None:
     found = analysis.analyse(records(reference=REFERENCE, channel=shifted(0.1, 0.11, 0.12, 0.11), norm=shifted(0.1, -0.1, 0.2, 0)), small)
     lines = summary.verdict_lines(found)
-    assert any("channel: mlp -> none" in line and line.endswith("necessary") for line in lines)
+    assert any("channel: mlp -> none" in line and line.endswith("worse: channel mlp is necessary") for line in lines)
     assert any("more seeds" in line for line in lines)
     assert len({line.index("bits/byte") for line in lines}) == 1
     facts = {"baselines": {"unigram": 4.6871, "bigram": 2.5, "broken": None}}
@@ -314,7 +315,7 @@ def test_search_is_ranked_and_only_its_confirmation_is_judged(tmp_path: Path) ->
     confirmed = [record("reference", i, 3.0 + i / 8, phase="confirm") for i in range(4)]
     confirmed += [record("candidate-1", i, 2.5 + i / 8, phase="confirm", digest=tried[1]["digest"]) for i in range(4)]
     found = analysis.analyse([*tried, *confirmed], s)
-    assert [(c.arm, c.verdict) for c in found.contrasts] == [("candidate-1", "harmful")]
+    assert [(c.arm, c.verdict) for c in found.contrasts] == [("candidate-1", "better")]
     assert found.family == s.settings.search.confirm  # the family is as declared, not as many as came through
     assert "candidate-1" in summary.summary(found, None, table)
 
@@ -340,7 +341,7 @@ def test_adding_a_constant_to_all_losses_changes_no_verdict(small: Study, a: lis
 def test_swapping_arm_and_reference_mirrors_the_verdict(small: Study, a: list[float], b: list[float]) -> None:
     there = contrast(analysis.analyse(records(reference=[*a], channel=[*b]), small))
     back = contrast(analysis.analyse(records(reference=[*b], channel=[*a]), small))
-    mirror = {"necessary": "harmful", "harmful": "necessary"}
+    mirror = {"worse": "better", "better": "worse"}
     assert back.verdict == mirror.get(there.verdict, there.verdict)
     assert (back.low, back.high) == (-there.high, -there.low)  # type: ignore[operator]
 
@@ -432,7 +433,7 @@ def made_with(made: list[dict[str, Any]], arm: str, seeds: set[int], **environme
 def test_pairs_of_trials_that_were_not_made_alike_are_used_counted_and_named(small: Study, name: str, other: Any, said: str) -> None:
     made = records(reference=REFERENCE, channel=shifted(0.1, 0.12, 0.14, 0.12), norm=shifted(0.1, 0.12, 0.14, 0.12))
     found = analysis.analyse(made_with(made, "channel=none", {1, 3}, **{name: other}), small)
-    assert contrast(found).seeds == 4 and contrast(found).verdict == "necessary"
+    assert contrast(found).seeds == 4 and contrast(found).verdict == "worse"
     assert contrast(found).mixed == {name: {seed: tuple(said.removeprefix(name.replace("_", " ") + " ").split(" and ")) for seed in (1, 3)}}
     assert "2 of 4 pairs mix" in contrast(found).remark and not contrast(found, "norm=rmsnorm").mixed
     (note,) = [n for n in found.notes if "pairs mix" in n]
@@ -478,3 +479,38 @@ def test_two_arms_that_share_another_change_are_a_line_of_their_own(tmp_path: Pa
     assert shared.change == contrast(found).change == "channel: mlp -> none"
     assert shared.title == "both against norm=rmsnorm" and contrast(found).title == "channel: mlp -> none"
     assert len(summary.components(found)) == len(found.contrasts) == 4
+
+
+@pytest.mark.parametrize(
+    "shift, verdict, size, component, reading",
+    [
+        ((0.1, 0.11, 0.12, 0.11), "worse", "beyond", "necessary", "worse by 0.110 "),
+        ((-0.1, -0.11, -0.12, -0.11), "better", "beyond", "harmful", "better by 0.110 "),
+        ((0.01, 0.011, 0.012, 0.011), "equivalent", "within", "redundant", "no difference beyond 0.02"),
+        ((0.03, 0.02, 0.03, 0.025), "worse", "open", None, "worse by 0.026 "),
+        ((0.1, -0.1, 0.2, 0.0), "undecided", "open", None, "not yet known ["),
+    ],
+)
+def test_a_removal_says_what_the_part_is_only_where_the_size_is_known(
+    small: Study, shift: tuple[float, ...], verdict: str, size: str, component: str | None, reading: str
+) -> None:
+    found = contrast(analysis.analyse(records(reference=REFERENCE, channel=shifted(*shift)), small))
+    assert (found.verdict, found.size, found.component) == (verdict, size, component)
+    assert found.reading(3).startswith(reading)
+    assert ("maybe less than the margin" in found.reading(3)) == (verdict != "undecided" and size == "open")
+
+
+def test_a_replacement_is_neither_necessary_nor_redundant(small: Study) -> None:
+    found = contrast(analysis.analyse(records(reference=REFERENCE, channel=shifted(0.1, 0.11, 0.12, 0.11)), small))
+    other = dataclasses.replace(found, arm="channel=glu", changes=(("channel", "mlp", "glu"),))
+    assert (other.verdict, other.component, answers.phrase(other)) == ("worse", None, "channel mlp rather than glu")
+    harmless = dataclasses.replace(other, verdict="equivalent", size="within")
+    assert (harmless.component, answers.phrase(harmless)) == (None, "channel glu for mlp")
+
+
+@pytest.mark.parametrize("name", ["no MLP", "without-channel", "no_mlp"])
+def test_an_arm_named_as_a_removal_is_one(small: Study, name: str) -> None:
+    found = contrast(analysis.analyse(records(reference=REFERENCE, channel=shifted(0.1, 0.11, 0.12, 0.11)), small))
+    two = (("channel", "mlp", "identity"), ("norm", "layernorm", "rmsnorm"))
+    assert dataclasses.replace(found, arm=name, changes=two).component == "necessary"
+    assert dataclasses.replace(found, arm="minus identity", changes=two).component is None

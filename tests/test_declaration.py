@@ -384,14 +384,14 @@ def test_a_margin_that_moves_after_the_fact_is_the_first_thing_told_and_the_firs
     assert folder.run("study.margin=0.5").trained == 0
     document = folder.document()
     assert [c["declared"] for c in document["contrasts"]] == list(first.values())
-    assert {c["verdict"] for c in document["contrasts"]} == {"redundant"} != set(first.values())
+    assert {c["verdict"] for c in document["contrasts"]} == {"equivalent"} != set(first.values())
     (said,) = document["declaration"]
     assert re.fullmatch(r"margin changed from 0\.05 to 0\.5 after 20 trials, on \d{4}-\d\d-\d\d", said)
     found = forms(folder)
     assert found["terminal"].startswith(f"declaration: {said}")
     assert found["mlflow"].startswith(f"> **Declaration:** {said}")
     assert found["report.html"].index(said) < found["report.html"].index("<h1>")
-    assert found["report.md"].index(said) < found["report.md"].index("redundant")
+    assert found["report.md"].index(said) < found["report.md"].index("equivalent")
     assert said in found["report.tex"].split("caption{")[1][:200]
     for name in ("terminal", "report.html", "report.md", "report.tex", "contrasts.csv"):
         assert f"as first declared: {first['small']}" in found[name], name

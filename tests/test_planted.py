@@ -58,19 +58,19 @@ def verdicts(folder: Path) -> dict[str, Contrast]:
 
 def test_what_changes_nothing_is_redundant_and_what_is_needed_is_necessary(planted: Any) -> None:
     found = verdicts(planted((WORKS, DOES_NOTHING, EXPLODES)))
-    assert found["eps=1.00001e-05"].verdict == "redundant"
-    assert found[CRIPPLED].verdict == "necessary" and (found[CRIPPLED].low or 0) > 0.05
+    assert found["eps=1.00001e-05"].verdict == "equivalent"
+    assert found[CRIPPLED].verdict == "worse" and (found[CRIPPLED].low or 0) > 0.05
 
 
 def test_an_arm_that_mends_a_fault_of_the_reference_is_told_as_harmful_to_lack(planted: Any) -> None:
-    assert verdicts(planted((DOES_NOTHING, WORKS)))["join=add"].verdict == "harmful"
+    assert verdicts(planted((DOES_NOTHING, WORKS)))["join=add"].verdict == "better"
 
 
 def test_an_arm_that_always_diverges_is_an_outcome_and_a_verdict_never_a_dropped_row(planted: Any) -> None:
     folder = planted((WORKS, DOES_NOTHING, EXPLODES))
     material = report.read(folder)
     (arm,) = [c for c in material.analysis.contrasts if c.difference is None]
-    assert arm.verdict == "necessary" and "diverged in every seed (4)" in arm.remark and arm.difference is None
+    assert arm.verdict == "worse" and "diverged in every seed (4)" in arm.remark and arm.difference is None
     (outcome,) = [o for o in material.analysis.outcomes if o.arm == arm.arm]
     share = outcome.share("diverged")
     assert outcome.counts == {"diverged": 4} and share is not None and share.rate == 1.0 and share.low > 0.4

@@ -58,7 +58,7 @@ def record(arm: str, seed: int, outcome: str = "done", **fields: Any) -> dict[st
 
 
 def contrast(arm: str, **fields: Any) -> dict[str, Any]:
-    base = {"arm": arm, "decision": "channel", "from": "mlp", "to": "none", "equalise": "none", "seeds": 2, "verdict": "necessary"}
+    base = {"arm": arm, "decision": "channel", "from": "mlp", "to": "none", "equalise": "none", "seeds": 2, "verdict": "worse"}
     return base | {"difference": 0.142, "low": 0.131, "high": 0.153} | fields
 
 
@@ -235,12 +235,12 @@ def test_arms_of_any_name_are_published_with_effect_verdict_and_description(fold
     assert "effect/attention minus I" not in data.metrics
     assert (data.metrics["reference/bits_per_byte"], data.metrics["noise_floor"]) == (3.05, 0.01)
     assert data.tags["verdict/attention minus I"] == "undecided"
-    row = "| channel=mlp(expand=4) | channel: mlp -> none | +0.1420 | [+0.1310, +0.1530] | 2 | **necessary** |"
+    row = "| channel=mlp(expand=4) | channel: mlp -> none | +0.1420 | [+0.1310, +0.1530] | 2 | **worse** |"
     assert row in data.tags["mlflow.note.content"]
     assert view.experiment.experiment_id and row in view.experiment.tags["mlflow.note.content"]
     assert {a.path for a in view.client.list_artifacts(view.parent.info.run_id)} == {"study.yaml", "summary.txt"}
     child = view.children["channel=mlp(expand=4) seed 1"].data
-    assert (child.tags["aot.verdict"], child.metrics["final/difference"]) == ("necessary", pytest.approx(2.0))
+    assert (child.tags["aot.verdict"], child.metrics["final/difference"]) == ("worse", pytest.approx(2.0))
     assert not warned
 
 
@@ -430,7 +430,7 @@ def test_the_view_is_made_again_from_the_ledger(study_file: Path, tmp_path: Path
     assert rebuild(run, analysis(contrast("positions=rope")), "text") == run / "mlflow.db"
     view = View(run)
     assert sorted(view.children) == ["positions=rope seed 0", "reference seed 0"]
-    assert view.parent.data.tags["verdict/positions rope"] == "necessary"
+    assert view.parent.data.tags["verdict/positions rope"] == "worse"
     assert not warned
 
 
@@ -484,7 +484,7 @@ def test_trials_that_only_found_learning_rates_are_told_apart(study_file: Path, 
     ]
     fill(folder, trials)
     tracker = Tracker(folder, load(study_file), "")
-    both = [contrast("positions=rope", learning_rate="tuned", verdict="redundant", difference=0.01)]
+    both = [contrast("positions=rope", learning_rate="tuned", verdict="equivalent", difference=0.01)]
     both += [contrast("positions=rope", learning_rate="shared", asked=False)]
     equal = [contrast("positions=rope@parameters", equalise="parameters", learning_rate="tuned")]
     found = analysis(*both, *equal) | {"learning_rates": rates, "answer": "It depends.", "notes": ["be careful"]}
@@ -496,12 +496,12 @@ def test_trials_that_only_found_learning_rates_are_told_apart(study_file: Path, 
     tags = {name: run.data.tags for name, run in view.children.items()}
     assert tags["tuning: positions=rope rate 0.01 seed 20000"]["aot.phase"] == "tune"
     shared, own = (tags[f"positions=rope rate {rate} seed 0"] for rate in ("0.003", "0.01"))
-    assert (shared["aot.rate"], shared["aot.verdict"], own["aot.rate"], own["aot.verdict"]) == ("shared", "necessary", "tuned", "redundant")
+    assert (shared["aot.rate"], shared["aot.verdict"], own["aot.rate"], own["aot.verdict"]) == ("shared", "worse", "tuned", "equivalent")
     data = view.parent.data
-    assert data.tags["verdict/positions rope own learning rate"] == "redundant"
+    assert data.tags["verdict/positions rope own learning rate"] == "equivalent"
     assert data.metrics["effect/positions rope equal parameters own learning rate"] == 0.142
-    assert data.tags["verdict/positions rope shared learning rate"] == "necessary"
-    assert data.metrics["verdicts/necessary"] == data.metrics["verdicts/redundant"] == 1, "at the learning rates asked for"
+    assert data.tags["verdict/positions rope shared learning rate"] == "worse"
+    assert data.metrics["verdicts/worse"] == data.metrics["verdicts/equivalent"] == 1, "at the learning rates asked for"
     assert data.tags["aot.answer"] == "It depends."
     text = data.tags["mlflow.note.content"]
     assert (
@@ -516,13 +516,13 @@ def test_effects_on_the_test_split_and_interactions_are_on_the_parent_and_pictur
     for name in ("report.html", "forest.png"):
         (tmp_path / name).write_bytes(b"x")
     test = {"difference": 0.15, "low": 0.14, "high": 0.16}
-    two = contrast("a=1 x b=2", kind="interaction", verdict="present", test=test, decision="a, b")
+    two = contrast("a=1 x b=2", kind="interaction", verdict="worse", test=test, decision="a, b")
     tracker = Tracker(folder, study, "")
     tracker.publish(analysis(two), "", [tmp_path / "report.html", tmp_path / "forest.png"], folder / "study.yaml")
     tracker.close()
     view = View(folder)
     data, run = view.parent.data, view.parent.info.run_id
     assert (data.metrics["test_effect/a 1 x b 2"], data.metrics["test_effect_high/a 1 x b 2"]) == (0.15, 0.16)
-    assert data.tags["verdict/a 1 x b 2"] == "present" and "act" in data.tags["mlflow.note.content"]
+    assert data.tags["verdict/a 1 x b 2"] == "worse" and "act" in data.tags["mlflow.note.content"]
     assert {a.path for a in view.client.list_artifacts(run)} == {"report.html", "study.yaml", "figures"}
     assert {a.path for a in view.client.list_artifacts(run, "figures")} == {"figures/forest.png"}

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aotsearch.evidence.contrast import Contrast
+from aotsearch.evidence.contrast import Contrast, decimals
 from aotsearch.evidence.outcome import Outcome
 from aotsearch.evidence.speed import Speed
-from aotsearch.evidence.statistics import VERDICTS, Looks, NoiseFloor
+from aotsearch.evidence.statistics import Looks, NoiseFloor
 from aotsearch.study.design import equal_terms, spell
 from aotsearch.study.rates import Rate
 
@@ -107,7 +107,7 @@ class Analysis:
     @property
     def digits(self) -> int:
         """Decimals that show a tenth of the margin."""
-        return max(3, math.ceil(-math.log10(self.margin)) + 1)
+        return decimals(self.margin)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document of `aotsearch report --json`."""
@@ -141,24 +141,74 @@ class Analysis:
 
 
 def answer(analysis: Analysis) -> str:
-    """One sentence: which of the reference's choices are necessary, redundant, harmful, undecided, and which act together, at the learning
-    rates that the study asks for; then what the shared rate says where that is another."""
-    text = _said([(c.verdict, _choice(c)) for c in analysis.contrasts if c.asked], analysis) or "nothing to judge yet"
+    """What the contrasts say, in sentences, at the learning rates that the study asks for; then what the shared rate says otherwise."""
+    text = _sentences([c for c in analysis.contrasts if c.asked], analysis) or "Nothing to judge yet."
     if analysis.rate == "tuned":
-        other = _said([(two.verdict, _choice(two)) for one, two in beside(analysis.contrasts) if one.verdict != two.verdict], analysis)
-        text += " (each arm at its own learning rate" + (f"; at the shared one {other})" if other else ")")
-    return f"{text[0].upper()}{text[1:]}."
+        other = _sentences([two for one, two in beside(analysis.contrasts) if one.verdict != two.verdict], analysis)
+        text += " Each arm is at its own learning rate" + (f"; at the shared one otherwise: {other}" if other else ".")
+    return text
 
 
-def _said(choices: Sequence[tuple[str, str]], analysis: Analysis) -> str:
-    """Verdicts and what they are of, the same verdicts together."""
-    heads = {"redundant": f"redundant within {analysis.margin:g} {analysis.unit}", "present": "acting together"}
-    parts = []
-    for word in (*VERDICTS[:-1], "present", VERDICTS[-1]):
-        names = [choice for verdict, choice in choices if verdict == word]
-        if names:
-            parts.append(f"{heads.get(word, word)}: {', '.join(names)}")
-    return "; ".join(parts)
+def _sentences(contrasts: Sequence[Contrast], analysis: Analysis) -> str:
+    return " ".join(f"{head}: {', '.join(map(phrase, found))}." for head, found in findings(contrasts, analysis.margin, analysis.unit))
+
+
+def findings(contrasts: Iterable[Contrast], margin: float, unit: str) -> list[tuple[str, list[Contrast]]]:
+    """The contrasts under the head of the sentence that each belongs to, in the order of the answer; those that say nothing left out."""
+    found: dict[str, list[Contrast]] = {head: [] for head in HEADS}
+    for c in contrasts:
+        if (head := _head(c)) is not None:
+            found[head].append(c)
+    return [(head.format(margin=f"{margin:g} {unit}".strip()), those) for head, those in found.items() if those]
+
+
+HEADS = (
+    "Needed",
+    "Worse",
+    "Worse, maybe by less than the margin",
+    "Can go",
+    "No difference beyond {margin}",
+    "Better without",
+    "Better",
+    "Better, maybe by less than the margin",
+    "Acting together",
+    "Open",
+)
+
+
+def _head(c: Contrast) -> str | None:
+    if c.verdict == "undecided":
+        return "Open"
+    if c.kind == "interaction":
+        return "Acting together" if c.verdict != "equivalent" else None
+    if c.component:
+        return {"necessary": "Needed", "redundant": "Can go", "harmful": "Better without"}[c.component]
+    if c.verdict == "equivalent":
+        return "No difference beyond {margin}"
+    if c.size == "open":
+        return f"{c.verdict.capitalize()}, maybe by less than the margin"
+    return "Needed" if c.verdict == "worse" and c.replacement else c.verdict.capitalize()
+
+
+def phrase(c: Contrast, terms: bool = True) -> str:
+    """What a sentence of the answer lists: the part that a removal takes away, or what takes the place of what.
+
+    Args:
+        terms: Whether what the arms were made equal in is said.
+    """
+    where = [c.where if c.alone else "", *(equal_terms(c.equalise) if terms else [])]
+    text = c.title
+    if c.component:
+        text = c.part
+    elif c.replacement:
+        ((address, here, there),) = c.changes
+        needed = c.verdict == "worse" and c.size == "beyond"
+        text = f"{address} {spell(here)} rather than {spell(there)}" if needed else f"{address} {spell(there)} for {spell(here)}"
+    more = ", ".join(filter(None, where))
+    more = f" ({more})" if more else ""
+    if c.kind == "interaction" and c.verdict != "undecided":
+        more += f" ({c.verdict} than apart)"
+    return text + more
 
 
 def beside(contrasts: Iterable[Contrast]) -> list[tuple[Contrast, Contrast]]:
@@ -167,12 +217,3 @@ def beside(contrasts: Iterable[Contrast]) -> list[tuple[Contrast, Contrast]]:
     asked = {(c.kind, c.arm, c.equalise): c for c in everything if c.asked}
     others = [((c.kind, c.arm, c.equalise), c) for c in everything if not c.asked]
     return [(asked[key], c) for key, c in others if key in asked]
-
-
-def _choice(c: Contrast) -> str:
-    """What the verdict speaks of: the reference's choice, and what it was compared with."""
-    terms = list(filter(None, [c.where if c.alone else "", *equal_terms(c.equalise)]))
-    if not c.alone:
-        return f"{c.title} ({', '.join(terms)})" if terms else c.title
-    ((address, here, there),) = c.changes
-    return f"{address} {spell(here)} ({', '.join([f'against {spell(there)}', *terms])})"

@@ -6,11 +6,16 @@ Symbols: y measure (lower is better), s seed, d_s = y(arm, s) - y(reference, s).
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from aotsearch.study.design import STRIPPED, Changes, plain_name, spell
+
+COMPONENT = {"worse": "necessary", "equivalent": "redundant", "better": "harmful"}  # a removal's verdict -> what it says of the part
+NAMED_REMOVAL = re.compile(r"(no|without)[ _-]\w", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Contrast:
         high: Upper end.
         seeds: How many seeds the verdict rests on.
         missing: Seeds of the study without a usable pair.
-        verdict: One of VERDICTS; of an interaction `present`, `absent` or `undecided`.
+        verdict: One of VERDICTS, of the change; of an interaction, whether both together do worse, or better, than the sum of each.
         seeds_needed: Further seeds that would settle an undecided contrast; None where that is unknown, or more than may be added.
         sd_paired: Standard deviation of d.
         sd_unpaired: What it would be without pairing: the root of the sum of w_a^2 var(a) over the arms.
@@ -50,6 +55,8 @@ class Contrast:
         test: The same on the test split, where it was read.
         declared: The verdict by the first declaration, where this was changed after trials had ended.
         mixed: What the trials of a pair do not share (`torch`, `threads`, ..) -> seed -> what they have of it.
+        margin: By which it was judged.
+        size: Of the effect: `within` the margin, `beyond` it, or `open`.
     """
 
     arm: str
@@ -72,6 +79,8 @@ class Contrast:
     test: Sealed | None = None
     declared: str = ""
     mixed: Mapping[str, Mapping[int, tuple[str, ...]]] = dataclasses.field(default_factory=dict)
+    margin: float = 0.0
+    size: str = "open"
 
     @property
     def change(self) -> str:
@@ -103,6 +112,57 @@ class Contrast:
         return f"at {self.arm.partition(' at ')[2]}" if self.kind == "simple" else ""
 
     @property
+    def removal(self) -> bool:
+        """Whether the change takes something away: to `none` or `false`, or an arm or an alternative that is named as that."""
+        if self.kind == "interaction":
+            return False
+        return bool(NAMED_REMOVAL.match(self.arm)) or (bool(self.changes) and all(_nothing(to) for _, _, to in self.changes))
+
+    @property
+    def component(self) -> str | None:
+        """What a removal says of the part: `necessary`, `redundant` or `harmful`; None of other changes, and where the size is open."""
+        return COMPONENT.get(self.verdict) if self.removal and self.size != "open" else None
+
+    @property
+    def replacement(self) -> bool:
+        """Whether one choice takes the place of one other."""
+        return self.alone and self.kind != "interaction" and not self.removal
+
+    @property
+    def part(self) -> str:
+        """What a removal takes away."""
+        if NAMED_REMOVAL.match(self.arm) and not self.alone:
+            return f"what {self.arm} takes away"
+        return ", ".join(f"{address} {spell(here)}" for address, here, _ in self.changes)
+
+    @property
+    def said(self) -> str:
+        """The verdict in a few words: `worse`, `worse, maybe less than the margin`; of an interaction what is worse than what."""
+        together = " together than apart" if self.kind == "interaction" and self.verdict in ("worse", "better") else ""
+        return self.verdict + together + self._maybe
+
+    @property
+    def _maybe(self) -> str:
+        return ", maybe less than the margin" if self.verdict in ("worse", "better") and self.size == "open" else ""
+
+    def aside(self) -> str:
+        """What stands beside the verdict: what it says of the part, and the remark."""
+        return "; ".join(filter(None, [f"{self.part} is {self.component}" if self.component else "", self.remark]))
+
+    def reading(self, digits: int, unit: str = "") -> str:
+        """The verdict as a phrase with its numbers: `worse by 0.317 [0.252, 0.382] bits/byte`."""
+        unit = f" {unit}" if unit else ""
+        if self.verdict == "equivalent":
+            return f"no difference beyond {self.margin:g}{unit}"
+        if self.difference is None or self.low is None or self.high is None:
+            return ": ".join(filter(None, [self.verdict if self.verdict != "undecided" else "not yet known", self.remark]))
+        if self.verdict == "undecided":
+            known = f"not yet known [{self.low:+.{digits}f}, {self.high:+.{digits}f}]{unit}"
+            return ", ".join(filter(None, [known, self.remark]))
+        by, *ends = (self.difference, self.low, self.high) if self.verdict == "worse" else (-self.difference, -self.high, -self.low)
+        return f"{self.verdict} by {by:.{digits}f} [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]{unit}{self._maybe}"
+
+    @property
     def gain(self) -> float | None:
         """How many times smaller pairing makes the standard deviation."""
         return self.sd_unpaired / self.sd_paired if self.sd_paired and self.sd_unpaired else None
@@ -111,8 +171,8 @@ class Contrast:
         ends: list[Any] = [self.changes[0][1], self.changes[0][2]] if len(self.changes) == 1 else ["", ""]
         if len(self.changes) > 1:
             ends = [", ".join(spell(change[i]) for change in self.changes) for i in (1, 2)]
-        names: tuple[str, ...] = ("kind", "difference", "low", "high", "seeds", "verdict", "seeds_needed", "missing")
-        names += ("sd_paired", "sd_unpaired", "p", "remark", "declared")
+        names: tuple[str, ...] = ("kind", "difference", "low", "high", "seeds", "verdict", "size", "component")
+        names += ("seeds_needed", "missing", "sd_paired", "sd_unpaired", "p", "remark", "declared")
         test = {name: getattr(self.test, name) for name in ("difference", "low", "high")} if self.test else None
         return {
             "arm": self.arm,
@@ -124,5 +184,15 @@ class Contrast:
             "asked": self.asked,
             "test": test,
             **{name: getattr(self, name) for name in names},
+            "reading": self.reading(decimals(self.margin)),
             "mixed": {name: sorted(seeds) for name, seeds in self.mixed.items()},
         }
+
+
+def decimals(margin: float) -> int:
+    """How many show a tenth of the margin."""
+    return max(3, math.ceil(-math.log10(margin)) + 1) if margin > 0 else 3
+
+
+def _nothing(value: Any) -> bool:
+    return value is False or value == "none" or (isinstance(value, str) and bool(NAMED_REMOVAL.match(value)))

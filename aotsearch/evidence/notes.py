@@ -47,8 +47,6 @@ def _evidence(analysis: Analysis, study: Study, seeds: int) -> list[str]:
         notes.append(f"partial: {ended}; intervals hold for a complete run, so read this as a preview")
     if search and not any(c.seeds for c in analysis.contrasts):
         notes.append("the search is not confirmed: its ranking rests on one seed each and proves nothing")
-    if search and analysis.contrasts:
-        notes.append("verdicts speak of the reference: harmful means that the candidate is better, necessary that it is worse")
     if seeds < 2:
         notes.append(
             f"the reference has {seeds} finished seed{'s' * (seeds != 1)}: an interval needs at least two, and five are a sound start"
@@ -67,7 +65,7 @@ def _evidence(analysis: Analysis, study: Study, seeds: int) -> list[str]:
     if smallest is not None and smallest > analysis.margin:
         notes.append(
             f"the minimum detectable effect is {smallest:.3g} {analysis.unit}, more than the margin of {analysis.margin:g}: "
-            "a typical contrast cannot be found redundant; add seeds, or declare a wider margin before the next run"
+            "a typical contrast cannot be found equivalent; add seeds, or declare a wider margin before the next run"
         )
     return notes
 
@@ -208,8 +206,9 @@ def method(study: Study, family: int, simple: int, changed: bool) -> str:
         "Every arm is trained under the same seeds as the reference: a seed fixes the initial values of all parameters that both have, the "
         "batches and their order. The whole validation split is evaluated. The unit of evidence is the difference within a seed. "
         f"{rates}{intervals} With the margin "
-        f"{s.margin:g} {study.task.unit}, {when}, a part is redundant where the interval lies within the margin to both "
-        "sides (equivalence, two one-sided tests), else necessary where it lies above zero, else harmful where it lies below zero, else "
-        "undecided. A trial that diverged is counted, never dropped: if an arm diverges where the reference does not, its surviving seeds "
-        "cannot show that the part is not needed."
+        f"{s.margin:g} {study.task.unit}, {when}, a change is equivalent where the interval lies within the margin to both "
+        "sides (two one-sided tests), else worse where it lies above zero, else better where it lies below zero, else undecided. What "
+        "a change takes away is necessary where it is worse by more than the margin, redundant where it is equivalent, harmful where "
+        "it is better by more than the margin. A trial that diverged is counted, never dropped: if an arm diverges where the reference "
+        "does not, its surviving seeds cannot show that the part is not needed."
     )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from aotsearch.evidence.boundary import Vector, boundary
 
-VERDICTS = ("necessary", "redundant", "harmful", "undecided")
+VERDICTS = ("worse", "equivalent", "better", "undecided")
 MOST_SEEDS = 1000  # further seeds beyond this are not forecast
 MOST_FLIPPED = 40  # signs of more values than this are not enumerated
 
@@ -77,13 +77,20 @@ def deviation(values: Sequence[float]) -> float:
 
 
 def verdict(low: float, high: float, margin: float) -> str:
-    """`redundant` inside the margin, else `necessary` above 0, else `harmful` below 0, else `undecided`.
+    """What the change does: `equivalent` inside the margin, else `worse` above 0, else `better` below 0, else `undecided`.
 
     Holding the whole 1 - alpha interval inside [-m, m] is two one-sided tests (TOST; Schuirmann 1987) at level alpha / 2 each.
     """
     if -margin <= low and high <= margin:
-        return "redundant"
-    return "necessary" if low > 0 else "harmful" if high < 0 else "undecided"
+        return "equivalent"
+    return "worse" if low > 0 else "better" if high < 0 else "undecided"
+
+
+def size(low: float, high: float, margin: float) -> str:
+    """How large the change's effect is: `within` the margin, `beyond` it to one side, or `open`, where the interval holds an end of it."""
+    if -margin <= low and high <= margin:
+        return "within"
+    return "beyond" if low > margin or high < -margin else "open"
 
 
 def seeds_needed(mean: float, sd: float, n: int, margin: float, confidence: float, family: int, first: int | None = None) -> int | None:

@@ -22,6 +22,7 @@ from aotsearch.evidence.statistics import (
     seeds_needed,
     sequential_seeds_needed,
     sign_flip,
+    size,
     smallest_p,
     span,
     verdict,
@@ -38,9 +39,13 @@ def contrast(comparison: Comparison, view: View, study: Study, family: int, seed
     n = len(by_seed)
     mean, low, high = span(list(by_seed.values()), settings.confidence, family, at) if n else (None, None, None)
     sd, apart = (deviation(list(by_seed.values())), _unpaired(comparison, trials, study)) if n > 1 else (None, None)
-    said = "undecided" if low is None or high is None else verdict(low, high, settings.margin)
+    said, far = "undecided", "open"
+    if low is not None and high is not None:
+        said, far = verdict(low, high, settings.margin), size(low, high, settings.margin)
     needed = _needed(mean, sd, n, study, family) if said == "undecided" and mean is not None and sd is not None else None
     said, based, remark = _diverged(comparison, view, said)
+    if based:
+        far = "beyond"  # every number
     if remark:
         needed = None  # more seeds of the same kind do not answer why it diverges
     elif said == "undecided":
@@ -61,7 +66,7 @@ def contrast(comparison: Comparison, view: View, study: Study, family: int, seed
         high,
         based or n,
         max(0, wanted - (based or n)),
-        _named(said, comparison.kind),
+        said,
         needed,
         sd,
         apart,
@@ -71,12 +76,9 @@ def contrast(comparison: Comparison, view: View, study: Study, family: int, seed
         asked=(view.mode == "tuned") == (settings.tuning is not None),
         test=_sealed(comparison, view, study, family),
         mixed=mixed,
+        margin=settings.margin,
+        size="open" if said == "undecided" else far,
     )
-
-
-def _named(said: str, kind: str) -> str:
-    """A verdict in the words of its kind: of an interaction, whether it is there."""
-    return said if kind != "interaction" else {"redundant": "absent", "undecided": "undecided"}.get(said, "present")
 
 
 def _sealed(comparison: Comparison, view: View, study: Study, family: int) -> Sealed | None:
@@ -86,7 +88,7 @@ def _sealed(comparison: Comparison, view: View, study: Study, family: int) -> Se
     mean, low, high = span(d, study.settings.confidence, family, looks(study)) if len(d) > 1 else (0.0, None, None)
     if low is None or high is None:
         return None
-    return Sealed(mean, low, high, _named(verdict(low, high, study.settings.margin), comparison.kind))
+    return Sealed(mean, low, high, verdict(low, high, study.settings.margin))
 
 
 def simple_effects(
@@ -98,7 +100,7 @@ def simple_effects(
     """
     acting = set()
     for c in contrasts:
-        if c.kind == "interaction" and c.verdict == "present":
+        if c.kind == "interaction" and c.verdict in ("worse", "better"):
             for (a, _, v), (b, *values) in itertools.permutations(c.changes):
                 acting |= {(c.rate, c.equalise, a, spell(v), b, spell(x)) for x in values}
     found = []
@@ -157,8 +159,8 @@ def _divergence(here: Mapping[int, Record], there: Mapping[int, Record], said: s
     """The verdict once divergence is counted, the seeds it rests on if these are not the pairs, and a remark.
 
     A diverged trial has no loss, so its pair is missing, and missing for a reason that bears on the answer. Therefore:
-    an arm that diverges in every seed (two at least) where the reference never does shows that the part is `necessary`, without a
-    difference; the mirror image is `harmful`. If it diverges in some, the surviving pairs flatter it: only a verdict against it
+    an arm that diverges in every seed (two at least) where the reference never does shows that the change is `worse`, without a
+    difference; the mirror image is `better`. If it diverges in some, the surviving pairs flatter it: only a verdict against it
     stands, any other becomes `undecided`.
     """
     judged = [s for s in here.keys() & there.keys() if {here[s]["outcome"], there[s]["outcome"]} <= {"done", "diverged"}]
@@ -166,11 +168,11 @@ def _divergence(here: Mapping[int, Record], there: Mapping[int, Record], said: s
     reference = sum(there[s]["outcome"] == "diverged" for s in judged)
     count = len(judged)
     if arm == count > 1 and not reference:
-        return "necessary", count, f"diverged in every seed ({count})"
+        return "worse", count, f"diverged in every seed ({count})"
     if reference == count > 1 and not arm:
-        return "harmful", count, f"{other} diverged in every seed ({count})"
+        return "better", count, f"{other} diverged in every seed ({count})"
     remarks = [f"{name} diverged in {k} of {count} seeds" for name, k in (("it", arm), (other, reference)) if k]
-    flattered = {"redundant", "harmful"} if arm > reference else {"redundant", "necessary"} if reference > arm else set()
+    flattered = {"equivalent", "better"} if arm > reference else {"equivalent", "worse"} if reference > arm else set()
     return ("undecided" if said in flattered else said), 0, "; ".join(remarks)
 
 

@@ -21,7 +21,14 @@ from aotsearch.study.design import equal_terms, spell
 from aotsearch.study.rates import TUNE_SEED
 from aotsearch.study.study import VERSIONS
 
-TALLY = ("necessary", "redundant", "harmful", "depends", "present", "undecided", "absent")
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the answer: a head, the verdict that it is of, and what it is said of, each with what is said beside it."""
+
+    head: str
+    verdict: str
+    said: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -189,9 +196,18 @@ def _named(c: Contrast) -> str:
 # ---- verdicts, searches, knock-outs
 
 
-def tally(found: Sequence[Component]) -> dict[str, list[Component]]:
-    """Verdict -> the components that it holds for."""
-    return {word: [k for k in found if k.verdict == word] for word in TALLY}
+def answered(m: Material, found: Sequence[Component]) -> list[Finding]:
+    """The answer line by line: what the terms of a study agree on, then what depends on them, then what is open."""
+    shown, beside = {}, {}
+    for k in found:
+        if k.verdict != "depends":
+            c = next(c for c in [*k.contrasts.values()] if c.verdict == k.verdict and (c.asked or k.verdict == "undecided"))
+            shown[id(c)], beside[id(c)] = c, k.beside
+    heads = answer.findings(shown.values(), m.analysis.margin, m.analysis.unit)
+    lines = [Finding(head, of[0].verdict, [(answer.phrase(c, terms=False), beside[id(c)]) for c in of]) for head, of in heads]
+    depends = [(k.title, k.remark) for k in found if k.verdict == "depends"]
+    is_open = [line for line in lines if line.verdict == "undecided"]
+    return [line for line in lines if line not in is_open] + ([Finding("Depends", "depends", depends)] if depends else []) + is_open
 
 
 def removed(knocked: Sequence[Knocked], contrasts: Sequence[Contrast]) -> list[tuple[str, dict[str, Knocked], Contrast | None]]:

@@ -23,6 +23,13 @@ LATEX = {
 }
 
 
+WORDS = (
+    "Worse or better: the interval lies above or below zero; equivalent: within the margin to both sides; undecided: none of these. "
+    "What a change takes away is necessary where it is worse by more than the margin, redundant where equivalent, harmful where better by "
+    "more than the margin."
+)
+
+
 def escape(text: object) -> str:
     """Text as LaTeX shows it, arrows as arrows, without what nothing shows."""
     pieces = "".join(c for c in " ".join(str(text).splitlines()) if c.isprintable()).split("->")
@@ -43,7 +50,7 @@ def _effects(m: Material) -> list[str]:
         for c in contrasts:
             span = "--" if c.low is None else f"${bounds(c.low, c.high, digits)}$"
             mean = "--" if c.difference is None else f"${number(c.difference, digits, True)}$"
-            said = f"{c.verdict} (as first declared: {c.declared})" if c.declared else c.verdict
+            said = ": ".join(filter(None, [c.said, c.component])) + (f" (as first declared: {c.declared})" if c.declared else "")
             rows.append(f"{escape(c.title)} & {mean} & {span} & {c.seeds} & {escape(said)} \\\\")
     value = f"Reference {number(a.value, digits)} {escape(a.unit)}. " if a.value is not None else ""
     least = f"Minimum detectable effect {number(a.smallest_effect, digits)}. " if a.smallest_effect is not None else ""
@@ -57,7 +64,7 @@ def _effects(m: Material) -> list[str]:
     caption = (
         f"{anew}{warning}{preview}Difference in {escape(a.unit)} (lower is better), paired by seed, "
         f"with {100 * a.confidence:g}\\,\\% intervals ({method}, simultaneous over {a.family} contrasts by Bonferroni). "
-        f"{rates}{value}{least}Margin {a.margin:g}.{where}"
+        f"{rates}{value}{least}Margin {a.margin:g}. {WORDS}{where}"
     )
     return _table("lrrrl", "Change & Difference & Interval & Seeds & Verdict", rows, caption, _label(m), a.notes)
 

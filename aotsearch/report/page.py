@@ -65,7 +65,7 @@ def _rows(m: Material, profiles: Sequence[Profile], knocked: Sequence[Knocked]) 
     a = m.analysis
     tried, tuned = contents.tuned(m)
     sealed, beside = contents.sealed(m), contents.beside(m)
-    words = contents.tally(components(a))
+    found = contents.answered(m, components(m.headline))
     on_test = contents.of_reference(m, "test")
     return {
         "a": a,
@@ -73,8 +73,8 @@ def _rows(m: Material, profiles: Sequence[Profile], knocked: Sequence[Knocked]) 
         "data": m.data,
         "answer": answer(m.headline),
         "components": components(a),
-        "tally": words.items(),
-        "words": words,
+        "findings": found,
+        "depends": any(line.verdict == "depends" for line in found),
         "views": list(dict.fromkeys(view(c) for c in a.contrasts)),
         "groups": groups(m.distinct),
         "repeated": [c for c in a.contrasts if c not in m.distinct],

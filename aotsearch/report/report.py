@@ -114,7 +114,7 @@ def _contrasts(m: Material) -> pd.DataFrame:
     """One row per contrast, by (arm, equalise, learning_rate, kind); `trials` holds the keys that it rests on, `mixed` the seeds under
     which these do not share something, such as `torch: 0 3`."""
     names = ["arm", "kind", "decision", "from", "to", "equalise", "learning_rate", "asked", "difference", "low", "high", "seeds", "verdict"]
-    names += ["seeds_needed", "missing", "sd_paired", "sd_unpaired", "p", "test", "test_low", "test_high"]
+    names += ["size", "component", "reading", "seeds_needed", "missing", "sd_paired", "sd_unpaired", "p", "test", "test_low", "test_high"]
     names += ["mixed", "remark", "declared", "trials"]
     rows = []
     for c in m.analysis.contrasts:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aotsearch.evidence.answer import Analysis
+from aotsearch.evidence.answer import Analysis, answer
 from aotsearch.evidence.contrast import Contrast
 from aotsearch.study.design import equal_terms, rate_terms, spell
 
@@ -89,7 +89,7 @@ def _component(kind: str, name: str, views: Mapping[str, Contrast]) -> Component
 
 
 def _by_verdict(views: Mapping[str, Contrast]) -> str:
-    """`necessary at own learning rate; undecided as it is`."""
+    """`worse at own learning rate; undecided as it is`."""
     said: dict[str, list[str]] = {}
     for v, c in views.items():
         said.setdefault(c.verdict, []).append(f"at {v.replace(', ', ' and ')}" if v else "as it is")
@@ -97,7 +97,7 @@ def _by_verdict(views: Mapping[str, Contrast]) -> str:
 
 
 def verdict_lines(analysis: Analysis) -> list[str]:
-    """One line per contrast, aligned: label, difference, interval, verdict, remark; a heading for each view where there are several."""
+    """One line per contrast, aligned: label, difference, interval, verdict, what stands beside it; a heading for each of several views."""
     rows: list[tuple[str, ...]] = []
     sets = groups(analysis.contrasts)
     for heading, contrasts in sets:
@@ -105,14 +105,11 @@ def verdict_lines(analysis: Analysis) -> list[str]:
         for c in contrasts:
             difference = number(c.difference, analysis.digits, sign=True)
             shown = f"{difference} {analysis.unit}" if c.difference is not None else "-"
-            remark = f"({c.remark})" if c.remark else ""
             label = "  " * (len(sets) > 1) + c.title
-            rows.append((label, shown, bounds(c.low, c.high, analysis.digits), c.verdict, remark))
-    widths = [max((len(row[i]) for row in rows if len(row) > 1), default=0) for i in range(5)]
+            rows.append((label, shown, bounds(c.low, c.high, analysis.digits), ": ".join(filter(None, [c.said, c.aside()]))))
+    widths = [max((len(row[i]) for row in rows if len(row) > 1), default=0) for i in range(4)]
     return [
-        f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:<{widths[3]}}  {row[4]}".rstrip()
-        if len(row) > 1
-        else row[0]
+        f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}".rstrip() if len(row) > 1 else row[0]
         for row in rows
     ]
 
@@ -163,6 +160,8 @@ def summary(analysis: Analysis, data: Mapping[str, Any] | None = None, searched:
     head += [
         f"{a.name}: {a.question}" if a.question else a.name,
         "",
+        answer(a),
+        "",
         "; ".join([reference, ", ".join(baselines)] if baselines else [reference]),
     ]
     table = ["", *_search_lines(searched, a)] if searched is not None else []
@@ -204,4 +203,8 @@ def _footer(analysis: Analysis) -> list[str]:
             lines.append(f"outcome: {o.arm}: {', '.join(f'{n} {k}' for k, n in o.bad.items())} of {o.trials} trials")
     lines += [f"note: {note}" for note in analysis.notes]
     kind = f"intervals ({analysis.interval}) simultaneous over all contrasts"
-    return [*lines, f"method: paired by seed, {kind}; redundant = interval inside the margin"]
+    read = "worse or better: the interval lies above or below 0; equivalent: within the margin; a removal shows a part necessary or harmful"
+    return [
+        *lines,
+        f"method: paired by seed, {kind}; {read} where it is worse or better by more than the margin, redundant where equivalent",
+    ]

@@ -80,7 +80,7 @@ def effects(analysis: Values) -> tuple[dict[str, Any], dict[str, str]]:
         test = c.get("test") or {}
         numbers |= {f"test_effect/{name}": test.get("difference")}
         numbers |= {f"test_effect_{end}/{name}": test.get(end) for end in ("low", "high")}
-        tags |= {f"verdict/{name}": c["verdict"], f"component/{name}": c["component"] or ""}
+        tags |= {f"verdict/{name}": c["verdict"], f"component/{name}": c.get("component") or ""}
     said = [c["verdict"] for c in contrasts if c.get("asked", True)]
     return numbers | {f"verdicts/{word}": said.count(word) for word in dict.fromkeys(said)}, {k: v for k, v in tags.items() if v}
 

@@ -19,14 +19,12 @@ from matplotlib.figure import Figure
 
 # Wong's palette (Nature Methods 8:441, 2011), told apart by colour-blind readers; on paper without colour the marker tells verdicts apart
 COLOURS = {
-    "necessary": "#C24E00",
-    "redundant": "#0072B2",
-    "harmful": "#9A3B76",
+    "worse": "#C24E00",
+    "equivalent": "#0072B2",
+    "better": "#9A3B76",
     "undecided": "#6B6B6B",
-    "present": "#7A5C00",
-    "absent": "#0072B2",
 }
-MARKERS = {"necessary": "o", "redundant": "s", "harmful": "D", "undecided": "o", "present": "^", "absent": "s"}
+MARKERS = {"worse": "o", "equivalent": "s", "better": "D", "undecided": "o"}
 LINES = (("#C24E00", "-"), ("#0072B2", "--"), ("#9A3B76", "-."), ("#1B7F5C", (0, (1, 1))))  # colour and dashes, told apart without colour
 INK, QUIET, FAINT, BAND = "#1B1B1B", "#6B6B6B", "#B5B5B5", "#E3EEF6"
 WIDTH = 9.2  # inches of a figure over the whole column

@@ -69,7 +69,7 @@ def _effect(axes: Axes, row: int, c: Contrast) -> None:
     if c.difference is not None:
         mark(axes, c.difference, row, c.verdict)
     elif c.verdict != "undecided":  # beyond every number: one of the two always diverges
-        end = 1 if c.verdict == "necessary" else 0
+        end = 1 if c.verdict == "worse" else 0
         axes.plot([end], [row], ">" if end else "<", ms=8, color=COLOURS[c.verdict], transform=axes.get_yaxis_transform(), clip_on=False)
 
 
@@ -77,7 +77,17 @@ def _words(axes: Axes, row: int, c: Contrast, digits: int) -> None:
     span = bounds(c.low, c.high, digits) if c.low is not None else f"({c.seeds} seed{'s' * (c.seeds != 1)})"
     text = f"{number(c.difference, digits, sign=True)}  {span}" if c.difference is not None else shorten(c.remark, 34)
     axes.text(0.03, row, text, va="center", fontsize=9, in_layout=False)
-    axes.text(0.98, row, c.verdict, va="center", ha="right", fontsize=9, color=COLOURS[c.verdict], fontweight="bold", in_layout=False)
+    axes.text(
+        0.98,
+        row,
+        c.component or c.verdict,
+        va="center",
+        ha="right",
+        fontsize=9,
+        color=COLOURS[c.verdict],
+        fontweight="bold",
+        in_layout=False,
+    )
 
 
 # ---- interactions
@@ -88,7 +98,7 @@ PANELS = 12  # of interactions, the clearest first
 def interactions(m: Material) -> Figure | None:
     """For each interaction the four means; dashed, where the fourth would be if the changes acted apart. None where there is none."""
     found = [c for c in m.distinct if c.kind == "interaction" and c.asked and c.difference is not None]
-    order = {"present": 0, "undecided": 1, "absent": 2}
+    order = {"worse": 0, "better": 0, "undecided": 1, "equivalent": 2}
     found.sort(key=lambda c: (order[c.verdict], -abs(c.difference or 0), c.arm))
     squares = [(c, square) for c in found if (square := _square(m, c)) is not None][:PANELS]
     if not squares:
@@ -168,10 +178,10 @@ def knock_outs(rows: Sequence[Knocked], analysis: Analysis) -> Figure | None:
             c = beside.get(part)
             if c is not None and c.difference is not None:
                 if c.low is not None and c.high is not None:
-                    axes.plot([c.low, c.high], [i + 0.38] * 2, color=COLOURS["necessary"], lw=2.2, zorder=2)
-                axes.plot([c.difference], [i + 0.38], "D", color=COLOURS["necessary"], ms=6, zorder=3)
+                    axes.plot([c.low, c.high], [i + 0.38] * 2, color=COLOURS["worse"], lw=2.2, zorder=2)
+                axes.plot([c.difference], [i + 0.38], "D", color=COLOURS["worse"], ms=6, zorder=3)
         if beside:
-            axes.plot([], [], "D", color=COLOURS["necessary"], ms=6, label="trained without it")
+            axes.plot([], [], "D", color=COLOURS["worse"], ms=6, label="trained without it")
         axes.set_yticks(range(len(parts)), [p.replace("_", " ") for p in parts])
         axes.set_ylim(len(parts) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)

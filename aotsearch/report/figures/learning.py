@@ -40,10 +40,10 @@ def curves(m: Material) -> Figure:
             if REFERENCE in bands:
                 _draw_band(axes, bands[REFERENCE], INK, 1.2)
             if arm != REFERENCE:
-                _draw_band(axes, bands[arm], COLOURS["necessary"], 1.6)
+                _draw_band(axes, bands[arm], COLOURS["worse"], 1.6)
             before = _band(shared.get(arm, {}).values(), key) if len(m.modes) > 1 and arm != REFERENCE else None
             if before is not None and shared[arm] != own[arm]:
-                axes.plot(before[0], before[2], color=COLOURS["necessary"], lw=0.9, ls=(0, (3, 2)))
+                axes.plot(before[0], before[2], color=COLOURS["worse"], lw=0.9, ls=(0, (3, 2)))
             axes.set_title("\n@".join(shorten(piece, 27) for piece in arm.split("@")), fontsize=9, loc="left", pad=3)
         figure.axes[0].set_ylim(*_sight(bands.values()))
         figure.supxlabel("step", fontsize=9)
