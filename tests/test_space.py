@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from typing import Any
 
@@ -292,3 +293,45 @@ def test_a_space_of_few_models_behind_many_derivations_is_counted() -> None:
     rules = {"r1": {"any": ["mlp", "none"]}, "r3": {"any": ["mlp", ["r3", "r1"]], "limit": 2}}
     ends = {"positions": {"any": ["learned", "rope"]}, "norm": {"any": ["layernorm", "none"]}}
     assert parse({"model": {**model, **ends}, **rules}).count() == 88
+
+
+def labelled(alternatives: str, constraints: str = "[]") -> Space:
+    model = "{width: 64, depth: 1, block: [{attention: {heads: 2}}, channel]}"
+    text = f"model: {model}\nchannel: {{any: {alternatives}}}\nconstraints: {constraints}"
+    return Space.parse(yamlfile.parse(text, "labels.yaml"), {"context": 8, "vocabulary": 16})
+
+
+def test_an_alternative_is_called_by_its_label_everywhere() -> None:
+    space = labelled("[mlp, {label: SwiGLU, value: {glu: {activation: silu}}}, {label: no MLP, value: none}]", "[channel != 'no MLP']")
+    assert space.decisions()["channel"].values == ("mlp", "SwiGLU", "no MLP")
+    assert space.at({"channel": "SwiGLU"}).decisions["channel"] == "SwiGLU"
+    plain = labelled("[mlp, {glu: {activation: silu}}, none]")
+    assert space.at({"channel": "SwiGLU"}).digest == plain.at({"channel": "glu"}).digest, "a label is no part of the model"
+
+
+def test_alternatives_of_one_word_are_called_by_what_differs_and_may_be_meant_by_the_whole_text() -> None:
+    space = labelled("[{mlp: {expand: 4, activation: relu}}, {mlp: {expand: 2, activation: relu}}, none]")
+    assert space.decisions()["channel"].values == ("mlp(expand=4)", "mlp(expand=2)", "none")
+    former = space.at({"channel": "mlp(expand=2+activation=relu)"})
+    assert former.decisions["channel"] == "mlp(expand=2)" and former.digest == space.at({"channel": "mlp(expand=2)"}).digest
+
+
+@pytest.mark.parametrize(
+    "alternatives, law",
+    [
+        ("[mlp, {label: SwiGLU, glu: {}}]", "'glu' cannot stand beside 'label'"),
+        ("[mlp, {label: SwiGLU}]", "a label needs the value that it names"),
+        ("[mlp, {label: 'a=b', value: none}]", "a label is one line of 1 to 60 characters"),
+        ("[mlp, {label: 3, value: none}]", "a label is one line"),
+        ("[mlp, {label: mlp, value: none}]", "the alternative 'mlp' stands twice"),
+    ],
+)
+def test_a_label_that_cannot_be_one_is_refused_at_its_place(alternatives: str, law: str) -> None:
+    with pytest.raises(InputError, match=re.escape(law)) as found:
+        labelled(alternatives)
+    assert "labels.yaml:2:" in str(found.value)
+
+
+def test_a_constraint_that_compares_with_no_alternative_is_refused() -> None:
+    with pytest.raises(InputError, match=r"compares 'channel' with 'nome', no alternative of it; did you mean 'none'"):
+        labelled("[mlp, none]", "[channel != 'nome']")

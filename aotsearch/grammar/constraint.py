@@ -65,6 +65,19 @@ class Constraint:
         dotted = [n for n in ast.walk(self.tree) if isinstance(n, ast.Name | ast.Attribute) and id(n) not in called | inner]
         return frozenset(_dotted(n) for n in dotted)
 
+    @functools.cached_property
+    def compared(self) -> list[tuple[str, str]]:
+        """Each name that is compared with a text, with that text: `norm == "none"`, `norm in ["none", "rmsnorm"]`."""
+        found = []
+        for n in ast.walk(self.tree):
+            if isinstance(n, ast.Compare) and all(isinstance(o, ast.Eq | ast.NotEq | ast.In | ast.NotIn) for o in n.ops):
+                sides = [n.left, *n.comparators]
+                names = [_dotted(s) for s in sides if isinstance(s, ast.Name | ast.Attribute)]
+                items = [i for s in sides for i in (s.elts if isinstance(s, ast.List | ast.Tuple) else [s])]
+                texts = [i.value for i in items if isinstance(i, ast.Constant) and isinstance(i.value, str)]
+                found += [(name, text) for name in names for text in texts]
+        return found
+
     @property
     def measures(self) -> bool:
         """Whether it asks for what only a model can tell."""

@@ -15,6 +15,7 @@ from aotsearch.grammar.forms import Choice, Range, same
 class Decision:
     """An address with its alternatives, or with its bounds.
 
+    `whole` is a second name for each alternative, by which it may be meant.
     `prefix` is the part of the address that says at which place of an `each`, or how deep in a recursion, it is decided.
     """
 
@@ -25,12 +26,14 @@ class Decision:
     log: bool = False
     integer: bool = False
     prefix: str = ""
+    whole: tuple[Any, ...] = ()
 
     @classmethod
     def of(cls, form: Choice | Range, prefix: str, depth: int) -> Decision:
         """That of a form under a prefix, so deep in the recursion of its rule."""
         if isinstance(form, Choice):
-            return cls(prefix + form.address, tuple(form.labels[i] for i in form.open(depth)), prefix=prefix)
+            values, whole = (tuple(names[i] for i in form.open(depth)) for names in (form.labels, form.whole or form.labels))
+            return cls(prefix + form.address, values, prefix=prefix, whole=whole)
         return cls(prefix + form.address, (), form.low, form.high, form.log, form.integer, prefix)
 
     @property
@@ -42,6 +45,11 @@ class Decision:
     def reference(self) -> Any:
         """The first alternative, or the lower bound."""
         return self.values[0] if self.values else self.low
+
+    def meant(self, value: Any) -> Any:
+        """The alternative that a value names by either of its names; the value itself where it names none."""
+        named = (v for names in (self.values, self.whole) for v, name in zip(self.values, names, strict=True) if same(value, name))
+        return next(named, value) if self.values else value
 
     def allows(self, value: Any) -> bool:
         if self.values:

@@ -88,6 +88,7 @@ class Decided(Form):
 class Choice(Decided):
     """`any`: one of some forms, each with its label; the first is the reference.
 
+    `whole` has each alternative's text with all its options, by which it may be meant too, as earlier versions named it.
     A choice with a `limit` is a rule that may be met within itself, so many times deep; `recursive` says which forms lead back.
     """
 
@@ -95,6 +96,7 @@ class Choice(Decided):
     forms: tuple[Form, ...]
     limit: int = 0
     recursive: tuple[bool, ...] = ()
+    whole: tuple[Any, ...] = ()
 
     def open(self, depth: int) -> list[int]:
         """The numbers of the alternatives so deep in the recursion: at its limit, those that end."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aotsearch.errors import InputError, Mark, Problem, suggest
-from aotsearch.grammar import constraint, former, library
+from aotsearch.grammar import constraint, former, labels, library
 from aotsearch.grammar.constraint import Constraint
 from aotsearch.grammar.forms import (
     MODEL,
@@ -263,12 +263,16 @@ class _Parser:
             return self.fail(f"any takes a list of alternatives, not {given.kind}", given.mark)
         if len(given.value) > MAX_ALTERNATIVES:
             return self.fail(f"any takes at most {MAX_ALTERNATIVES} alternatives, not {len(given.value)}; int takes bounds", given.mark)
-        labels = _labels([item.plain() for item in given.value])
-        for i, label in enumerate(labels):
-            if any(label == other and type(label) is type(other) for other in labels[:i]):
+        alternatives = [self.labelled(item) for item in given.value]
+        given = dataclasses.replace(given, value=[item for _, item in alternatives])
+        named = [label for label, _ in alternatives]
+        plain = [item.plain() for item in given.value]
+        names = [a if a is not None else b for a, b in zip(named, labels.short(plain), strict=True)]
+        for i, label in enumerate(names):
+            if any(label == other and type(label) is type(other) for other in names[:i]):
                 self.fail(f"the alternative {label!r} stands twice", given.value[i].mark)
         forms = []
-        heads = Counter(map(repr, (_head(item.value) for item in given.value if not isinstance(item.value, list))))
+        heads = Counter(map(repr, (labels.head(item.value) for item in given.value if not isinstance(item.value, list))))
         for i, item in enumerate(given.value):
             inner = item.value if isinstance(item.value, dict) else {}
             branch = f"{path}.{i + 1}" if any(key in inner for key in FORMS) or isinstance(item.value, list) else path
@@ -276,9 +280,27 @@ class _Parser:
                 branch = f"{path}.{i + 1}"  # two alternatives with one word would share an address
             form = self.parse(item, place, branch)
             forms.append(dataclasses.replace(form, mark=item.mark) if isinstance(form, Fixed) else form)
-        if "limit" not in node.value:
-            return Choice(node.mark, path, tuple(labels), tuple(forms))
-        return self.limited(node, Choice(node.mark, path, tuple(labels), tuple(forms)))
+        found = Choice(node.mark, path, tuple(names), tuple(forms), whole=tuple(labels.whole(plain)))
+        return found if "limit" not in node.value else self.limited(node, found)
+
+    def labelled(self, item: Node) -> tuple[str | None, Node]:
+        """An alternative without its label, and the label: `{label: SwiGLU, value: {glu: ...}}`; None where it has none."""
+        if not isinstance(item.value, dict) or "label" not in item.value:
+            return None, item
+        for key in item.value:
+            if key not in ("label", "value"):
+                self.fail(
+                    f"{key!r} cannot stand beside 'label'; an alternative with a label is {{label: TEXT, value: ALTERNATIVE}}",
+                    item.keys[key],
+                )
+        if "value" not in item.value:
+            self.fail("a label needs the value that it names: {label: TEXT, value: ALTERNATIVE}", item.mark)
+            return None, dataclasses.replace(item, value="none")
+        label = item.value["label"]
+        if not isinstance(label.value, str) or not labels.LABEL.fullmatch(label.value):
+            self.fail(f"a label is one line of 1 to {labels.LONGEST} characters, without '=' and ',', not {label.kind}", label.mark)
+            return None, item.value["value"]
+        return label.value, item.value["value"]
 
     def limited(self, node: Node, form: Choice) -> Form:
         """A choice that may be met within itself."""
@@ -345,21 +367,3 @@ class _Parser:
                     self.fail("parallel holds single sublayers: no lists, repeat, each, recursion or parallel in it", item.mark)
                     break
         return Parallel(node.mark, tuple(forms))
-
-
-def _head(plain: Any) -> Any:
-    return next(iter(plain), None) if isinstance(plain, dict) else plain
-
-
-def _labels(alternatives: list[Any]) -> list[Any]:
-    """A short name for each alternative: the scalar, the word, or the word with its options where words alone would clash."""
-    short = [a if not isinstance(a, dict | list) else _head(a) if isinstance(a, dict) else _text(a) for a in alternatives]
-    return [s if short.count(s) == 1 else a if not isinstance(a, dict) else _text(a) for s, a in zip(short, alternatives, strict=True)]
-
-
-def _text(plain: Any) -> str:
-    if isinstance(plain, dict):
-        return "+".join(f"{k}({_text(v)})" if isinstance(v, dict) and v else f"{k}={_text(v)}" for k, v in plain.items())
-    if isinstance(plain, list):
-        return "+".join(_text(p) for p in plain) or "[]"
-    return str(plain)

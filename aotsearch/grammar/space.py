@@ -62,8 +62,26 @@ class Space:
         wrong = [(c, name) for c in space.form.constraints for name in sorted(c.names - known)]
         if wrong:
             raise InputError(Problem(f"the constraint names {name!r}{suggest(name, known)}", c.mark) for c, name in wrong)
+        space._texts_known()
         space.reference  # noqa: B018 (a space without a reference is an error of the file)
         return space
+
+    def _texts_known(self) -> None:
+        """
+        Raises:
+            InputError: a constraint compares a decision with a text that is none of its alternatives, so that it would say nothing.
+        """
+        names: dict[str, set[str]] = {}
+        for d in self.decisions().values():
+            names.setdefault(d.address, set()).update(map(str, d.values))
+        problems = [
+            Problem(f"the constraint compares {name!r} with {text!r}, no alternative of it{suggest(text, names[name])}", c.mark)
+            for c in self.form.constraints
+            for name, text in c.compared
+            if names.get(name) and text not in names[name]
+        ]
+        if problems:
+            raise InputError(problems)
 
     def derive(self, choose: Chooser, work: Work | None = None) -> Architecture:
         """The architecture that a chooser decides. Raises Refused where its choices break a law."""
@@ -90,7 +108,7 @@ class Space:
 
         def choose(decision: Decision) -> Any:
             met[decision.address] = decision
-            value = decisions.get(self.key(decision, decisions), decision.reference)
+            value = decision.meant(decisions.get(self.key(decision, decisions), decision.reference))
             if not decision.allows(value):
                 known = suggest(value, decision.values) if decision.values else f" (in [{decision.low}, {decision.high}])"
                 raise InputError(f"{value!r} is not an alternative of {decision.address!r}{known}")

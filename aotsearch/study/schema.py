@@ -17,6 +17,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from aotsearch.grammar import library
 from aotsearch.grammar.forms import MODEL, SUBLAYER, TIMES, Place
+from aotsearch.grammar.labels import LONGEST
 from aotsearch.grammar.parser import MAX_LIMIT, RULE_NAME
 from aotsearch.grammar.words import NEEDED, NONE, Option, Word
 from aotsearch.study.settings import StudySettings
@@ -122,7 +123,8 @@ def _rule() -> Schema:
 
 
 def _any(place: Schema) -> Schema:
-    alternatives = _list(place, "A decision between these alternatives; the first is the reference.", minItems=1)
+    labelled = _mapping({"label": _ref("label"), "value": _said("What the label names.", place)}, "label", "value")
+    alternatives = _list({"anyOf": [place, labelled]}, "A decision between these alternatives; the first is the reference.", minItems=1)
     limit = _said("How deep a rule that leads back to itself may stand within itself.", type="integer", minimum=1, maximum=MAX_LIMIT)
     return _mapping({"any": alternatives, "limit": limit}, "any")
 
@@ -135,6 +137,7 @@ def _forms() -> dict[str, Schema]:
     tied = _said("One set of weights, applied so many times.", **FLAG)
     beside = _list(_ref("block"), "Sublayers that read the same input; each is one sublayer or none.", minItems=1)
     return {
+        "label": _said("What tables, names of arms and expressions call this alternative.", type="string", minLength=1, maxLength=LONGEST),
         "parallel": _mapping({"parallel": beside}, "parallel"),
         "name": _said("The name of a rule: whatever that rule stands for.", type="string", pattern=f"^{RULE_NAME.pattern}$"),
         "range": _between("range", "number", "A number"),
