@@ -49,7 +49,8 @@ def test_a_verdict_holds_reverses_differs_or_is_open(two: list[str]) -> None:
     assert found["norm: layernorm -> rmsnorm"] in ("differs", "open")
     assert list(found.values()) == sorted(found.values(), key=["reverses", "differs", "holds", "open"].index)
     assert document["answer"].startswith("Reverses: positions: learned -> rope (worse in 1, better in 1).")
-    assert "600 steps" in document["folders"][0]["facts"] and "700 steps" in document["folders"][1]["facts"]
+    assert document["folders"][0]["facts"].startswith("language python-stdlib, 8,608 parameters, 600 steps")
+    assert "700 steps" in document["folders"][1]["facts"]
 
 
 def test_the_terminal_and_the_page_have_a_line_for_each_study_and_a_picture(two: list[str], tmp_path: Path) -> None:

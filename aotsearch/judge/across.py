@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,23 @@ def _facts(m: Material) -> list[str]:
     a = m.analysis
     base = next(iter(m.cells(a.rate).get(a.reference, {}).values()), {})
     parameters = f"{base['parameters']:,} parameters" if base.get("parameters") else ""
-    return [parameters, f"{m.study.settings.budget.steps} steps", f"{len(a.seeds)} seeds", f"margin {a.margin:g} {a.unit}"]
+    return [
+        _task(m.study.plain["task"]),
+        parameters,
+        f"{m.study.settings.budget.steps} steps",
+        f"{len(a.seeds)} seeds",
+        f"margin {a.margin:g} {a.unit}",
+    ]
+
+
+def _task(plain: Mapping[str, Any] | str) -> str:
+    """The task and its data in words: `language python-stdlib`, `language text corpus.txt`."""
+    if isinstance(plain, str):
+        return plain
+    ((name, options),) = plain.items()
+    data = (options or {}).get("data", "")
+    said = " ".join(str(part) for pair in data.items() for part in pair) if isinstance(data, dict) else data
+    return f"{name} {said}".strip()
 
 
 def _notes(folders: Sequence[Folder]) -> list[str]:

@@ -41,7 +41,8 @@ class Table:
         """
         if name in self.columns:
             return self.columns.index(name)
-        raise InputError(f"{option}: no column {name!r}{suggest(name, self.columns)}", Mark(self.name, 1 if self.rows else 0, 1))
+        line = 0 if self.place is whole_line else 1  # of the column names, where there is one
+        raise InputError(f"{option}: no column {name!r}{suggest(name, self.columns)}", Mark(self.name, line, 1))
 
     def guess(self, *names: str) -> str | None:
         """The first column with one of these names, whatever its case and whatever group it stands in (`config.seed`)."""
