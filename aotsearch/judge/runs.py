@@ -26,7 +26,8 @@ class Run:
     """One run.
 
     Attributes:
-        seed: As the file writes it; where there is no column of seeds, its place in the file.
+        seed: As the file writes it; where it names none, its place in the file.
+        pair: What it shares with the runs that it is paired with, where that was claimed.
         value: The measure as the file has it; None where the run ended badly.
         outcome: `done`, `diverged`, or what its column says.
         budgets: What it was given, by column; of a history the largest.
@@ -220,7 +221,7 @@ def _run(arm: str, seed: str, rows: Sequence[Row], t: Table, c: _Columns, q: Que
     return Run(
         arm,
         seed,
-        _seed(row.cells[c.pair]) if c.pair is not None else seed,
+        (_seed(row.cells[c.pair]) if c.pair is not None else "") or seed,
         value if outcome == "done" else None,
         outcome,
         float(time) if time and math.isfinite(float(time)) else None,
