@@ -36,10 +36,11 @@ def contrast(comparison: Comparison, view: View, study: Study, family: int, seed
     trials = pairs(comparison, view, study)
     by_seed = differences(comparison, trials, study)
     n = len(by_seed)
-    mean, low, high = span(list(by_seed.values()), settings.confidence, family, at) if n else (None, None, None)
+    tail = view.tail(comparison.kind)
+    mean, low, high = span(list(by_seed.values()), settings.confidence, family, at, tail) if n else (None, None, None)
     sd, apart = (deviation(list(by_seed.values())), _unpaired(comparison, trials, study)) if n > 1 else (None, None)
     said = "undecided" if low is None or high is None else verdict(low, high, settings.margin)
-    needed = _needed(mean, sd, n, study, family) if said == "undecided" and mean is not None and sd is not None else None
+    needed = _needed(mean, sd, n, study, family, tail) if said == "undecided" and mean is not None and sd is not None else None
     said, based, remark = _diverged(comparison, view, said)
     if remark:
         needed = None  # more seeds of the same kind do not answer why it diverges
@@ -83,7 +84,8 @@ def _sealed(comparison: Comparison, view: View, study: Study, family: int) -> Se
     """By the same rule as on the validation split: how many seeds there are was chosen by that split of the same trials, so the looks
     count here too."""
     d = list(differences(comparison, pairs(comparison, view, study, "test"), study, "test").values())
-    mean, low, high = span(d, study.settings.confidence, family, looks(study)) if len(d) > 1 else (0.0, None, None)
+    tail = view.tail(comparison.kind)
+    mean, low, high = span(d, study.settings.confidence, family, looks(study), tail) if len(d) > 1 else (0.0, None, None)
     if low is None or high is None:
         return None
     return Sealed(mean, low, high, _named(verdict(low, high, study.settings.margin), comparison.kind))
@@ -110,13 +112,13 @@ def simple_effects(
     return tuple(found)
 
 
-def _needed(mean: float, sd: float, n: int, study: Study, family: int) -> int | None:
+def _needed(mean: float, sd: float, n: int, study: Study, family: int, tail: float) -> int | None:
     s, at = study.settings, looks(study)
     if at is None:
-        return seeds_needed(mean, sd, n, s.margin, s.confidence, family)
+        return seeds_needed(mean, sd, n, s.margin, s.confidence, family, tail=tail)
     if study.looked and n >= at[1]:  # the seeds that are declared now are all there
-        return seeds_needed(mean, sd, n, s.margin, s.confidence, family, at[0])
-    return sequential_seeds_needed(mean, sd, min(n, at[1]), s.margin, s.confidence, family, *at)
+        return seeds_needed(mean, sd, n, s.margin, s.confidence, family, at[0], tail)
+    return sequential_seeds_needed(mean, sd, min(n, at[1]), s.margin, s.confidence, family, *at, tail)
 
 
 def _unpaired(comparison: Comparison, trials: Mapping[int, Sequence[Record]], study: Study) -> float:
