@@ -48,6 +48,7 @@ def contrast(comparison: Comparison, view: View, study: Study, family: int, seed
         remark = _remark(n, needed, at)
     wanted = len(seeds) if settings.adaptive is None else n
     few = f"{n} of {wanted} pairs" if 1 < n < wanted and not based else ""
+    coarse = f"the difference is equal in all {n} seeds: the measure is too coarse to show its spread" if sd == 0 and mean else ""
     mixed: dict[str, dict[int, tuple[str, ...]]] = {}
     for seed, found in trials.items():
         for name, values in mixture(found).items():
@@ -66,7 +67,7 @@ def contrast(comparison: Comparison, view: View, study: Study, family: int, seed
         needed,
         sd,
         apart,
-        "; ".join(filter(None, [remark, few, *mixtures])),
+        "; ".join(filter(None, [remark, few, coarse, *mixtures])),
         comparison.kind,
         view.mode,
         asked=(view.mode == "tuned") == (settings.tuning is not None),
