@@ -83,7 +83,7 @@ def _tailed(analysis: Analysis, tail: float) -> list[str]:
         return []
     side, runs = ("upper", "worse") if tail > 0 else ("lower", "better")
     return [
-        f"a few runs are much {runs} than the rest (skewness of the differences over all contrasts, beyond chance: {tail:+.2g}), so each "
+        f"a few runs seem much {runs} than the rest (skewness of the differences over all contrasts, beyond chance: {tail:+.2g}), so each "
         f"interval reaches {longer:.2f} times as far at its {side} end: t intervals are too short there until such a run is seen"
     ]
 
