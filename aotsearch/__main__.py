@@ -21,6 +21,7 @@ import typer
 from aotsearch import surroundings
 from aotsearch.errors import AotsearchError, InputError
 from aotsearch.files import from_user
+from aotsearch.judge.command import judge
 from aotsearch.surroundings import put as _print
 from aotsearch.surroundings import say as _say
 
@@ -218,6 +219,9 @@ def report(
         return
     _print(found.summary())
     _say("written: " + ", ".join(str(p) for p in paths))
+
+
+app.command()(judge)
 
 
 @app.command()

@@ -47,7 +47,7 @@ def test_help_and_check_load_no_giant(study_file: Path, arguments: list[str]) ->
 
 
 def test_every_command_has_help() -> None:
-    for command in ("check", "show", "plan", "run", "status", "report", "time", "ui", "words"):
+    for command in ("check", "show", "plan", "run", "status", "report", "judge", "time", "ui", "words"):
         done = aotsearch(command, "--help")
         assert done.returncode == 0 and "Usage" in done.stdout
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import aotsearch
+from aotsearch.evidence import tails
 from aotsearch.report import report
 from aotsearch.running import runner
 
@@ -45,6 +46,13 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return out
 
 
+@pytest.fixture
+def about_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals as they were when the folders were written: no further to the side of a long tail."""
+    monkeypatch.setattr(tails, "WIDER", 0.0)
+
+
+@pytest.mark.usefixtures("about_the_mean")
 def test_a_folder_of_an_earlier_version_is_reported_as_it_was(kept: Path) -> None:
     wanted = stored("reports")[kept.name]
     found = json.loads(json.dumps(report.read(kept).analysis.to_dict()))
@@ -54,6 +62,19 @@ def test_a_folder_of_an_earlier_version_is_reported_as_it_was(kept: Path) -> Non
     assert found["speed"] == wanted.get("speed", [])
 
 
+def test_only_the_end_on_the_side_of_a_long_tail_is_not_where_it_was(kept: Path) -> None:
+    analysis = report.read(kept).analysis
+    moved = 0
+    for now, then in zip(json.loads(json.dumps(analysis.to_dict()))["contrasts"], stored("reports")[kept.name]["contrasts"], strict=True):
+        assert (now["arm"], now["difference"], now["seeds"]) == (then["arm"], then["difference"], then["seeds"])
+        if then["low"] is not None:
+            longer = [(now[end] - now["difference"]) / (then[end] - then["difference"]) for end in ("low", "high")]
+            assert min(longer) == pytest.approx(1) and max(longer) < 4
+            moved += max(longer) > 1.0001
+    assert (moved > 0) == any("times as far at its" in note for note in analysis.notes)
+
+
+@pytest.mark.usefixtures("about_the_mean")
 def test_a_folder_of_an_earlier_version_is_continued_without_training(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "write", lambda *_, **__: [])  # pictures, and the view in MLflow, are made in other tests
     study = aotsearch.load(golden.write_study(kept.name, kept.parent))

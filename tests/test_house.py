@@ -9,7 +9,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 HOUSE = ROOT / "aotsearch"
-FLOW = ("grammar", "models", "tasks", "diagnostics", "study", "training", "evidence", "show", "eject", "report", "tracking", "running")
+FLOW = (
+    "grammar",
+    "models",
+    "tasks",
+    "diagnostics",
+    "study",
+    "training",
+    "evidence",
+    "show",
+    "eject",
+    "report",
+    "tracking",
+    "judge",
+    "running",
+)
 
 
 def test_every_folder_says_what_comes_in_what_goes_out_and_which_file_to_open() -> None:

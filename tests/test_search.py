@@ -534,4 +534,4 @@ def test_a_trial_is_pruned_only_by_what_is_better_in_everything_that_is_known() 
     assert rungs.reach("large", 1, 1.0) == ""
     assert rungs.reach("small", 1, 2.0) == ""  # worse, and smaller
     assert rungs.reach("near", 1, 1.05) == ""  # no better than a tie
-    assert "2 of the 4" in rungs.reach("bad", 1, 3.0)
+    assert "3 of the 4" in rungs.reach("bad", 1, 3.0)

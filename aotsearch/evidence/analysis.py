@@ -20,7 +20,7 @@ from aotsearch.evidence.contrast import Contrast
 from aotsearch.evidence.declaration import History
 from aotsearch.evidence.notes import method, notes
 from aotsearch.evidence.outcome import outcomes
-from aotsearch.evidence.pairs import View, looks
+from aotsearch.evidence.pairs import View, looks, widest, with_tails
 from aotsearch.evidence.speed import speeds
 from aotsearch.evidence.statistics import Looks, noise_floor, reach, span
 from aotsearch.evidence.tables import Record, arms_met, arms_of, cells, measured
@@ -53,12 +53,13 @@ def analyse(records: Iterable[Record], study: Study, declaration: tuple[str, ...
     _refuse_mixtures(judged)
     simple = [c for c in declared if c.kind == "simple"]
     declared = tuple(c for c in declared if c.kind != "simple")
+    views = [with_tails(view, declared, study) for view in views]
     family = max(1, len(declared), len(study.comparisons) + (settings.search.confirmed or 0) if search else 0) * len(views)
     seeds = sorted({r["seed"] for r in judged} | (set() if search else set(settings.first_seeds)))
     contrasts = [contrast(c, view, study, family, seeds) for view in views for c in declared]
     arms = [arm for arm in arms_met(judged, study) if arm in met]
     at_once = max(family, (len(arms) - 1) * len(views))
-    speed = [s for v in views for s in speeds({arm: v.cells[arm] for arm in arms}, v.mode, timed, study, at_once)]
+    speed = [s for v in views for s in speeds({arm: v.cells[arm] for arm in arms}, v.mode, timed, study, at_once, v.tail("change"))]
     values = [y for y in (measured(r, study) for r in views[0].cells.get(REFERENCE, {}).values()) if y is not None]
     mean, low, high = span(values, settings.confidence, 1, looks(study)) if values else (None, None, None)
     noise = noise_floor(values, settings.confidence)
@@ -75,7 +76,7 @@ def analyse(records: Iterable[Record], study: Study, declaration: tuple[str, ...
         high=high,
         contrasts=with_p(contrasts, views, declared, study, family) + simple_effects(contrasts, simple, views, study, seeds),
         noise=noise,
-        smallest_effect=_smallest_effect(contrasts, settings.confidence, family, looks(study)),
+        smallest_effect=_smallest_effect(contrasts, settings.confidence, family, looks(study), widest(views)),
         method=method(study, family, len(simple) * len(views), bool(declaration)),
         outcomes=outcomes(judged, everything, study),
         notes=(),
@@ -181,9 +182,9 @@ def _refuse_mixtures(judged: list[Record]) -> None:
             raise InputError(f"arm {r['arm']!r} is two different models in this ledger; run the study in a new --out folder")
 
 
-def _smallest_effect(contrasts: Sequence[Contrast], confidence: float, family: int, looks: Looks | None) -> float | None:
+def _smallest_effect(contrasts: Sequence[Contrast], confidence: float, family: int, looks: Looks | None, tail: float) -> float | None:
     known = [(c.sd_paired, c.seeds) for c in contrasts if c.sd_paired is not None and c.seeds >= (looks[0] if looks else 2)]
     if not known:
         return None
     n = int(np.median([n for _, n in known]))
-    return reach(n, confidence, family, looks) * float(np.median([sd for sd, _ in known])) / math.sqrt(n)
+    return reach(n, confidence, family, looks, tail) * float(np.median([sd for sd, _ in known])) / math.sqrt(n)

@@ -206,7 +206,7 @@ def hypervolume(points: Sequence[Sequence[float]], worst: Sequence[float]) -> fl
     inside = sorted((p for p in points if all(a < b for a, b in zip(p, worst, strict=True))), key=lambda p: p[-1])
     if len(worst) == 1:
         return worst[0] - inside[0][0] if inside else 0.0
-    ends = [p[-1] for p in inside[1:]] + [worst[-1]]
+    ends = [p[-1] for p in inside[1:]] + [worst[-1]] * bool(inside)
     return sum(
         (end - p[-1]) * hypervolume([q[:-1] for q in inside[: i + 1]], worst[:-1])
         for i, (p, end) in enumerate(zip(inside, ends, strict=True))

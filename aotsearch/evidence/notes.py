@@ -9,9 +9,10 @@ from typing import Any
 
 from aotsearch.evidence.answer import Analysis
 from aotsearch.evidence.front import unconfirmed
-from aotsearch.evidence.pairs import View, looks, mixture, pairs, said_of
+from aotsearch.evidence.pairs import View, looks, mixture, pairs, said_of, widest
 from aotsearch.evidence.statistics import reach, too_few
 from aotsearch.evidence.tables import Record, left_out, searched
+from aotsearch.evidence.tails import widening
 from aotsearch.study.design import Comparison
 from aotsearch.study.study import Study
 
@@ -29,8 +30,10 @@ def notes(
         views: The trials that this rests on.
     """
     search = _searched(records, study) if study.settings.design == "search" else []
+    views = list(views)
     said = [
         *_evidence(analysis, study, seeds),
+        *_tailed(analysis, widest(views)),
         *_rates(analysis, study),
         *_lost(records),
         *_cached(records),
@@ -69,6 +72,19 @@ def _evidence(analysis: Analysis, study: Study, seeds: int) -> list[str]:
             "a typical contrast cannot be found equivalent; add seeds, or declare a wider margin before the next run"
         )
     return notes
+
+
+def _tailed(analysis: Analysis, tail: float) -> list[str]:
+    """That intervals reach further to one side, and why."""
+    counts = sorted(c.seeds for c in analysis.contrasts if c.low is not None)
+    longer = max(widening(counts[len(counts) // 2], tail)) if counts else 1.0
+    if longer == 1:
+        return []
+    side, runs = ("upper", "worse") if tail > 0 else ("lower", "better")
+    return [
+        f"a few runs seem much {runs} than the rest (skewness of the differences over all contrasts, beyond chance: {tail:+.2g}), so each "
+        f"interval reaches {longer:.2f} times as far at its {side} end: t intervals are too short there until such a run is seen"
+    ]
 
 
 def _few(seeds: int, analysis: Analysis) -> str:

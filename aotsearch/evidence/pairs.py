@@ -5,21 +5,32 @@ pairs(comparison, view, study) -> seed -> trials;  mixture(trials) -> what they 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from aotsearch.evidence.statistics import Looks
 from aotsearch.evidence.tables import Record, measured
+from aotsearch.evidence.tails import long_tail
 from aotsearch.study.design import Comparison
 from aotsearch.study.study import Study
 
 
 @dataclass(frozen=True)
 class View:
-    """The trials that one verdict rests on: of every arm those at the shared learning rate, or those at its own."""
+    """The trials that one verdict rests on: of every arm those at the shared learning rate, or those at its own.
+
+    Attributes:
+        cells: Arm -> seed -> record.
+        tails: Kind of comparison -> the `long_tail` of its differences; a simple effect is of the kind of the main effects.
+    """
 
     mode: str
-    cells: Mapping[str, Mapping[int, Record]]  # arm -> seed -> record
+    cells: Mapping[str, Mapping[int, Record]]
+    tails: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def tail(self, kind: str) -> float:
+        return self.tails.get("main" if kind == "simple" else kind, 0.0)
 
     @property
     def records(self) -> list[Record]:
@@ -61,3 +72,20 @@ def mixture(trials: Sequence[Record]) -> dict[str, tuple[str, ...]]:
 def said_of(name: str) -> str:
     """A key of `mixture` in words."""
     return name.replace("_", " ")
+
+
+def with_tails(view: View, declared: Iterable[Comparison], study: Study) -> View:
+    """The same trials, and the shape that the differences of all comparisons of one kind share.
+
+    Interactions are for themselves: where all arms have bad runs, a difference of differences is symmetric again.
+    """
+    at, samples = looks(study), dict[str, list[list[float]]]()
+    for c in declared:
+        d = list(differences(c, pairs(c, view, study), study).values())
+        samples.setdefault(c.kind, []).append(d if at is None else d[: at[1]])
+    return dataclasses.replace(view, tails={kind: long_tail(of_kind) for kind, of_kind in samples.items()})
+
+
+def widest(views: Iterable[View]) -> float:
+    """The longest tail of any kind of comparison but interactions."""
+    return max((tail for view in views for kind, tail in view.tails.items() if kind != "interaction"), key=abs, default=0.0)

@@ -74,13 +74,14 @@ class Speed:
         return {"arm": self.arm, "learning_rate": self.rate, **plain}
 
 
-def speeds(cells: Cells, rate: str, timed: Sequence[Record], study: Study, family: int) -> list[Speed]:
+def speeds(cells: Cells, rate: str, timed: Sequence[Record], study: Study, family: int, tail: float = 0.0) -> list[Speed]:
     """Every arm that is another model than the reference, where anything is known of its time.
 
     Args:
         cells: The trials at one learning rate, `shared` or `tuned`.
         timed: The `timed` events, the latest last.
         family: How many intervals hold at once.
+        tail: As of `span`.
     """
     there = cells.get(REFERENCE, {})
     base, found = _digest(there), []
@@ -91,7 +92,7 @@ def speeds(cells: Cells, rate: str, timed: Sequence[Record], study: Study, famil
         beside = (step_time(event, digest, base, study.settings.confidence, family) for event in reversed(timed))
         time = next(filter(None, beside), None) or _in_the_trials(here, there)
         if time is not None:
-            shown = (_difference(here, there, study, family, r) for r in (1.0, time.ratio))
+            shown = (_difference(here, there, study, family, r, tail) for r in (1.0, time.ratio))
             found.append(Speed(arm, rate, time, *shown))
     return found
 
@@ -131,7 +132,9 @@ def _slot(r: Record) -> list[Any]:
 # ---- what is lost by a given time
 
 
-def _difference(here: Mapping[int, Record], there: Mapping[int, Record], study: Study, family: int, ratio: float) -> Difference | None:
+def _difference(
+    here: Mapping[int, Record], there: Mapping[int, Record], study: Study, family: int, ratio: float, tail: float
+) -> Difference | None:
     r"""y(arm, s) after T / r steps less y(reference, s) after T where r > 1, else y(arm, s) after T less y(reference, s) after r T."""
     found = []
     for seed in sorted(here.keys() & there.keys()):
@@ -142,7 +145,7 @@ def _difference(here: Mapping[int, Record], there: Mapping[int, Record], study: 
             found += [one - other] if one is not None and other is not None else []
     if not found:
         return None
-    return Difference(*span(found, study.settings.confidence, family, looks(study)), len(found))
+    return Difference(*span(found, study.settings.confidence, family, looks(study), tail), len(found))
 
 
 def _after(record: Record, share: float, study: Study) -> float | None:

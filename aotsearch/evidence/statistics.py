@@ -3,7 +3,8 @@
 Symbols: d paired differences (lower is better), n their number, m margin, K size of the family of intervals, alpha = 1 - confidence.
 
 Two intervals for the mean of d: `interval` where the number of seeds was fixed before the run, `sequential_interval` where seeds were added
-until the contrast was settled; `span` is the one that a study's seeds ask for. Beside them, as a second opinion that assumes no normal
+until the contrast was settled; `span` is the one that a study's seeds ask for. Both reach further on the side of the long tail that the
+contrasts of a study share (`tail`, of `tails.long_tail`; none where it is 0). Beside them, as a second opinion that assumes no normal
 distribution, `sign_flip` and `holm`; and `median_interval` for ratios of times. How well the verdicts hold is measured in
 benchmarks/verdicts.md.
 """
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aotsearch.evidence.boundary import Vector, boundary
+from aotsearch.evidence.tails import widening
 
 VERDICTS = ("worse", "equivalent", "better", "undecided")
 MOST_SEEDS = 1000  # further seeds beyond this are not forecast
@@ -29,21 +31,28 @@ Looks = tuple[int, int]  # the first and the last number of seeds at which resul
 # ---- whichever way the number of seeds came about
 
 
-def span(values: Sequence[float], confidence: float, family: int, looks: Looks | None) -> tuple[float, float | None, float | None]:
+def span(
+    values: Sequence[float], confidence: float, family: int, looks: Looks | None, tail: float = 0.0
+) -> tuple[float, float | None, float | None]:
     """Mean and interval of values of seeds in their order; no ends where nothing may be said yet.
 
     Args:
+        tail: The `long_tail` of the study's contrasts; for values that are no differences there is none.
         looks: Where the number of seeds was chosen by looking: between which numbers. Whatever was looked at, these values or others of the
             same trials: the interval holds at all looks at once, so also at the one at which it was stopped.
     """
     if len(values) < (looks[0] if looks else 2):
         return float(np.mean(values)), None, None
-    return interval(values, confidence, family) if looks is None else sequential_interval(values[: looks[1]], confidence, family, *looks)
+    if looks is None:
+        return interval(values, confidence, family, tail)
+    return sequential_interval(values[: looks[1]], confidence, family, *looks, tail)
 
 
-def reach(n: int, confidence: float, family: int, looks: Looks | None) -> float:
-    """Half the width of the `span` of n values, in standard deviations of their mean."""
-    return quantile(n, confidence, family) if looks is None else sequential_quantile(min(n, looks[1]), confidence, family, *looks)
+def reach(n: int, confidence: float, family: int, looks: Looks | None, tail: float = 0.0) -> float:
+    """The longer half of the `span` of n values, in standard deviations of their mean."""
+    n = n if looks is None else min(n, looks[1])
+    critical = quantile(n, confidence, family) if looks is None else sequential_quantile(n, confidence, family, *looks)
+    return critical * max(widening(n, tail))
 
 
 # ---- a number of seeds fixed before the run
@@ -60,15 +69,16 @@ def quantile(n: int, confidence: float, family: int) -> float:
     return float(special.stdtrit(n - 1, 1 - (1 - confidence) / (2 * family)))
 
 
-def interval(differences: Sequence[float], confidence: float, family: int) -> tuple[float, float, float]:
-    """Mean and interval of paired differences: mean(d) -+ t sd(d) / sqrt(n); exact where d is normal."""
-    return _around(differences, quantile(len(differences), confidence, family))
+def interval(differences: Sequence[float], confidence: float, family: int, tail: float = 0.0) -> tuple[float, float, float]:
+    """Mean and interval of paired differences: mean(d) -+ w t sd(d) / sqrt(n), w of `widening` for each side; exact for w = 1, d normal."""
+    return _around(differences, quantile(len(differences), confidence, family), tail)
 
 
-def _around(differences: Sequence[float], reach: float) -> tuple[float, float, float]:
+def _around(differences: Sequence[float], reach: float, tail: float) -> tuple[float, float, float]:
     mean = float(np.mean(differences))
     half = reach * deviation(differences) / math.sqrt(len(differences))
-    return mean, mean - half, mean + half
+    below, above = widening(len(differences), tail)
+    return mean, mean - below * half, mean + above * half
 
 
 def deviation(values: Sequence[float]) -> float:
@@ -93,7 +103,9 @@ def size(low: float, high: float, margin: float) -> str:
     return "beyond" if low > margin or high < -margin else "open"
 
 
-def seeds_needed(mean: float, sd: float, n: int, margin: float, confidence: float, family: int, first: int | None = None) -> int | None:
+def seeds_needed(
+    mean: float, sd: float, n: int, margin: float, confidence: float, family: int, first: int | None = None, tail: float = 0.0
+) -> int | None:
     """Further seeds until the interval would settle if mean and sd of d stayed as they are; None above MOST_SEEDS in all.
 
     To add them is to look again, so the interval then is the sequential one of looks from `first` (n, if this is the first) to their
@@ -103,33 +115,38 @@ def seeds_needed(mean: float, sd: float, n: int, margin: float, confidence: floa
 
     total = np.arange(max(n + 1, 2), MOST_SEEDS + 1)
     level = (1 - confidence) / family / (1 + np.log2(total / max(2, first or n)))
-    return _wait(mean, sd, n, margin, total, special.stdtrit(total - 1, 1 - level / 2))
+    return _wait(mean, sd, n, margin, total, special.stdtrit(total - 1, 1 - level / 2), tail)
 
 
-def _wait(mean: float, sd: float, n: int, margin: float, total: NDArray[np.int64], reach: Vector) -> int | None:
+def _wait(mean: float, sd: float, n: int, margin: float, total: NDArray[np.int64], reach: Vector, tail: float) -> int | None:
     half = reach * sd / np.sqrt(total)
-    settled = total[(abs(mean) + half <= margin) | (abs(mean) > half)]
+    below, above = np.array([widening(int(each), tail) for each in total]).reshape(-1, 2).T
+    low, high = mean - below * half, mean + above * half
+    settled = total[((low >= -margin) & (high <= margin)) | (low > 0) | (high < 0)]
     return int(settled[0]) - n if len(settled) else None
 
 
 # ---- seeds added until the contrast is settled
 
 
-def sequential_interval(differences: Sequence[float], confidence: float, family: int, first: int, last: int) -> tuple[float, float, float]:
+def sequential_interval(
+    differences: Sequence[float], confidence: float, family: int, first: int, last: int, tail: float = 0.0
+) -> tuple[float, float, float]:
     """Mean and repeated confidence interval of paired differences that may be looked at after every seed from `first` to `last`.
 
-    mean(d) -+ c_n sd(d) / sqrt(n),  P(the true mean is outside at any of the looks n = first .. last) = alpha / K
+    mean(d) -+ w c_n sd(d) / sqrt(n),  P(the true mean is outside at any of the looks n = first .. last) = alpha / K where w = 1
 
-    with c_n of `boundary`. Exact where d is normal, under any rule that stops or that chooses which contrast gets the next seed, even one
-    that reads the other contrasts; looks that are left out only make it safer. The interval of the last look is the answer. Cutting it with
-    those of earlier looks would be valid too, but saves less than 0.5 % of the seeds and can leave the mean outside its own interval.
+    with c_n of `boundary`, and w >= 1 of `widening` for each side. Exact where d is normal, under any rule that stops or that chooses which
+    contrast gets the next seed, even one that reads the other contrasts; looks that are left out only make it safer. The interval of the
+    last look is the answer. Cutting it with those of earlier looks would be valid too, but saves less than 0.5 % of the seeds and can leave
+    the mean outside its own interval.
     With fewer values than `first` nothing may be said yet: the interval is the whole line.
     Source: repeated confidence intervals (Jennison and Turnbull 1989), for t statistics as in their "Exact calculations for sequential t,
     chi-squared and F tests" (1991).
     """
     if len(differences) < first:
         return float(np.mean(differences)), -math.inf, math.inf
-    return _around(differences, sequential_quantile(len(differences), confidence, family, first, last))
+    return _around(differences, sequential_quantile(len(differences), confidence, family, first, last), tail)
 
 
 def sequential_quantile(n: int, confidence: float, family: int, first: int, last: int) -> float:
@@ -139,12 +156,12 @@ def sequential_quantile(n: int, confidence: float, family: int, first: int, last
 
 
 def sequential_seeds_needed(
-    mean: float, sd: float, n: int, margin: float, confidence: float, family: int, first: int, last: int
+    mean: float, sd: float, n: int, margin: float, confidence: float, family: int, first: int, last: int, tail: float = 0.0
 ) -> int | None:
     """Further seeds until the look that would settle if mean and sd of d stayed as they are; None if the last look would not."""
     total = np.arange(max(n + 1, first), last + 1)
     reach = np.array(boundary(first, last, (1 - confidence) / family))[total - first]
-    return _wait(mean, sd, n, margin, total, reach)
+    return _wait(mean, sd, n, margin, total, reach, tail)
 
 
 # ---- a second opinion: randomisation

@@ -37,12 +37,13 @@ def contrast(comparison: Comparison, view: View, study: Study, family: int, seed
     trials = pairs(comparison, view, study)
     by_seed = differences(comparison, trials, study)
     n = len(by_seed)
-    mean, low, high = span(list(by_seed.values()), settings.confidence, family, at) if n else (None, None, None)
+    tail = view.tail(comparison.kind)
+    mean, low, high = span(list(by_seed.values()), settings.confidence, family, at, tail) if n else (None, None, None)
     sd, apart = (deviation(list(by_seed.values())), _unpaired(comparison, trials, study)) if n > 1 else (None, None)
     said, far = "undecided", "open"
     if low is not None and high is not None:
         said, far = verdict(low, high, settings.margin), size(low, high, settings.margin)
-    needed = _needed(mean, sd, n, study, family) if said == "undecided" and mean is not None and sd is not None else None
+    needed = _needed(mean, sd, n, study, family, tail) if said == "undecided" and mean is not None and sd is not None else None
     said, based, remark = _diverged(comparison, view, said)
     if based:
         far = "beyond"  # every number
@@ -52,6 +53,7 @@ def contrast(comparison: Comparison, view: View, study: Study, family: int, seed
         remark = _remark(n, needed, at)
     wanted = len(seeds) if settings.adaptive is None else n
     few = f"{n} of {wanted} pairs" if 1 < n < wanted and not based else ""
+    coarse = f"the difference is equal in all {n} seeds: the measure is too coarse to show its spread" if sd == 0 and mean else ""
     mixed: dict[str, dict[int, tuple[str, ...]]] = {}
     for seed, found in trials.items():
         for name, values in mixture(found).items():
@@ -70,7 +72,7 @@ def contrast(comparison: Comparison, view: View, study: Study, family: int, seed
         needed,
         sd,
         apart,
-        "; ".join(filter(None, [remark, few, *mixtures])),
+        "; ".join(filter(None, [remark, few, coarse, *mixtures])),
         comparison.kind,
         view.mode,
         asked=(view.mode == "tuned") == (settings.tuning is not None),
@@ -85,7 +87,8 @@ def _sealed(comparison: Comparison, view: View, study: Study, family: int) -> Se
     """By the same rule as on the validation split: how many seeds there are was chosen by that split of the same trials, so the looks
     count here too."""
     d = list(differences(comparison, pairs(comparison, view, study, "test"), study, "test").values())
-    mean, low, high = span(d, study.settings.confidence, family, looks(study)) if len(d) > 1 else (0.0, None, None)
+    tail = view.tail(comparison.kind)
+    mean, low, high = span(d, study.settings.confidence, family, looks(study), tail) if len(d) > 1 else (0.0, None, None)
     if low is None or high is None:
         return None
     return Sealed(mean, low, high, verdict(low, high, study.settings.margin))
@@ -112,13 +115,13 @@ def simple_effects(
     return tuple(found)
 
 
-def _needed(mean: float, sd: float, n: int, study: Study, family: int) -> int | None:
+def _needed(mean: float, sd: float, n: int, study: Study, family: int, tail: float) -> int | None:
     s, at = study.settings, looks(study)
     if at is None:
-        return seeds_needed(mean, sd, n, s.margin, s.confidence, family)
+        return seeds_needed(mean, sd, n, s.margin, s.confidence, family, tail=tail)
     if study.looked and n >= at[1]:  # the seeds that are declared now are all there
-        return seeds_needed(mean, sd, n, s.margin, s.confidence, family, at[0])
-    return sequential_seeds_needed(mean, sd, min(n, at[1]), s.margin, s.confidence, family, *at)
+        return seeds_needed(mean, sd, n, s.margin, s.confidence, family, at[0], tail)
+    return sequential_seeds_needed(mean, sd, min(n, at[1]), s.margin, s.confidence, family, *at, tail)
 
 
 def _unpaired(comparison: Comparison, trials: Mapping[int, Sequence[Record]], study: Study) -> float:

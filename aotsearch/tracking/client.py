@@ -25,7 +25,12 @@ Values = Mapping[str, Any]
 
 
 def client(path: Path) -> Any:
-    return _opener()(f"sqlite:///{path}")
+    return opened(f"sqlite:///{path}")
+
+
+def opened(uri: str) -> Any:
+    """A client of any store."""
+    return _opener()(uri)
 
 
 def make(path: Path) -> None:

@@ -1,0 +1,169 @@
+"""Judged or Across -> files: one HTML page that needs nothing from outside, Markdown with its picture, CSV and JSON.
+
+write(found, folder) -> paths;  write_across(found, folder) -> paths
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import markupsafe
+
+from aotsearch.errors import RunError
+from aotsearch.evidence.answer import answer, findings, phrase
+from aotsearch.files import written
+from aotsearch.judge import across as folders
+from aotsearch.judge import document
+from aotsearch.judge.across import Across
+from aotsearch.judge.verdict import Judged
+from aotsearch.report import figures
+from aotsearch.report.figures.across import side_by_side
+from aotsearch.report.page import sentence
+from aotsearch.report.summary import bounds, number
+
+MOST = 60  # arms in the picture; the table has all
+
+
+def write(found: Judged, folder: Path) -> list[Path]:
+    """The report of a table of runs.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    a = document.shown(found)
+    clearest = sorted(found.analysis.contrasts, key=lambda c: -abs(c.difference or 0.0))[:MOST]
+    kept = [c for c in found.analysis.contrasts if c in clearest]
+    figure = figures.forest(found.analysis, kept)
+    rows = {
+        "a": a,
+        "found": found,
+        "heading": document.heading(found),
+        "answer": answer(a),
+        "findings": [(head, of[0].verdict, ", ".join(map(phrase, of))) for head, of in findings(a.contrasts, a.margin, a.unit)],
+        "reference": document.reference_line(found),
+        "arms": {row["arm"]: row for row in document.arms(found)},
+        "hidden": len(a.contrasts) - len(kept),
+        "picture": _svg(figure),
+    }
+    plain = document.plain(found)
+    files = {
+        "report.html": _render("judged.html.jinja", a.digits, rows),
+        "report.md": _markdown(found),
+        "forest.png": figures.to_png(figure),
+        "contrasts.csv": _csv(plain["contrasts"]),
+        "judged.json": json.dumps(plain, indent=2, allow_nan=False).encode(),
+    }
+    return _put(files, folder)
+
+
+def write_across(found: Across, folder: Path) -> list[Path]:
+    """The report of several run folders.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    studies = [(f.label, f.analysis) for f in found.folders]
+    figure = side_by_side([line.title for line in found.lines], studies, [line.contrasts for line in found.lines])
+    digits = max(f.analysis.digits for f in found.folders)
+    rows = {"found": found, "answer": folders.answer(found), "standings": folders.standings(found), "picture": _svg(figure)}
+    files = {
+        "report.html": _render("across.html.jinja", digits, rows),
+        "report.md": f"# Across {len(found.folders)} studies\n\n![verdicts](across.png)\n\n```\n{folders.text(found)}\n```\n".encode(),
+        "across.png": figures.to_png(figure),
+        "judged.json": json.dumps(folders.plain(found), indent=2, allow_nan=False).encode(),
+    }
+    return _put(files, folder)
+
+
+def _put(files: Mapping[str, bytes], folder: Path) -> list[Path]:
+    for name, content in files.items():
+        try:
+            with written(folder / name) as made:
+                made.write_bytes(content)
+        except OSError as e:
+            raise RunError(f"{folder / name}: {e.strerror}") from None
+    return [folder / name for name in files]
+
+
+def _svg(figure: figures.Figure) -> markupsafe.Markup:
+    return markupsafe.Markup(figures.to_svg(figure))  # drawn by us from text that matplotlib escapes
+
+
+def _render(name: str, digits: int, rows: Mapping[str, Any]) -> bytes:
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+
+    def one(value: float | None, places: int = digits, sign: bool = False) -> str:
+        return number(value, places, sign)
+
+    def two(pair: tuple[float | None, float | None], places: int = digits, sign: bool = True) -> str:
+        return bounds(*pair, places, sign)
+
+    environment.filters |= {"number": one, "bounds": two, "sentence": sentence}
+    text = resources.files("aotsearch.judge").joinpath(name).read_text("utf-8")
+    return environment.from_string(text).render(rows, style=markupsafe.Markup(_style())).encode()
+
+
+def _style() -> str:
+    """That of the report of a run, so that both look alike."""
+    page = resources.files("aotsearch.report").joinpath("report.html.jinja").read_text("utf-8")
+    return page.partition("<style>")[2].partition("</style>")[0]
+
+
+def _markdown(found: Judged) -> bytes:
+    """The text of the terminal, its table as a table, with the picture beside it."""
+    a = document.shown(found)
+    rows = [
+        f"| {_cell(c.arm)} | {number(c.difference, a.digits, True)} | {bounds(c.low, c.high, a.digits)} | {c.seeds} | {_cell(_said(c))} |"
+        for c in a.contrasts
+    ]
+    lines = [
+        f"# {_cell(a.name)}: {_cell(document.heading(found))}",
+        *(f"> **Warning:** {_cell(line)}" for line in a.warnings),
+        f"**{_cell(answer(a))}**",
+        "![effects](forest.png)",
+        "\n".join([f"| arm | difference, {_cell(a.unit)} | interval | runs | verdict |", "|---|---:|---|---:|---|", *rows]),
+        _cell(document.reference_line(found)),
+        *(f"- {_cell(line)}" for line in filter(None, [document.floor_line(a), *document.pace_lines(found), *a.notes])),
+        _cell(a.method),
+    ]
+    return ("\n\n".join(lines) + "\n").encode()
+
+
+def _said(c: Any) -> str:
+    return ": ".join(filter(None, [c.said, c.aside()]))
+
+
+def _cell(text: str) -> str:
+    return "".join(f"\\{c}" if c in "\\`*_[]<>#|" else c for c in " ".join(text.splitlines()))
+
+
+def _csv(contrasts: Sequence[Mapping[str, Any]]) -> bytes:
+    import csv
+    import io
+
+    names = [
+        "arm",
+        "decision",
+        "from",
+        "to",
+        "difference",
+        "low",
+        "high",
+        "seeds",
+        "verdict",
+        "size",
+        "component",
+        "seeds_needed",
+        "missing",
+    ]
+    names += ["sd_paired", "sd_unpaired", "remark", "reading"]
+    stream = io.StringIO()
+    rows = csv.DictWriter(stream, names, extrasaction="ignore", lineterminator="\n")
+    rows.writeheader()
+    rows.writerows({k: f"'{v}" if isinstance(v, str) and v.startswith(("=", "@")) else v for k, v in c.items()} for c in contrasts)
+    return stream.getvalue().encode()
