@@ -242,7 +242,13 @@ class _Searching:
 
         return [e for e in self.journal.ledger.events() if told(e) and e["seed"] == self.search.training_seed]
 
+    def _price(self, told: Mapping[str, Any]) -> None:
+        """What the rungs know of a trial, or of its record, besides its measure."""
+        costs = ((sign, told.get(name)) for name, sign in goals(self.study) if name in KNOWN_AHEAD)
+        self.rungs.costs[told["digest"]] = tuple(sign * float(cost or 0) for sign, cost in costs)
+
     def _tell(self, record: Record) -> None:
+        self._price(record)
         self.proposer.tell(record)
         for evaluation, value in enumerate(curve_of(record, self.measure), 1):
             self.rungs.recall(record["digest"], evaluation, value)
@@ -252,9 +258,7 @@ class _Searching:
             from aotsearch.training import trial  # as above
 
             made = trial.plan(self.study, arm_of(architecture, self.study), self.search.training_seed, "search")
-            self.rungs.costs[architecture.digest] = tuple(
-                sign * float(made[name]) for name, sign in goals(self.study) if name in KNOWN_AHEAD
-            )
+            self._price(made)
             if architecture.digest not in self.told:
                 state = {"sampler": kept} if (kept := self.proposer.states.get(architecture.digest)) else {}
                 self.journal.append("proposed", **{name: made[name] for name in ("arm", "digest", "decisions", "seed")}, **state)

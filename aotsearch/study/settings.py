@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
@@ -304,6 +304,11 @@ def _nested(key: int | str) -> type[BaseModel] | None:
     return next((model for name, model in NESTED.items() if isinstance(key, str) and name in key), None)
 
 
+def _inner(annotation: Any) -> Any:
+    """The settings that an option holds, which it may do without."""
+    return next((t for t in (annotation, *get_args(annotation)) if isinstance(t, type) and issubclass(t, BaseModel)), StudySettings)
+
+
 def _speaks_of(node: Node, path: tuple[int | str, ...]) -> bool:
     """Whether an error is about the member of a union that a person meant: the mapping, the list or the plain value."""
     for key in path:
@@ -336,7 +341,7 @@ def _problem(node: Node, error: Any) -> Problem:
     name = path[-1] if path else "study"
     if error["type"] == "extra_forbidden":
         for key in error["loc"][:-1]:
-            model = _nested(key) or (model.model_fields[key].annotation if key in getattr(model, "model_fields", ()) else model)
+            model = _nested(key) or (_inner(model.model_fields[key].annotation) if key in model.model_fields else model)
         return Problem(f"{path[-2] if path[1:] else 'study'} has no option {name!r}{suggest(name, model.model_fields)}", mark)
     if error["type"] == "missing":
         return Problem(f"{name} needs {error['loc'][-1]!r}", mark)
