@@ -22,6 +22,13 @@ import torch
 from torch import nn
 from aotsearch.grammar.words import word
 
+def eat():
+    eaten = []
+    for _ in range(100):
+        eaten.append(torch.ones(10 << 20))
+        time.sleep(0.01)
+    raise RuntimeError("it ate 4 GB and nobody minded")
+
 @word("channel", "faulty")
 class Faulty(nn.Module):
     """A linear map that goes wrong.
@@ -34,7 +41,7 @@ class Faulty(nn.Module):
         how: What it does in training.
     """
 
-    def __init__(self, site, *, how: Literal["raise", "exit", "leave", "crash", "sleep", "nan"] = "raise"):
+    def __init__(self, site, *, how: Literal["raise", "exit", "leave", "crash", "sleep", "nan", "eat"] = "raise"):
         super().__init__()
         self.how = how
         self.output = nn.Linear(site.width, site.width)
@@ -46,7 +53,7 @@ class Faulty(nn.Module):
         if self.how == "nan":
             return y * float("nan")
         {"raise": lambda: 1 / 0, "exit": sys.exit, "leave": lambda: os._exit(3), "crash": lambda: ctypes.string_at(0),
-         "sleep": lambda: time.sleep(1000)}[self.how]()
+         "sleep": lambda: time.sleep(1000), "eat": eat}[self.how]()
         return y
 '''
 STUDY = """
@@ -55,7 +62,7 @@ task: {language: {data: {text: corpus.txt}, context: 16}}
 grammar:
   model: {width: 16, depth: 1, block: [attention, channel]}
   channel: {any: [mlp, HOW]}
-study: {seeds: 1, budget: {steps: 4, batch: 2, evaluations: 1}, diagnostics: none, resources: {patience: 2}}
+study: {seeds: 1, budget: {steps: 4, batch: 2, evaluations: 1}, diagnostics: none, resources: {patience: 2, memory: 1.0}}
 """
 OUTCOMES = {  # of the arm with that fault: its outcome, and words of its message
     "raise": ("failed", "ZeroDivisionError"),
@@ -63,6 +70,7 @@ OUTCOMES = {  # of the arm with that fault: its outcome, and words of its messag
     "nan": ("diverged", "the loss is nan at step"),
     "sleep": ("hung", "no step for 2 s"),
     "crash": ("failed", "Fatal Python error: Segmentation fault"),
+    "eat": ("out-of-memory", "GB, more than the 1.00 GB of study.resources.memory"),
     "leave": ("failed", "was lost 3 times"),
 }
 
@@ -107,7 +115,7 @@ def test_through_ray_the_study_ends_with_a_complete_table(place: Path) -> None:
 
 
 def test_in_this_process_what_a_process_survives_is_an_outcome_at_once(place: Path) -> None:
-    faults = ["raise", "exit", "nan", "sleep"]
+    faults = ["raise", "exit", "nan", "sleep", "eat"]
     done = run(place, faults, "--local")
     assert done.returncode == 3, done.stderr
     agree(place, faults)

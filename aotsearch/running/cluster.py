@@ -6,8 +6,8 @@ Workers are reused between trials, so that a short trial costs no start-up. Noth
 from __future__ import annotations
 
 import dataclasses
+import gc
 import importlib
-import itertools
 import logging
 import os
 import sys
@@ -18,11 +18,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aotsearch.errors import AotsearchError, InputError, RunError
+from aotsearch.errors import InputError, RunError
 from aotsearch.running import connection
 from aotsearch.running.hearing import callback, said, scheduler, searcher, share_of
 from aotsearch.running.session import Session, scratch
-from aotsearch.running.work import Observer, Trial, Work, on_the_way
+from aotsearch.running.work import Observer, Trial, Work
+from aotsearch.running.worker import trainable
 from aotsearch.study.settings import Resources
 from aotsearch.surroundings import required_folder
 from aotsearch.training.checkpoint import Checkpoints
@@ -98,6 +99,7 @@ class Cluster:
             raise
         self.fuse, self.cpus, self.gpus = resources.fuse, resources.cpus, resources.share(has.get("GPU", 0))
         self._losses: Counter[str] = Counter()  # of workers, by the key of the trial
+        self.memory, self._crowded = resources.memory, set[str]()  # keys of trials that had no memory beside others
         self.workers, self.on_gpu, self.address, self.usual = min(workers or room, room), self.gpus > 0, address, ""
         places, cards = int(has.get("CPU", 0) // self.cpus), int(has.get("GPU", 0))
         self.places = min(workers or places, places)  # that the processors have, and were asked for
@@ -106,6 +108,7 @@ class Cluster:
     def close(self) -> None:
         self._session.stop()
         if not self._joined:
+            gc.collect()  # what Tune left in circles speaks to Ray when it is collected, and in the midst of a shutdown that ends the process
             self._ray.shutdown()
         self._session.close()
 
@@ -135,17 +138,24 @@ class Cluster:
 
     def run(self, work: Work, observer: Observer, checkpoints: Checkpoints) -> None:
         """Execute on the cluster, `workers` trials at a time, or more where they share GPUs. What a shared GPU had no memory for is
-        trained again, alone on a whole one, before it is told; what was lost with its worker too, a few times.
+        trained again, alone on a whole one, before it is told; what a machine had no memory for, alone on the cluster; what was lost with
+        its worker, a few times.
 
         Raises:
             RunError: Ray itself failed; what finished is with the observer.
         """
         again = self._fit(work, observer, checkpoints, self.gpus, self._shares(work.bundles))
         while again:
-            alone = Work([[trial] for trial in again])
+            crowded = [trial for trial in again if trial["key"] in self._crowded]
+            now = [trial for trial in again if trial["key"] not in self._crowded] or crowded
+            alone = Work([[trial] for trial in now])
             if work.search is not None:
-                alone = Work(search=dataclasses.replace(work.search, proposals=iter(again)))
-            again = self._fit(alone, observer, checkpoints, float(self.gpus > 0), {})
+                alone = Work(search=dataclasses.replace(work.search, proposals=iter(now)))
+            whole = float(self.gpus > 0)
+            if now is crowded:
+                again = self._fit(alone, observer, checkpoints, whole, {}, together=1)
+            else:
+                again = crowded + self._fit(alone, observer, checkpoints, whole, {})
 
     def _shares(self, bundles: Sequence[Sequence[Trial]]) -> dict[str, float]:
         """The key of the first trial of a bundle -> the part of a GPU that it is granted, where that is left to us and company may pay.
@@ -169,9 +179,11 @@ class Cluster:
         most = max(sizes.values())
         return {key: packing.share(found, size / most, len(bundles), self.places, self.cards) for key, size in sizes.items()}
 
-    def _fit(self, work: Work, observer: Observer, checkpoints: Checkpoints, gpus: float, shares: Mapping[str, float]) -> list[Trial]:
-        """Execute, each bundle on its share of a GPU, by default `gpus`; returns the trials that are to be trained again, which the
-        observer is not told of: a shared GPU had no memory for them, or their worker was lost."""
+    def _fit(
+        self, work: Work, observer: Observer, checkpoints: Checkpoints, gpus: float, shares: Mapping[str, float], together: int = 0
+    ) -> list[Trial]:
+        """Execute, each bundle on its share of a GPU, by default `gpus`, so many `together`; returns the trials that are to be trained
+        again, which the observer is not told of: there was no memory for them beside others, or their worker was lost."""
         from ray import tune
         from ray.air._internal import usage
 
@@ -179,11 +191,13 @@ class Cluster:
         reasons: dict[str, str] = {}  # why trials were stopped, by key
         again: list[Trial] = []
         config: dict[str, Any] = {"threads": self.cpus, "share": gpus, "shares": dict(shares), "usual": self.usual}
-        config |= {"checkpoints": checkpoints, "fuse": 1}
+        together = together or (self.places if shares else self.workers)
+        config |= {"checkpoints": checkpoints, "fuse": 1, "memory": self.memory, "together": together}
         if search is None:
             config |= {"bundle": tune.grid_search(list(work.bundles)), "fuse": self.fuse}
 
-        heard = callback(work, observer, reasons, again, self._losses, checkpoints.folder)
+        crowded = self._crowded if together > 1 and self.memory == "auto" else None
+        heard = callback(work, observer, reasons, again, self._losses, checkpoints.folder, crowded)
 
         def granted(config: Mapping[str, Any]) -> Any:
             return tune.PlacementGroupFactory([{"CPU": self.cpus, "GPU": share_of(config)}])
@@ -191,13 +205,13 @@ class Cluster:
         self._session.keep(checkpoints.folder)
         with scratch(checkpoints.folder) as place:
             tuner = tune.Tuner(
-                tune.with_resources(_trainable, granted if shares else {"cpu": self.cpus, "gpu": gpus}),
+                tune.with_resources(trainable, granted if shares else {"cpu": self.cpus, "gpu": gpus}),
                 param_space=config,
                 tune_config=tune.TuneConfig(
                     search_alg=search and searcher(search),
                     scheduler=search and scheduler(search, reasons),
                     num_samples=-1 if search else 1,  # a search says itself when it ends
-                    max_concurrent_trials=self.places if shares else self.workers,
+                    max_concurrent_trials=together,
                     reuse_actors=True,
                     trial_dirname_creator=lambda trial: trial.trial_id,
                 ),
@@ -239,46 +253,3 @@ def _gpus_here() -> int:
     from aotsearch.training.device import gpus_here
 
     return gpus_here()
-
-
-def _trainable(config: dict[str, Any]) -> None:
-    """Run a bundle of trials inside a Ray worker; each report carries the points since the last, and the records that are known."""
-    import ray
-    from ray import tune
-
-    from aotsearch.training import device as devices
-    from aotsearch.training import trial as trials
-
-    # what was granted decides, not what the machine has: without a grant of one Ray does not hide the GPUs (ray#54928)
-    on_gpu = bool(ray.get_gpu_ids())  # of those that are granted the first is `cuda`, whatever its number on the machine
-    share = share_of(config) if on_gpu else 1.0
-    hardware = devices.DeviceSettings(config["threads"], "cuda" if on_gpu else "cpu", share, config["usual"])
-    points: list[tuple[str, Mapping[str, float]]] = []
-    evaluations = itertools.count(1)
-
-    def report(trial: Trial, point: Mapping[str, float], recalled: bool = False) -> None:
-        points.append((trial["key"], point))
-        if on_the_way(trial, point):
-            tell({"points": list(points), "loss": point["loss"], "evaluation": next(evaluations), "recalled": recalled})
-            points.clear()
-
-    def tell(result: Mapping[str, Any]) -> None:
-        try:
-            tune.report(result)
-        except SystemExit as e:
-            raise _StoppedByRay from e
-
-    try:
-        for record in trials.run_together(config["bundle"], hardware, report, config["checkpoints"], config["fuse"]):
-            tell({"points": list(points), "record": record, "loss": record["measures"].get("loss", float("inf"))})
-            points.clear()
-            if record.get("device_lost"):
-                raise RuntimeError("this process can compute no more; the next trial gets a new one")
-    except _StoppedByRay as e:
-        raise SystemExit from e
-    except AotsearchError as e:  # the data or the disk failed, not a trial
-        tune.report({"ends": str(e), "loss": float("inf")})
-
-
-class _StoppedByRay(BaseException):
-    """Ray stops a trial by SystemExit in its report; one that a part of a model raises is an outcome."""
