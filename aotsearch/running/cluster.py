@@ -108,7 +108,7 @@ class Cluster:
     def close(self) -> None:
         self._session.stop()
         if not self._joined:
-            gc.collect()  # what Tune left in circles speaks to Ray when it is collected, and in the midst of a shutdown that ends the process
+            gc.collect()  # what Tune left in circles speaks to Ray when it is freed, and amid a shutdown that ends the process
             self._ray.shutdown()
         self._session.close()
 
