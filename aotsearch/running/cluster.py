@@ -22,6 +22,7 @@ from aotsearch.errors import InputError, RunError
 from aotsearch.running import connection
 from aotsearch.running.hearing import callback, said, scheduler, searcher, share_of
 from aotsearch.running.session import Session, scratch
+from aotsearch.running.shipping import workers_environment
 from aotsearch.running.work import Observer, Trial, Work
 from aotsearch.running.worker import trainable
 from aotsearch.study.settings import Resources
@@ -79,9 +80,13 @@ class Cluster:
             resources.required_room(cpus, gpus)
             wanted = (workers or cpus // resources.cpus) * resources.cpus
             quiet |= {"num_cpus": wanted, "num_gpus": gpus, "include_dashboard": False, "object_store_memory": 128 << 20}
-            quiet |= {"runtime_env": _workers_environment(resources.cpus), "job_config": connection.job(ray.job_config.JobConfig)}
+            quiet["runtime_env"] = {"env_vars": _variables(resources.cpus) | _paths()}
             os.environ |= connection.token()
             quiet |= {"_temp_dir": place} if (place := connection.temporary()) else {}
+        else:
+            quiet["runtime_env"] = workers_environment(_variables(resources.cpus))
+        if address is None or "://" not in address:
+            quiet["job_config"] = connection.job(ray.job_config.JobConfig)
         try:
             ahead = threading.Thread(target=importlib.import_module, args=("aotsearch.training.trial",), daemon=True)
             ahead.start()  # what plans trials, with torch: while Ray's own processes start there is nothing else to do here
@@ -90,7 +95,8 @@ class Cluster:
             ahead.join()
         except Exception as e:  # noqa: BLE001 (connection, configuration and start-up errors of many kinds)
             raise RunError(f"Ray did not start at {address or 'this machine'}: {said(e)[:300]}") from None
-        self._session = Session(None if address else getattr(ray._private.worker, "_global_node", None), lost)
+        node = getattr(ray._private.worker, "_global_node", None)  # None where this process speaks to the cluster through another
+        self._session = Session(None if address else node, lost, connection.reach(node) if address and not self._joined else None)
         try:
             has = ray.cluster_resources()
             room = resources.required_room(has.get("CPU", 0), has.get("GPU", 0))
@@ -98,6 +104,7 @@ class Cluster:
             self.close()
             raise
         self.fuse, self.cpus, self.gpus = resources.fuse, resources.cpus, resources.share(has.get("GPU", 0))
+        self._grows = workers is None and address is not None  # with a cluster that does
         self._losses: Counter[str] = Counter()  # of workers, by the key of the trial
         self.memory, self._crowded = resources.memory, set[str]()  # keys of trials that had no memory beside others
         self.workers, self.on_gpu, self.address, self.usual = min(workers or room, room), self.gpus > 0, address, ""
@@ -211,7 +218,7 @@ class Cluster:
                     search_alg=search and searcher(search),
                     scheduler=search and scheduler(search, reasons),
                     num_samples=-1 if search else 1,  # a search says itself when it ends
-                    max_concurrent_trials=together,
+                    max_concurrent_trials=None if self._grows and together == self.workers and search is None else together,
                     reuse_actors=True,
                     trial_dirname_creator=lambda trial: trial.trial_id,
                 ),
@@ -234,16 +241,20 @@ class Cluster:
         return again
 
 
-def _workers_environment(threads: int) -> dict[str, Any]:
-    """Of the workers, which import from where it lies for the driver."""
+def _variables(threads: int) -> dict[str, str]:
+    """That every worker has."""
+    variables = {name: value for name, value in os.environ.items() if name in ENVIRONMENT}
+    variables["OMP_NUM_THREADS"] = str(threads)  # numpy's products ask for as many, too
+    variables["MALLOC_ARENA_MAX"] = "1"  # every trial is a new thread, and each left holes in another arena: 10 MB more with every trial
+    return variables
+
+
+def _paths() -> dict[str, str]:
+    """By which workers on this machine import from where it lies for the driver."""
     home, installed = str(Path(__file__).parents[2]), sysconfig.get_paths()
     paths = [home] if home not in (installed["purelib"], installed["platlib"]) else []  # there it is found, after Python's own library
     paths += filter(None, [os.environ.get("PYTHONPATH")])
-    variables = {name: value for name, value in os.environ.items() if name in ENVIRONMENT}
-    variables |= {"PYTHONPATH": os.pathsep.join(paths)} if paths else {}
-    variables |= {"OMP_NUM_THREADS": str(threads)}  # numpy's products ask for as many, too
-    variables["MALLOC_ARENA_MAX"] = "1"  # every trial is a new thread, and each left holes in another arena: 10 MB more with every trial
-    return {"env_vars": variables}
+    return {"PYTHONPATH": os.pathsep.join(paths)} if paths else {}
 
 
 def _gpus_here() -> int:

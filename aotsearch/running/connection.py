@@ -8,6 +8,7 @@ import secrets
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,35 @@ def required_answer(address: str) -> None:
     except OSError as e:
         remedy = "look whether it runs (`ray status` there), or leave --address out to start one here"
         raise RunError(f"no Ray cluster answers at {address}: {e.strerror or e}; {remedy}") from None
+
+
+def reach(node: Any) -> Callable[[], str] | None:
+    """Says what of a cluster cannot be reached, in words: its head, or the raylet of this machine; empty where both can.
+
+    Args:
+        node: Ray's own description of how this process is connected; None where it is through another.
+    """
+    if node is None:
+        return None
+    host, _, port = node.gcs_address.rpartition(":")
+    socket_of_raylet = node.raylet_socket_name
+
+    def look() -> str:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
+        except OSError as e:
+            return f"the head of the Ray cluster, {node.gcs_address}, cannot be reached ({e.strerror or e})"
+        if not str(socket_of_raylet).startswith("/"):
+            return ""
+        with socket.socket(socket.AF_UNIX) as raylet:
+            try:
+                raylet.settimeout(PATIENCE)
+                raylet.connect(socket_of_raylet)
+            except OSError as e:
+                return f"the node of the Ray cluster on this machine is gone ({e.strerror or e})"
+        return ""
+
+    return look
 
 
 def temporary() -> str | None:

@@ -86,6 +86,9 @@ def callback(
             why = said(trial.get_pickled_error() or trial.get_error())[-300:] or "no reason was given"
             keys = [plan["key"] for plan in trial.config["bundle"]]
             known = next(filter(None, (watch.fate(checkpoints, key) for key in keys)), None)  # its file has the name of one
+            for plan in trial.config["bundle"]:
+                if plan["key"] not in self.curves:  # its worker was lost before it began
+                    self.plans[plan["key"]], self.curves[plan["key"]] = plan, []
             left = [key for key in keys if key in self.plans]
             if crowded is not None and (known[0] == watch.FULL if known is not None else any(words in why for words in LOW)):
                 self._again_alone(left)
