@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aotsearch.errors import InputError, RunError
+from aotsearch.errors import InputError, RunError, one_line
 from aotsearch.running import connection
 from aotsearch.running.hearing import callback, said, scheduler, searcher, share_of
 from aotsearch.running.session import Session, scratch
@@ -26,7 +26,7 @@ from aotsearch.running.shipping import workers_environment
 from aotsearch.running.work import Observer, Trial, Work
 from aotsearch.running.worker import trainable
 from aotsearch.study.settings import Resources
-from aotsearch.surroundings import required_folder
+from aotsearch.surroundings import required_folder, say
 from aotsearch.training.checkpoint import Checkpoints
 from aotsearch.training.environment import processors
 
@@ -61,7 +61,7 @@ class Cluster:
     """
 
     def __init__(self, address: str | None, workers: int | None, resources: Resources, lost: Callable[[str], None] = lambda why: None):
-        for name, value in ENVIRONMENT.items():
+        for name, value in (ENVIRONMENT | (connection.joining() if address else {})).items():
             os.environ.setdefault(name, value)
         try:
             import ray
@@ -91,10 +91,12 @@ class Cluster:
             ahead = threading.Thread(target=importlib.import_module, args=("aotsearch.training.trial",), daemon=True)
             ahead.start()  # what plans trials, with torch: while Ray's own processes start there is nothing else to do here
             if not self._joined:
+                ray._private.worker.print_to_stdstream = _brief  # by which pages of a raylet's log come to the terminal
                 ray.init(address=address or "local", **quiet)
             ahead.join()
         except Exception as e:  # noqa: BLE001 (connection, configuration and start-up errors of many kinds)
-            raise RunError(f"Ray did not start at {address or 'this machine'}: {said(e)[:300]}") from None
+            remedy = f"; {connection.TOKEN}" if address and isinstance(e, ConnectionError) else ""
+            raise RunError(f"Ray did not start at {address or 'this machine'}: {said(e)[:300]}{remedy}") from None
         node = getattr(ray._private.worker, "_global_node", None)  # None where this process speaks to the cluster through another
         self._session = Session(None if address else node, lost, connection.reach(node) if address and not self._joined else None)
         try:
@@ -237,6 +239,7 @@ class Cluster:
             except Exception as e:  # noqa: BLE001 (Tune wraps whatever went wrong in errors of its own)
                 if heard.ended:
                     raise RunError(heard.ended) from None
+                self._session.wait()  # Tune may notice before the watch that Ray died
                 raise RunError(f"Ray Tune stopped: {said(e)[:300]}; run the same command again to continue") from None
         return again
 
@@ -255,6 +258,12 @@ def _paths() -> dict[str, str]:
     paths = [home] if home not in (installed["purelib"], installed["platlib"]) else []  # there it is found, after Python's own library
     paths += filter(None, [os.environ.get("PYTHONPATH")])
     return {"PYTHONPATH": os.pathsep.join(paths)} if paths else {}
+
+
+def _brief(data: Mapping[str, Any], **_: Any) -> None:
+    """Tell what Ray says of its nodes, in one line."""
+    line = " ".join(data.get("lines") or [""]).strip().partition("\n")[0]
+    say(f"Ray: {one_line(line)[:200]}")
 
 
 def _gpus_here() -> int:

@@ -35,7 +35,7 @@ class Session:
         self.node, self.lost, self.reach = node, lost, reach
         self.path = Path(node.get_session_dir_path()) if node is not None else None
         self._kept: Path | None = None
-        self._ended = threading.Event()
+        self._ended, self._told = threading.Event(), threading.Event()
         if node is not None or reach is not None:
             look = self._look if node is not None else self._reach
             threading.Thread(target=look, name="ray-watch", daemon=True).start()
@@ -70,8 +70,7 @@ class Session:
                 for _, process in self.node.live_processes():  # whose workers would train on for nobody
                     with contextlib.suppress(OSError):
                         process.kill()
-                self.lost(f"Ray's process {dead[0]} died")
-                return
+                return self._tell(f"Ray's process {dead[0]} died")
 
     def _reach(self) -> None:
         assert self.reach is not None
@@ -80,7 +79,16 @@ class Session:
             what = self.reach()
             missing = missing + 1 if what else 0
             if missing >= MISSING and not self._ended.is_set():
-                return self.lost(what)
+                return self._tell(what)
+
+    def _tell(self, what: str) -> None:
+        self.lost(what)
+        self._told.set()
+
+    def wait(self) -> None:
+        """For as long as the watch takes to see that something died, where an error makes one think so."""
+        if self.node is not None or self.reach is not None:
+            self._told.wait(LOOK * (1 if self.reach is None else MISSING) + 1)
 
 
 def end_former(session: Path) -> None:
