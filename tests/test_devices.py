@@ -679,7 +679,7 @@ def test_what_the_machine_has_no_memory_for_is_tried_alone_once_and_then_told(
         "Memory on the node was 22 GB, which exceeds the memory usage threshold of 0.95" if how == "ray" else "the actor died"
     )
     config = {"bundle": [first, made], "share": 0.0, "shares": {}}
-    ray_trial: Any = type("Trial", (), {"config": config, "get_pickled_error": lambda _: why})()
+    ray_trial: Any = type("Trial", (), {"config": config, "error_file": None, "get_pickled_error": lambda _: why})()
     callback.on_trial_start(0, [], ray_trial)
     callback.on_trial_result(0, [], ray_trial, {"record": {"key": "j", "outcome": "done", "measures": {}}})
     if how == "record":

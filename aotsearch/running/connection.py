@@ -15,7 +15,7 @@ from typing import Any
 from aotsearch.errors import InputError, RunError
 
 PATIENCE = 5.0  # seconds for which a machine may take to answer; Ray itself waits for a minute and more
-TOKEN = "a cluster that was started with RAY_AUTH_MODE=token asks for its token, in RAY_AUTH_TOKEN or ~/.ray/auth_token"
+TOKEN = "where it asks for a token, set RAY_AUTH_MODE=token here, too, and put the token into RAY_AUTH_TOKEN or ~/.ray/auth_token"
 SETTINGS = b"\0\0\0\4\0\0\0\0\0"  # an empty frame of HTTP/2: three bytes of length, one of type
 SOCKET = 107 if sys.platform == "linux" else 103  # bytes that the path of a socket may have
 BELOW = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.00")  # what Ray adds to its folder
@@ -110,10 +110,8 @@ def token() -> dict[str, str]:
 
 
 def joining() -> dict[str, str]:
-    """Variables by which Ray joins a cluster that runs, or says soon and in few words that it cannot: with a token where one is kept."""
-    variables = {"RAY_NUM_REDIS_GET_RETRIES": "3"}  # one a second, of the head, whatever that keeps its tables in
-    kept = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys() or os.access(Path.home() / ".ray" / "auth_token", os.R_OK)
-    return variables | ({"RAY_AUTH_MODE": "token"} if kept else {})
+    """Variables by which Ray joins a cluster that runs, or says soon that it cannot."""
+    return {"RAY_NUM_REDIS_GET_RETRIES": "3"}  # one a second, of the head, whatever that keeps its tables in
 
 
 def _short(folder: str) -> bool:

@@ -5,6 +5,7 @@ Tune pickles its parts for a restore that is never made: each of these becomes a
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,8 +18,15 @@ LOSSES = 3  # workers that a trial may be lost with before it has failed
 LOW = ("memory usage threshold", "low on memory")  # Ray's words, of a worker that it has ended for want of memory
 
 
-def said(error: Exception | None) -> str:
+def said(error: object) -> str:
     return " ".join(str(error or "").split())
+
+
+def _reason(trial: Any) -> str:
+    """What Ray says of a worker that was lost: in a file of Tune, which at that time is not yet where Tune itself would look for it."""
+    with contextlib.suppress(OSError, TypeError):
+        return said(Path(trial.error_file).read_text(encoding="utf-8", errors="replace"))
+    return said(trial.get_pickled_error()) or "no reason was given"
 
 
 def share_of(config: Mapping[str, Any]) -> float:
@@ -83,12 +91,11 @@ def callback(
             self._end(trial, "pruned", lambda key: reasons.get(key, "pruned"))
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            why = said(trial.get_pickled_error() or trial.get_error())[-300:] or "no reason was given"
+            why = _reason(trial)
             keys = [plan["key"] for plan in trial.config["bundle"]]
             known = next(filter(None, (watch.fate(checkpoints, key) for key in keys)), None)  # its file has the name of one
-            for plan in trial.config["bundle"]:
-                if plan["key"] not in self.curves:  # its worker was lost before it began
-                    self.plans[plan["key"]], self.curves[plan["key"]] = plan, []
+            if not any(key in self.curves for key in keys):  # which says nothing of the trial
+                return self._never_began(trial.config["bundle"], why)
             left = [key for key in keys if key in self.plans]
             if crowded is not None and (known[0] == watch.FULL if known is not None else any(words in why for words in LOW)):
                 self._again_alone(left)
@@ -100,10 +107,17 @@ def callback(
                 elif losses[key] < LOSSES:
                     again.append(self.plans.pop(key))
                 else:
-                    outcome = "out-of-memory" if "memory" in why else "failed"
-                    self._tell(key, outcome, {"message": f"the process that trained it was lost {LOSSES} times: {why}"})
+                    outcome = watch.FULL if any(words in why for words in LOW) else "failed"
+                    self._tell(key, outcome, {"message": f"the process that trained it was lost {LOSSES} times: {why[-300:]}"})
             for key in keys if known is not None else ():
                 watch.path_of(checkpoints, key).unlink(missing_ok=True)
+
+        def _never_began(self, bundle: list[Trial], why: str) -> None:
+            losses.update(plan["key"] for plan in bundle)
+            if losses[bundle[0]["key"]] >= LOSSES:
+                self.ended = f"no worker could be started, {LOSSES} times: {why[-300:]}"
+                raise RunError(self.ended)
+            again.extend(bundle)
 
         def _again_alone(self, keys: list[str]) -> None:
             assert crowded is not None
