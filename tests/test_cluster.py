@@ -45,7 +45,7 @@ task: {language: {data: {text: corpus.txt}, context: 16}}
 grammar:
   model: {width: 16, depth: 1, block: [attention, channel]}
   channel: {any: [own, none]}
-study: {seeds: 3, budget: {steps: 200, batch: 4, evaluations: 1}, diagnostics: none, resources: {fuse: 1, checkpoint: 1}}
+study: {seeds: 2, budget: {steps: 200, batch: 4, evaluations: 1}, diagnostics: none, resources: {fuse: 1, checkpoint: 1}}
 """
 
 
@@ -87,7 +87,7 @@ def test_a_study_on_two_nodes_survives_that_one_is_killed_and_another_comes(node
                 nodes.stdin.flush()
     assert run.returncode == 0, "".join(said)
     records = list(Ledger(tmp_path / "run").records().values())
-    assert [r["outcome"] for r in records] == ["done"] * 6 and len({r["process"] for r in records}) > 1
+    assert [r["outcome"] for r in records] == ["done"] * 4 and len({r["process"] for r in records}) > 1
     assert {"own", "none"} == {r["decisions"]["channel"] if isinstance(r["decisions"]["channel"], str) else "own" for r in records}
     assert "Ray runs 2 trials at a time\n" in said and not any("Traceback" in line or "raylet)" in line for line in said)
 
@@ -163,6 +163,6 @@ def test_a_cluster_on_which_no_worker_starts_is_no_outcome_of_a_trial(tmp_path: 
     heard.on_trial_error(0, [], trial)
     heard.on_trial_error(0, [], trial)
     assert again == [{"key": "k"}, {"key": "k"}]
-    with pytest.raises(RunError, match="no worker could be started, 3 times: .*the actor never ran"):
+    with pytest.raises(RunError, match=r"no worker could be started, 3 times: .*the actor never ran"):
         heard.on_trial_error(0, [], trial)
     assert "never ran" in heard.ended

@@ -97,7 +97,7 @@ def temporary() -> str | None:
     if not asked or (Path(asked).is_dir() and _short(asked)):
         return None
     place = tempfile.gettempdir()  # the first that is there and can be written
-    return str(Path(place if _short(place) else "/tmp") / "ray")
+    return str(Path(place if _short(place) else "/tmp") / "ray")  # where Ray has it by default  # nosec B108
 
 
 def token() -> dict[str, str]:
