@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from aotsearch.evidence.ledger import Ledger
+from aotsearch.training import watch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_broken_words import install
@@ -119,6 +120,27 @@ def test_in_this_process_what_a_process_survives_is_an_outcome_at_once(place: Pa
     done = run(place, faults, "--local")
     assert done.returncode == 3, done.stderr
     agree(place, faults)
+    (line,) = [line for line in done.stderr.splitlines() if "ZeroDivisionError" in line]
+    file = place / "run" / line.partition("; see ")[2].split()[0]
+    assert file.parent.name == "failures" and "in forward" in file.read_text()
+
+
+def test_data_that_is_cut_short_while_it_is_read_is_no_outcome_of_a_trial(tmp_path: Path) -> None:
+    crash = """
+import sys, numpy as np
+from pathlib import Path
+from aotsearch.training.watch import Watch
+folder = Path(sys.argv[1])
+(folder / "data.bin").write_bytes(bytes(1 << 20))
+data = np.memmap(folder / "data.bin", mode="r")
+with Watch(folder / "KEY.fate", 60):
+    open(folder / "data.bin", "w").close()
+    data.sum()
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    assert subprocess.run([sys.executable, "-c", crash, str(tmp_path)], env=environment, timeout=60, check=False).returncode < 0
+    assert "Bus error" in watch.path_of(tmp_path, "KEY").read_text()
+    assert watch.fate(tmp_path, "KEY") is None, "it is trained again, once its data is opened, which is verified"
 
 
 def test_a_crash_of_this_process_is_the_outcome_of_its_trial_when_the_run_goes_on(place: Path) -> None:

@@ -25,6 +25,7 @@ from aotsearch.training.environment import memory_taken
 HUNG = "hung"
 FULL = "out-of-memory"
 CALL = getattr(signal, "SIGUSR2", None)  # by which the main thread is called back out of what it hangs in
+BUS = "Bus error"  # a file of data was cut short, or its disk failed, while it was read: nothing of the trial's; who opens it next tells
 GRACE = 10.0  # seconds in which it may follow
 LOOK = 0.2  # seconds between two looks at the memory: what is new to a process comes at a few gigabytes a second at most
 BEYOND = 1.05  # of the limit of memory: who takes so much is not waited for
@@ -66,7 +67,7 @@ def fate(folder: Path, key: str) -> tuple[str, str, str] | None:
     except OSError:
         return None
     first, _, rest = text.partition("\n")
-    if not first:
+    if not first or BUS in first:
         return None
     outcome = next((known for known in (HUNG, FULL) if first.startswith(known)), "failed")
     return outcome, first.removeprefix(f"{outcome}: "), rest
