@@ -276,7 +276,7 @@ def ui(folder: Folder, port: Annotated[int, typer.Option(min=1, max=65535, help=
         rebuild(folder, found.headline.to_dict(), found.summary(), files)
     argv = ui_command(folder, port)
     _say(f"MLflow: {ui_address(folder, port)}   (ready in some seconds; Ctrl-C ends it)")
-    os.execve(argv[0], argv, os.environ | ENVIRONMENT)
+    os.execve(argv[0], argv, os.environ | ENVIRONMENT)  # no shell is what is wanted  # nosec B606
 
 
 @app.command()

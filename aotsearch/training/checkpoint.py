@@ -41,6 +41,7 @@ class Checkpoints:
         seconds: Between two states; None for never.
         steps: Between two states, in the place of seconds.
         patience: Seconds without a step after which a trial hangs.
+        memory: Bytes that the process of a trial may take; None for no limit.
         here: Whether the run that asks for states at once is this process: then it ends when they are written.
     """
 
@@ -48,6 +49,7 @@ class Checkpoints:
     seconds: float | None = 60.0
     steps: int | None = None
     patience: float = 1800.0
+    memory: float | None = None
     here: bool = False
 
 
