@@ -263,7 +263,7 @@ def ui(folder: Folder, port: Annotated[int, typer.Option(min=1, max=65535, help=
     """Open the MLflow UI on this run's store, on loopback."""
     from aotsearch.evidence.ledger import Ledger
     from aotsearch.report import report as reports
-    from aotsearch.tracking.view import ENVIRONMENT, rebuild, required_port, ui_address, ui_command
+    from aotsearch.tracking.view import ENVIRONMENT, rebuild, required_port, ui_addresses, ui_command
 
     required_port(port)
     if not Ledger.open(folder).locked:  # while a run writes, its view is its own
@@ -271,7 +271,10 @@ def ui(folder: Folder, port: Annotated[int, typer.Option(min=1, max=65535, help=
         files = sorted((folder / "report").glob("[!.]*")) or reports.write(folder, material=found)
         rebuild(folder, found.headline.to_dict(), found.summary(), files)
     argv = ui_command(folder, port)
-    _say(f"MLflow: {ui_address(folder, port)}   (ready in some seconds; Ctrl-C ends it)")
+    for name, address in ui_addresses(folder, port).items():
+        _say(f"{name}: {address}")
+    _say("ready in some seconds; Ctrl-C ends it")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.execve(argv[0], argv, os.environ | ENVIRONMENT)
 
 

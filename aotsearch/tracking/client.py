@@ -18,8 +18,9 @@ from aotsearch.tasks import cache
 from aotsearch.tracking import wording
 from aotsearch.tracking.wording import LONGEST, finite, key_of, plain
 
-# Set before mlflow is imported, and for its server: nothing is sent anywhere, no job workers are started for a local UI.
-ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+# Set before mlflow is imported, and for its server: nothing is sent anywhere, no job workers are started for a local UI, errors alone are
+# printed.
+ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_LOGGING_LEVEL": "ERROR"}
 
 Values = Mapping[str, Any]
 
