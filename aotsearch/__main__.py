@@ -48,6 +48,21 @@ Set = Annotated[list[str], typer.Option("--set", metavar="PATH=VALUE", help="Rep
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from aotsearch import __version__
+
+        _print(f"aotsearch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def check(file: File, set_: Set = [], json_: Json = False) -> None:
     """Validate a study file and count its architectures."""
@@ -315,6 +330,32 @@ def eject(
     from aotsearch.eject.trained import put
 
     _say(f"written: {put(out, found.encode())}")
+
+
+@app.command()
+def export(
+    folder: Folder,
+    seed: Annotated[int, typer.Option(help="The trial's seed.", show_default=False)],
+    to: Annotated[str, typer.Option(help="hf (a folder for transformers), torch (as eject writes it), mlflow (into the run's store).")],
+    arm: Annotated[str, typer.Option(help="An arm of the study.")] = "reference",
+    out: Annotated[Path | None, typer.Option(help="Where to write; mlflow needs none.", show_default=False, callback=_home)] = None,
+) -> None:
+    """Give a trained model to other programs: Hugging Face's transformers, PyTorch, MLflow."""
+    if to not in (forms := ("hf", "mlflow", "torch")):
+        raise InputError(f"--to {to}: a model goes to one of {', '.join(forms)}")
+    if (out is None) == (to != "mlflow"):
+        law = "needs --out, where it is written" if out is None else "writes into the run folder, and takes no --out"
+        raise InputError(f"--to {to} {law}")
+    if out is None:
+        from aotsearch.tracking import models
+
+        _print(models.log(folder, arm, seed))
+        _say(f"`mlflow.pytorch.load_model` loads it from the store of `aotsearch ui {folder}`")
+        return
+    from aotsearch.eject import hugging, trained
+
+    write = hugging.write if to == "hf" else trained.write
+    _say("written: " + ", ".join(map(str, write(folder, arm, seed, out))))
 
 
 @app.command()

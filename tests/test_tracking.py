@@ -579,3 +579,16 @@ def test_a_parent_of_an_earlier_version_with_a_metric_for_each_effect_is_made_an
     view = View(folder)
     assert "effect/channel none" not in view.parent.data.metrics
     assert view.children["reference seed 0"].data.tags["mlflow.parentRunId"] == view.parent.info.run_id
+
+
+def test_the_data_are_inputs_of_every_run(folder: Path, study: Study) -> None:
+    Ledger(folder).append("data", manifest="abc" * 20, bytes={"train": 100}, unit="bits/byte")
+    fill(folder, [record("reference", 0)])
+    tracker = Tracker(folder, study, "")
+    tracker.publish(analysis(contrast("positions=rope")), "", [], folder / "study.yaml")
+    tracker.close()
+    view = View(folder)
+    for run in (view.parent, view.children["reference seed 0"]):
+        found = {i.tags[0].value: i.dataset for i in run.inputs.dataset_inputs}
+        assert {*found} == {"train", "validation"}
+        assert (found["train"].name, found["train"].digest) == ("language corpus.txt (train)", ("abc" * 20)[:36])

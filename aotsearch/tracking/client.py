@@ -101,6 +101,17 @@ def metrics(numbers: Values, when: int) -> list[Any]:
     return [Metric(name, float(value), when, 0) for name, value in numbers.items() if finite(value)]
 
 
+def inputs(data: Values) -> list[Any]:
+    """The data of a trial, an input for each split that it reads; nothing is read for that."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    made = []
+    for split in data["splits"]:
+        one = Dataset(f"{data['name']} ({split})"[:500], data["digest"][:36], "aotsearch", data["source"], profile=data["profile"])
+        made.append(DatasetInput(one, [InputTag("mlflow.data.context", split)]))
+    return made
+
+
 def layers(record: Values, when: int) -> list[Any]:
     """Diagnostics as one metric each, the layer as the step."""
     from mlflow.entities import Metric

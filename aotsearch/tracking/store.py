@@ -57,6 +57,7 @@ class Store:
         self.folder, self.study = folder, study
         self.writes = 0
         self.children: dict[str, Child] = {}
+        self._inputs: list[Any] = []
         self._points: dict[str, list[Values]] = {}  # waiting for the next batch
         self._factors = keys(study.space.decisions(), taken=(*BASE, *COST))
         self._mixed = layout.mixed_factors(study)
@@ -144,7 +145,16 @@ class Store:
         run = self._client.create_run(self._experiment, start, tags, name)
         child = self.children[trial["key"]] = Child(run.info.run_id)
         self._write(child.run, params=client.params(self._facts(trial, child)))
+        self._read(child.run)
         return child
+
+    def _read(self, run: str) -> None:
+        """Log the data of the study as what a run read, once they are known."""
+        if not self._inputs:
+            event = next((e for e in Ledger(self.folder).events() if e["event"] == "data" and e.get("manifest")), None)
+            self._inputs = client.inputs(wording.data(self.study, event)) if event else []
+        if self._inputs:
+            self._client.log_inputs(run, self._inputs)
 
     def _facts(self, trial: Values, child: Child) -> dict[str, Any]:
         """The params of a trial that are not logged yet; every child has every factor, since the UI drops runs that lack one."""
@@ -217,6 +227,7 @@ class Store:
         self._client.set_experiment_tag(self._experiment, NOTE, text)
         self._lay_out(numbers)
         self._client.log_text(self._parent, json.dumps(wording.effects(analysis)), EFFECTS)
+        self._read(self._parent)
         self._mark_children(analysis)
         for path in files:
             if path.is_dir():

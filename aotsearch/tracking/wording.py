@@ -63,6 +63,18 @@ def _terms(arm: str, equalise: str) -> list[str]:
     return [] if arm == REFERENCE else equal_terms(equalise)
 
 
+def data(study: Study, event: Values) -> dict[str, Any]:
+    """What trials read: named by the task and where its data lie, told apart by the digest of what they hold."""
+    plain = study.task.to_plain()
+    ((task, options),) = plain.items() if len(plain) == 1 else ((study.name, plain),)
+    given = options.get("data") if isinstance(options, dict) else None
+    lies = next(iter(given.values())) if isinstance(given, dict) and given else given
+    name = " ".join(filter(None, [task, re.split(r"[/\\]", str(lies or ""))[-1]]))
+    facts = {name: value for name, value in event.items() if name in ("documents", "bytes", "split", "unit")}
+    source = {"source": json.dumps(plain, default=str), "profile": json.dumps(facts, default=str)}
+    return {"name": name, "digest": str(event["manifest"]), "splits": ("train", "validation"), **source}
+
+
 # ---- the parent run
 
 
