@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -52,7 +53,7 @@ def test_a_trained_model_is_loaded_and_gives_the_loss_that_was_recorded(folder: 
     inputs, targets = map(torch.as_tensor, task.validation())
     loss = torch.nn.functional.cross_entropy(model(inputs).flatten(0, 1), targets.flatten()).item()
     row = aotsearch.results(folder).set_index("arm").loc["positions=rope"]
-    assert loss == pytest.approx(row["loss"], rel=1e-5) and not model.training
+    assert loss / math.log(2) == pytest.approx(row["bits_per_byte"], rel=1e-5) and not model.training
 
 
 def test_weights_that_are_not_those_of_the_trial_are_not_loaded(folder: Path, tmp_path: Path) -> None:

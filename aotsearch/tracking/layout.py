@@ -124,7 +124,7 @@ def _charts(measure: str, parent: Iterable[str]) -> list[State]:
     return charts + [_chart("BAR", key, "cost") | {"deleted": True} for key in parent]
 
 
-_SHARED = {
+_SHARED: State = {
     "runsHiddenMode": "SHOW_ALL",  # else charts are of the ten newest runs
     "hideEmptyCharts": True,
     "isAccordionReordered": True,  # else sections are sorted by name
@@ -138,7 +138,7 @@ def _section(key: str, name: str, shown: bool = True) -> State:
 
 def _chart(kind: str, metric: str, section: str) -> State:
     """A chart as the UI would make it, which then makes no other of that metric."""
-    line = {"selectedMetricKeys": [metric], "xAxisKey": "step", "xAxisScaleType": "linear", "scaleType": "linear", "range": {}}
+    line: State = {"selectedMetricKeys": [metric], "xAxisKey": "step", "xAxisScaleType": "linear", "scaleType": "linear", "range": {}}
     line |= {"lineSmoothness": 0, "useGlobalXaxisKey": True, "useGlobalLineSmoothing": True, "yAxisKey": "metric", "yAxisExpressions": []}
     return {
         "type": kind,

@@ -155,12 +155,11 @@ def failure(record: Values) -> str:
 # ---- the description
 
 
-def note(study: Study, analysis: Values, links: str = "", model: str = "") -> str:
+def note(study: Study, analysis: Values, links: str = "") -> str:
     """Question, answer, what to know first, and the verdict table as Markdown, within what MLflow keeps of a description.
 
     Args:
         links: To the views of the experiment, as Markdown.
-        model: Where a trained model is, as Markdown.
     """
     unit, confidence = analysis.get("unit") or analysis["measure"], study.settings.confidence
     warnings = list(analysis.get("warnings", ()))
@@ -178,7 +177,7 @@ def note(study: Study, analysis: Values, links: str = "", model: str = "") -> st
     tail += f"\nMinimum detectable effect: about {least:.4f} {unit}.\n" if least is not None else ""
     tail += INTERACTING if any(c.get("kind") == "interaction" for c in analysis["contrasts"]) else ""
     tail += TUNED if study.settings.tuning else ""
-    tail += "".join(f"\n{text}\n" for text in (model, links) if text)
+    tail += f"\n{links}\n" if links else ""
     rows = [_row(c) for c in sorted(analysis["contrasts"], key=_rank)]
     kept = list(rows)
     more = ""
@@ -197,7 +196,8 @@ READING = (
     "the figures images in `figures`. Every run below that one is a trial: one arm under one seed. Grouped by `arm`, a group shows the "
     "mean over its seeds of `final/{measure}` and of `final/difference`, which is the trial minus the reference under the same seed. "
     "`train/loss` and `validation/loss` in {loss_unit} and `validation/{measure}` in {unit} are curves, `layer/...` are diagnostics with "
-    "the layer as the step; `aot.outcome` says how a trial ended. The test split is in `effects.json` and in the report alone.\n"
+    "the layer as the step; `aot.outcome` says how a trial ended. The test split is in `effects.json` and in the report alone. A "
+    "trained model comes here by `aotsearch export DIR --arm ARM --seed SEED --to mlflow`; the weights of every trial are in its folder.\n"
 )
 INTERACTING = (
     "\nTwo changes interact where both together are *worse*, or *better*, than the sum of each; *equivalent*: not beyond the margin.\n"
