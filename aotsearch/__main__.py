@@ -86,20 +86,9 @@ def check(file: File, set_: Set = [], json_: Json = False) -> None:
         left = [{"decision": address, "reason": reason} for address, reason in study.not_varied.items()]
         _json({"ok": True, "errors": [], **known, "decisions": list(decisions), "not_varied": left, "notes": study.notes})
         return
-    count = "uncounted" if number is None else f"{number:,}" if exact else f"at most {number:,}"
-    s = study.settings
-    arms = 1 + (len(study.base_design.arms) - 1) * len(s.modes)
-    seeds = f"{s.adaptive.min} to {s.adaptive.max}" if s.adaptive else str(len(s.seed_list))
-    plural = "s" * (arms > 1)
-    _print(f"{file}: ok; {count} architectures over {len(decisions)} decisions; {arms} arm{plural} x {seeds} seeds")
-    places: dict[Any, list[str]] = {}
-    for address, d in decisions.items():
-        shown = ", ".join(map(str, d.values)) if d.values else f"[{d.low}, {d.high}]{' log' if d.log else ''}"
-        places.setdefault((d.name, shown), []).append(address)
-    for (_, shown), addresses in places.items():
-        _print(f"  {addresses[0]}{f' to {addresses[-1]}' if addresses[1:] else ''}: {shown}")
-    for note in study.notes:
-        _print(note)
+    from aotsearch.show.counted import counted
+
+    _print(f"{file}: {counted(study, number, exact)}")
 
 
 @app.command()
@@ -306,30 +295,13 @@ def eject(
     set_: Set = [],
 ) -> None:
     """Write an arm as one readable PyTorch file that imports torch alone; of a trained trial its weights too."""
-    from aotsearch.study.loading import load
+    from aotsearch.eject.command import ejected
 
-    if seed is not None:
-        from aotsearch.eject import trained
-
-        if not path.is_dir() or out is None or set_:
-            law = "--seed writes the weights of a trained trial"
-            raise InputError(f"{law}: it needs a run folder and --out, and no --set: aotsearch eject DIR --seed {seed} --out PATH.py")
-        _say("written: " + ", ".join(map(str, trained.write(path, arm, seed, out))))
-        return
-    if path.is_dir() and set_:
-        raise InputError(f"--set changes a study file; {path} is a run folder, whose study is declared")
-    from aotsearch.eject.file import eject as text
-    from aotsearch.evidence.declaration import history
-    from aotsearch.evidence.ledger import Ledger
-
-    study = history(Ledger.open(path)).study if path.is_dir() else load(path, set_)
-    found = text(study.arm(arm).architecture, f"the arm {arm!r} of the study {study.name!r}")
-    if out is None:
+    found = ejected(path, arm, seed, out, set_)
+    if isinstance(found, str):
         _print(found, end="")
-        return
-    from aotsearch.eject.trained import put
-
-    _say(f"written: {put(out, found.encode())}")
+    else:
+        _say("written: " + ", ".join(map(str, found)))
 
 
 @app.command()
@@ -341,21 +313,16 @@ def export(
     out: Annotated[Path | None, typer.Option(help="Where to write; mlflow needs none.", show_default=False, callback=_home)] = None,
 ) -> None:
     """Give a trained model to other programs: Hugging Face's transformers, PyTorch, MLflow."""
-    if to not in (forms := ("hf", "mlflow", "torch")):
-        raise InputError(f"--to {to}: a model goes to one of {', '.join(forms)}")
-    if (out is None) == (to != "mlflow"):
-        law = "needs --out, where it is written" if out is None else "writes into the run folder, and takes no --out"
-        raise InputError(f"--to {to} {law}")
-    if out is None:
-        from aotsearch.tracking import models
+    from aotsearch.eject.command import exported, required_form
 
-        _print(models.log(folder, arm, seed))
-        _say(f"`mlflow.pytorch.load_model` loads it from the store of `aotsearch ui {folder}`")
+    required_form(to, out)
+    if out is not None:
+        _say("written: " + ", ".join(map(str, exported(folder, arm, seed, to, out))))
         return
-    from aotsearch.eject import hugging, trained
+    from aotsearch.tracking import models
 
-    write = hugging.write if to == "hf" else trained.write
-    _say("written: " + ", ".join(map(str, write(folder, arm, seed, out))))
+    _print(models.log(folder, arm, seed))
+    _say(f"`mlflow.pytorch.load_model` loads it from the store of `aotsearch ui {folder}`")
 
 
 @app.command()
