@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -60,12 +62,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def seen(tmp_path: Path) -> Callable[[str], str]:
-    """The page at an address, as the browser has it after its scripts ran."""
+    """The words of the page at an address, as the browser has it after its scripts ran."""
 
     def look(address: str) -> str:
         options = [f"--{word}" for word in ("headless", *QUIET, "dump-dom", "virtual-time-budget=20000", "window-size=1800,1400")]
         command = [str(CHROMIUM), *options, f"--user-data-dir={tmp_path}", address]
-        return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False).stdout
+        page = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False).stdout
+        return " ".join(html.unescape(re.sub(r"<(style|script).*?</\1>|<[^>]+>", " ", page, flags=re.DOTALL)).split())
 
     return look
 

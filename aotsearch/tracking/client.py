@@ -1,4 +1,4 @@
-"""What is said to mlflow: its client, and its entities from plain values; the only file that imports it."""
+"""What is said to mlflow: its client, and its entities from plain values; with `models` all that imports it."""
 
 from __future__ import annotations
 
