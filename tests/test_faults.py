@@ -63,13 +63,13 @@ task: {language: {data: {text: corpus.txt}, context: 16}}
 grammar:
   model: {width: 16, depth: 1, block: [attention, channel]}
   channel: {any: [mlp, HOW]}
-study: {seeds: 1, budget: {steps: 4, batch: 2, evaluations: 1}, diagnostics: none, resources: {patience: 2, memory: 1.0}}
+study: {seeds: 1, budget: {steps: 4, batch: 2, evaluations: 1}, diagnostics: none, resources: {patience: 5, memory: 1.0}}
 """
 OUTCOMES = {  # of the arm with that fault: its outcome, and words of its message
     "raise": ("failed", "ZeroDivisionError"),
     "exit": ("failed", "SystemExit"),
     "nan": ("diverged", "the loss is nan at step"),
-    "sleep": ("hung", "no step for 2 s"),
+    "sleep": ("hung", "no step for 5 s"),
     "crash": ("failed", "Fatal Python error: Segmentation fault"),
     "eat": ("out-of-memory", "GB, more than the 1.00 GB of study.resources.memory"),
     "leave": ("failed", "was lost 3 times"),
