@@ -4,6 +4,7 @@ study = aotsearch.load("spaces/redundancy.yaml")
 model = aotsearch.build(study.reference)
 aotsearch.run(study, out="runs/redundancy")
 aotsearch.results("runs/redundancy")
+aotsearch.load_trained("runs/redundancy", "reference", seed=0)
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ __version__ = "0.3.0"
 if TYPE_CHECKING:  # what type checkers see; the names are those of _HOMES
     # ruff: noqa: F401
     from aotsearch.eject.file import eject
+    from aotsearch.eject.trained import load_trained
     from aotsearch.errors import AotsearchError, InputError, RunError
     from aotsearch.grammar.architecture import Architecture
     from aotsearch.grammar.words import Coefficient, Count, Divisor, Flag, Natural, Number, Positive, Score, Text, word
@@ -27,6 +29,7 @@ if TYPE_CHECKING:  # what type checkers see; the names are those of _HOMES
 
 _HOMES = {
     "eject.file": ["eject"],
+    "eject.trained": ["load_trained"],
     "errors": ["AotsearchError", "InputError", "RunError"],
     "grammar.architecture": ["Architecture"],
     # for packages with words of their own
@@ -52,4 +55,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted([*_HOME, "__version__"])

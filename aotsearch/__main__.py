@@ -49,6 +49,21 @@ Set = Annotated[list[str], typer.Option("--set", metavar="PATH=VALUE", help="Rep
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from aotsearch import __version__
+
+        _print(f"aotsearch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def check(file: File, set_: Set = [], json_: Json = False) -> None:
     """Validate a study file and count its architectures."""
@@ -72,20 +87,9 @@ def check(file: File, set_: Set = [], json_: Json = False) -> None:
         left = [{"decision": address, "reason": reason} for address, reason in study.not_varied.items()]
         _json({"ok": True, "errors": [], **known, "decisions": list(decisions), "not_varied": left, "notes": study.notes})
         return
-    count = "uncounted" if number is None else f"{number:,}" if exact else f"at most {number:,}"
-    s = study.settings
-    arms = 1 + (len(study.base_design.arms) - 1) * len(s.modes)
-    seeds = f"{s.adaptive.min} to {s.adaptive.max}" if s.adaptive else str(len(s.seed_list))
-    plural = "s" * (arms > 1)
-    _print(f"{file}: ok; {count} architectures over {len(decisions)} decisions; {arms} arm{plural} x {seeds} seeds")
-    places: dict[Any, list[str]] = {}
-    for address, d in decisions.items():
-        shown = ", ".join(map(str, d.values)) if d.values else f"[{d.low}, {d.high}]{' log' if d.log else ''}"
-        places.setdefault((d.name, shown), []).append(address)
-    for (_, shown), addresses in places.items():
-        _print(f"  {addresses[0]}{f' to {addresses[-1]}' if addresses[1:] else ''}: {shown}")
-    for note in study.notes:
-        _print(note)
+    from aotsearch.show.counted import counted
+
+    _print(f"{file}: {counted(study, number, exact)}")
 
 
 @app.command()
@@ -267,7 +271,7 @@ def ui(folder: Folder, port: Annotated[int, typer.Option(min=1, max=65535, help=
     """Open the MLflow UI on this run's store, on loopback."""
     from aotsearch.evidence.ledger import Ledger
     from aotsearch.report import report as reports
-    from aotsearch.tracking.view import ENVIRONMENT, rebuild, required_port, ui_address, ui_command
+    from aotsearch.tracking.view import ENVIRONMENT, rebuild, required_port, ui_addresses, ui_command
 
     required_port(port)
     if not Ledger.open(folder).locked:  # while a run writes, its view is its own
@@ -275,8 +279,11 @@ def ui(folder: Folder, port: Annotated[int, typer.Option(min=1, max=65535, help=
         files = sorted((folder / "report").glob("[!.]*")) or reports.write(folder, material=found)
         rebuild(folder, found.headline.to_dict(), found.summary(), files)
     argv = ui_command(folder, port)
-    _say(f"MLflow: {ui_address(folder, port)}   (ready in some seconds; Ctrl-C ends it)")
-    os.execve(argv[0], argv, os.environ | ENVIRONMENT)
+    for name, address in ui_addresses(folder, port).items():
+        _say(f"{name}: {address}")
+    _say("ready in some seconds; Ctrl-C ends it")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.execve(argv[0], argv, os.environ | ENVIRONMENT)  # no shell is what is wanted  # nosec B606
 
 
 @app.command()
@@ -292,30 +299,34 @@ def eject(
     set_: Set = [],
 ) -> None:
     """Write an arm as one readable PyTorch file that imports torch alone; of a trained trial its weights too."""
-    from aotsearch.study.loading import load
+    from aotsearch.eject.command import ejected
 
-    if seed is not None:
-        from aotsearch.eject import trained
-
-        if not path.is_dir() or out is None or set_:
-            law = "--seed writes the weights of a trained trial"
-            raise InputError(f"{law}: it needs a run folder and --out, and no --set: aotsearch eject DIR --seed {seed} --out PATH.py")
-        _say("written: " + ", ".join(map(str, trained.write(path, arm, seed, out))))
-        return
-    if path.is_dir() and set_:
-        raise InputError(f"--set changes a study file; {path} is a run folder, whose study is declared")
-    from aotsearch.eject.file import eject as text
-    from aotsearch.evidence.declaration import history
-    from aotsearch.evidence.ledger import Ledger
-
-    study = history(Ledger.open(path)).study if path.is_dir() else load(path, set_)
-    found = text(study.arm(arm).architecture, f"the arm {arm!r} of the study {study.name!r}")
-    if out is None:
+    found = ejected(path, arm, seed, out, set_)
+    if isinstance(found, str):
         _print(found, end="")
-        return
-    from aotsearch.eject.trained import put
+    else:
+        _say("written: " + ", ".join(map(str, found)))
 
-    _say(f"written: {put(out, found.encode())}")
+
+@app.command()
+def export(
+    folder: Folder,
+    seed: Annotated[int, typer.Option(help="The trial's seed.", show_default=False)],
+    to: Annotated[str, typer.Option(help="hf (a folder for transformers), torch (as eject writes it), mlflow (into the run's store).")],
+    arm: Annotated[str, typer.Option(help="An arm of the study.")] = "reference",
+    out: Annotated[Path | None, typer.Option(help="Where to write; mlflow needs none.", show_default=False, callback=_home)] = None,
+) -> None:
+    """Give a trained model to other programs: Hugging Face's transformers, PyTorch, MLflow."""
+    from aotsearch.eject.command import exported, required_form
+
+    required_form(to, out)
+    if out is not None:
+        _say("written: " + ", ".join(map(str, exported(folder, arm, seed, to, out))))
+        return
+    from aotsearch.tracking import models
+
+    _print(models.log(folder, arm, seed))
+    _say(f"`mlflow.pytorch.load_model` loads it from the store of `aotsearch ui {folder}`")
 
 
 @app.command()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import stat
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -151,6 +152,26 @@ def _represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(str, _represent)
+
+
+def from_plain(plain: Any, place: str) -> Node:
+    """Plain Python data as a node: what a YAML file could hold; `place` names it in errors.
+
+    Raises:
+        InputError: a value that YAML has no word for.
+    """
+    mark = Mark(place)
+    if isinstance(plain, Mapping):
+        strange = [key for key in plain if not isinstance(key, str | int) or isinstance(key, bool)]
+        if strange:
+            raise InputError(f"a key is a word, not {strange[0]!r}", mark)
+        items = {str(key): from_plain(value, f"{place}.{key}") for key, value in plain.items()}
+        return Node(items, mark, {key: Mark(f"{place}.{key}") for key in items})
+    if isinstance(plain, list | tuple):
+        return Node([from_plain(value, f"{place}[{i}]") for i, value in enumerate(plain)], mark)
+    if plain is not None and type(plain) not in (str, int, float, bool):
+        raise InputError(f"a value is text, a number, true, false, none, a list or a mapping, not a {type(plain).__name__}", mark)
+    return Node(plain, mark)
 
 
 def dump(plain: Any) -> str:

@@ -334,7 +334,7 @@ def test_data_that_is_altered_during_a_run_ends_it_in_one_line(study_file: Path,
     kept = text.read_text()
 
     class Altering(Progress):
-        def finished(self, record: Any) -> None:
+        def finished(self, record: Any, where: str = "") -> None:
             super().finished(record)
             text.write_text("other words entirely " * 800)
             for path in cache.folder().glob("text-*/train.bin"):

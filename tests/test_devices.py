@@ -30,7 +30,7 @@ from aotsearch.study.settings import Resources
 from aotsearch.study.study import Study
 from aotsearch.tasks import Items
 from aotsearch.training import device as devices
-from aotsearch.training import packing, rehearsal, trial
+from aotsearch.training import environment, packing, rehearsal, trial, watch
 from aotsearch.training.adamw import AdamW
 from aotsearch.training.checkpoint import Checkpoints
 from aotsearch.training.device import DeviceSettings, autocast, put
@@ -606,7 +606,7 @@ def test_a_probe_trains_and_evaluates_the_bundle_as_it_will_be(
 def sharing(**more: Any) -> Any:
     """A cluster of which only the rule of sharing is looked at: 2 GPUs, 16 processors."""
     made = object.__new__(cluster.Cluster)
-    vars(made).update({"cards": 2, "places": 16, "cpus": 1, "gpus": 1.0, "fuse": 1, "usual": "", **more})
+    vars(made).update({"cards": 2, "places": 16, "cpus": 1, "gpus": 1.0, "fuse": 1, "usual": "", "_crowded": set(), **more})
     return made
 
 
@@ -665,6 +665,37 @@ def test_what_a_shared_gpu_has_no_memory_for_is_not_told_before_it_was_alone(
     assert (crowded, told.records) == (([made], []) if again else ([], [full]))
 
 
+@pytest.mark.parametrize("how", ["record", "fate", "ray"])
+@pytest.mark.parametrize("crowded", [True, False])
+def test_what_the_machine_has_no_memory_for_is_tried_alone_once_and_then_told(
+    how: str, crowded: bool, study_file: Path, tmp_path: Path
+) -> None:
+    first, made = ({**plan(load(study_file)), "key": key} for key in ("j", "k"))
+    again: list[Any] = []
+    told, lonely = Heard(), set[str]()
+    losses = Counter({"k": 9})  # which says nothing of one that had no memory
+    callback = hearing.callback(Work([[first, made]]), told, {}, again, losses, tmp_path, lonely if crowded else None)
+    why = RuntimeError(
+        "Memory on the node was 22 GB, which exceeds the memory usage threshold of 0.95" if how == "ray" else "the actor died"
+    )
+    config = {"bundle": [first, made], "share": 0.0, "shares": {}}
+    ray_trial: Any = type("Trial", (), {"config": config, "error_file": None, "get_pickled_error": lambda _: why})()
+    callback.on_trial_start(0, [], ray_trial)
+    callback.on_trial_result(0, [], ray_trial, {"record": {"key": "j", "outcome": "done", "measures": {}}})
+    if how == "record":
+        callback.on_trial_result(0, [], ray_trial, {"record": {"key": "k", "outcome": "out-of-memory", "measures": {}}})
+        callback.on_trial_complete(0, [], ray_trial)
+    else:
+        if how == "fate":
+            watch.path_of(tmp_path, "k").write_text("out-of-memory: it took 9 GB\nat a place")
+        callback.on_trial_error(0, [], ray_trial)
+    assert not watch.path_of(tmp_path, "k").exists()
+    assert [r["key"] for r in told.records] == (["j"] if crowded else ["j", "k"])
+    assert (again, lonely) == (([made], {"k"}) if crowded else ([], set()))
+    if not crowded:
+        assert told.records[1]["outcome"] == "out-of-memory"
+
+
 def test_data_that_fails_in_a_worker_ends_the_run_in_its_words(study_file: Path, tmp_path: Path) -> None:
     made = plan(load(study_file))
     callback = hearing.callback(Work([[made]]), Heard(), {}, [], Counter(), tmp_path)
@@ -688,3 +719,39 @@ def test_out_of_memory_means_again_alone_on_a_whole_gpu(search: bool, monkeypatc
     made.run(work, Heard(), Checkpoints(tmp_path))
     first, second = ([trials, trials[1:]]) if search else ([[t] for t in trials], [[trials[1]]])
     assert fits == [(first, 0.5, {"a": 0.25}), (second, 1.0, {})]
+
+
+def test_what_had_no_memory_beside_others_has_the_cluster_to_itself_after_all_others(tmp_path: Path) -> None:
+    trials, fits = [{"key": key} for key in "abc"], []
+
+    def fit(work: Work, observer: Any, checkpoints: Path, gpus: float, shares: Any, together: int = 0) -> list[Any]:
+        fits.append((work.bundles, together))
+        return trials[1:] if len(fits) == 1 else []
+
+    sharing(gpus=0.0, _fit=fit, _shares=lambda _: {}, _crowded={"b"}).run(Work([[t] for t in trials]), Heard(), Checkpoints(tmp_path))
+    assert fits == [([[t] for t in trials], 0), ([[trials[2]]], 0), ([[trials[1]]], 1)]
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "granted"),
+    [
+        ("0::/a\n", {"a__memory.max": "max\n", "memory.max": "3000\n"}, 3000),
+        ("0::/a\n", {"a__memory.max": "2000\n", "memory.max": "3000\n"}, 2000),
+        ("4:memory:/a\n", {"memory__a__memory.limit_in_bytes": "2000\n", "memory__memory.limit_in_bytes": "9223372036854771712\n"}, 2000),
+        ("0::/\n", {"memory.max": "what is this\n"}, None),
+        ("0::/\n", {}, None),
+    ],
+)
+def test_no_more_memory_is_counted_on_than_control_groups_grant(
+    tmp_path: Path, groups: str, files: dict[str, str], granted: int | None
+) -> None:
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert environment.memory(place(tmp_path, groups, **files)) == (granted or machine)
+
+
+def test_the_limit_of_a_trial_is_what_was_asked_for_or_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "memory", lambda: 10 * GB)
+    assert environment.memory_limit(2, 4) == 2e9
+    assert environment.memory_limit("auto", 4) == pytest.approx(2.25 * GB)
+    monkeypatch.setattr(environment, "memory", lambda: None)
+    assert environment.memory_limit("auto", 4) is None

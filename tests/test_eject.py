@@ -461,11 +461,11 @@ def test_weights_from_before_digests_were_recorded_are_those_of_their_model(
     study, path = aotsearch.load(study_file), tmp_path / "weights.pt"
     reference, arm = (study.arm(name).architecture for name in ("reference", "channel=none"))
     torch.save(build(reference).state_dict(), path)
-    assert trained._verified(path, {}, reference) == path.read_bytes()
+    assert trained.verified(path, {}, reference) == path.read_bytes()
     with pytest.raises(InputError, match="does not hold the weights of the arm"):
-        trained._verified(path, {}, arm)
+        trained.verified(path, {}, arm)
     for content in (b"some text", pickle.dumps(Trap()), pickle.dumps({"a": 1})):
         path.write_bytes(content)
         with pytest.raises(InputError, match="does not hold the weights of the arm") as said:
-            trained._verified(path, {}, reference)
+            trained.verified(path, {}, reference)
         assert "\n" not in str(said.value) and "executed" not in capsys.readouterr().out

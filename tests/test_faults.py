@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from aotsearch.evidence.ledger import Ledger
+from aotsearch.training import watch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_broken_words import install
@@ -21,6 +22,13 @@ from typing import Literal
 import torch
 from torch import nn
 from aotsearch.grammar.words import word
+
+def eat():
+    eaten = []
+    for _ in range(100):
+        eaten.append(torch.ones(10 << 20))
+        time.sleep(0.01)
+    raise RuntimeError("it ate 4 GB and nobody minded")
 
 @word("channel", "faulty")
 class Faulty(nn.Module):
@@ -34,7 +42,7 @@ class Faulty(nn.Module):
         how: What it does in training.
     """
 
-    def __init__(self, site, *, how: Literal["raise", "exit", "leave", "crash", "sleep", "nan"] = "raise"):
+    def __init__(self, site, *, how: Literal["raise", "exit", "leave", "crash", "sleep", "nan", "eat"] = "raise"):
         super().__init__()
         self.how = how
         self.output = nn.Linear(site.width, site.width)
@@ -46,7 +54,7 @@ class Faulty(nn.Module):
         if self.how == "nan":
             return y * float("nan")
         {"raise": lambda: 1 / 0, "exit": sys.exit, "leave": lambda: os._exit(3), "crash": lambda: ctypes.string_at(0),
-         "sleep": lambda: time.sleep(1000)}[self.how]()
+         "sleep": lambda: time.sleep(1000), "eat": eat}[self.how]()
         return y
 '''
 STUDY = """
@@ -55,14 +63,15 @@ task: {language: {data: {text: corpus.txt}, context: 16}}
 grammar:
   model: {width: 16, depth: 1, block: [attention, channel]}
   channel: {any: [mlp, HOW]}
-study: {seeds: 1, budget: {steps: 4, batch: 2, evaluations: 1}, diagnostics: none, resources: {patience: 2}}
+study: {seeds: 1, budget: {steps: 4, batch: 2, evaluations: 1}, diagnostics: none, resources: {patience: 5, memory: 1.0}}
 """
 OUTCOMES = {  # of the arm with that fault: its outcome, and words of its message
     "raise": ("failed", "ZeroDivisionError"),
     "exit": ("failed", "SystemExit"),
     "nan": ("diverged", "the loss is nan at step"),
-    "sleep": ("hung", "no step for 2 s"),
+    "sleep": ("hung", "no step for 5 s"),
     "crash": ("failed", "Fatal Python error: Segmentation fault"),
+    "eat": ("out-of-memory", "GB, more than the 1.00 GB of study.resources.memory"),
     "leave": ("failed", "was lost 3 times"),
 }
 
@@ -107,10 +116,31 @@ def test_through_ray_the_study_ends_with_a_complete_table(place: Path) -> None:
 
 
 def test_in_this_process_what_a_process_survives_is_an_outcome_at_once(place: Path) -> None:
-    faults = ["raise", "exit", "nan", "sleep"]
+    faults = ["raise", "exit", "nan", "sleep", "eat"]
     done = run(place, faults, "--local")
     assert done.returncode == 3, done.stderr
     agree(place, faults)
+    (line,) = [line for line in done.stderr.splitlines() if "ZeroDivisionError" in line]
+    file = place / "run" / line.partition("; see ")[2].split()[0]
+    assert file.parent.name == "failures" and "in forward" in file.read_text()
+
+
+def test_data_that_is_cut_short_while_it_is_read_is_no_outcome_of_a_trial(tmp_path: Path) -> None:
+    crash = """
+import sys, numpy as np
+from pathlib import Path
+from aotsearch.training.watch import Watch
+folder = Path(sys.argv[1])
+(folder / "data.bin").write_bytes(bytes(1 << 20))
+data = np.memmap(folder / "data.bin", mode="r")
+with Watch(folder / "KEY.fate", 60):
+    open(folder / "data.bin", "w").close()
+    data.sum()
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    assert subprocess.run([sys.executable, "-c", crash, str(tmp_path)], env=environment, timeout=60, check=False).returncode < 0
+    assert "Bus error" in watch.path_of(tmp_path, "KEY").read_text()
+    assert watch.fate(tmp_path, "KEY") is None, "it is trained again, once its data is opened, which is verified"
 
 
 def test_a_crash_of_this_process_is_the_outcome_of_its_trial_when_the_run_goes_on(place: Path) -> None:

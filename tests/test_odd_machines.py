@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import getpass
@@ -10,6 +11,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import console
@@ -247,7 +249,24 @@ def test_a_busy_port_is_one_line_before_anything_is_made(tmp_path: Path) -> None
     assert found.returncode == 2 and f"port {port} of 127.0.0.1: Address already in use; name another" in one_line(found.stderr)
 
 
-def test_an_address_where_nothing_answers_is_one_line() -> None:
+@pytest.mark.parametrize(
+    ("answer", "ray"), [(b"HTTP/1.1 400 Bad Request\r\n\r\n", False), (b"", False), (b"\0\0\6\4\0\0\0\0\0\0\3\0\0\0\x64", True)]
+)
+def test_another_service_at_the_address_is_told_from_ray_at_once(answer: bytes, ray: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as service:
+
+        def serve() -> None:
+            with service.accept()[0] as asked:
+                asked.recv(100)
+                asked.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        refused = contextlib.nullcontext() if ray else pytest.raises(RunError, match="does not speak as Ray does")
+        with refused:
+            connection.required_answer(f"127.0.0.1:{service.getsockname()[1]}")
+
+
+def test_an_address_where_nothing_answers_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as unheard:  # bound, and nobody listens
         unheard.bind(("127.0.0.1", 0))
         place = f"127.0.0.1:{unheard.getsockname()[1]}"
@@ -255,7 +274,9 @@ def test_an_address_where_nothing_answers_is_one_line() -> None:
             with pytest.raises(RunError, match=rf"no Ray cluster answers at {address}: Connection refused; .*--address"):
                 connection.required_answer(address)
         unheard.listen()
-        connection.required_answer(place)
+        monkeypatch.setattr(connection, "PATIENCE", 0.1)
+        with pytest.raises(RunError, match=f"no Ray cluster answers at {place}: timed out"):
+            connection.required_answer(place)
     connection.required_answer("auto")
     for address in ("nowhere", "127.0.0.1:port", "127.0.0.1:99999"):
         with pytest.raises(InputError, match="--address takes auto, HOST:PORT or ray://HOST:PORT"):

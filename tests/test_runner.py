@@ -89,7 +89,7 @@ def test_a_run_cut_short_continues_where_it_was_with_the_same_losses(study_file:
     run(load(study_file), whole)
 
     class Interrupting(Progress):
-        def finished(self, record: Any) -> None:
+        def finished(self, record: Any, where: str = "") -> None:
             super().finished(record)
             if self.done == 3:
                 raise KeyboardInterrupt

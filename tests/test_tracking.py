@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import sqlite3
 import subprocess
@@ -24,7 +25,7 @@ from aotsearch.study.study import Study
 from aotsearch.tasks import cache
 from aotsearch.tracking import client, glance
 from aotsearch.tracking import view as module
-from aotsearch.tracking.view import ENVIRONMENT, Tracker, rebuild, ui_address, ui_command
+from aotsearch.tracking.view import ENVIRONMENT, Tracker, rebuild, ui_addresses, ui_command
 from aotsearch.tracking.wording import keys, note
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -113,6 +114,13 @@ class View:
         (self.parent,) = [r for r in runs if r.data.tags.get("aot.role") == "study"]
         self.children = {r.info.run_name: r for r in runs if "aot.key" in r.data.tags}
         assert len(runs) == 1 + len(self.children)
+
+    def effects(self) -> list[dict[str, Any]]:
+        """The rows of the table on the parent."""
+        from mlflow.artifacts import load_dict
+
+        table = load_dict(f"{self.parent.info.artifact_uri}/effects.json")
+        return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
 
     def points(self, child: str, metric: str) -> list[tuple[int, float]]:
         return [(m.step, m.value) for m in self.client.get_metric_history(self.children[child].info.run_id, metric)]
@@ -230,15 +238,16 @@ def test_arms_of_any_name_are_published_with_effect_verdict_and_description(fold
     tracker.close()
     view = View(folder)
     data = view.parent.data
-    assert data.metrics["effect/channel mlp expand 4"] == 0.142
-    assert data.metrics["effect_low/positions rope equal parameters"] == 0.131
-    assert "effect/attention minus I" not in data.metrics
+    rows = {row["comparison"]: row for row in view.effects()}
+    assert (rows["channel=mlp(expand=4)"]["difference"], rows["channel=mlp(expand=4)"]["change"]) == (0.142, "channel: mlp -> none")
+    assert rows["positions=rope (equal parameters)"]["low"] == 0.131 and rows["attention minus I"]["difference"] is None
+    assert not any("effect" in name.split("/")[0] for name in data.metrics), "each would be a chart of one bar"
     assert (data.metrics["reference/bits_per_byte"], data.metrics["noise_floor"]) == (3.05, 0.01)
     assert data.tags["verdict/attention minus I"] == "undecided"
     row = "| channel=mlp(expand=4) | channel: mlp -> none | +0.1420 | [+0.1310, +0.1530] | 2 | **worse** |"
     assert row in data.tags["mlflow.note.content"]
     assert view.experiment.experiment_id and row in view.experiment.tags["mlflow.note.content"]
-    assert {a.path for a in view.client.list_artifacts(view.parent.info.run_id)} == {"study.yaml", "summary.txt"}
+    assert {a.path for a in view.client.list_artifacts(view.parent.info.run_id)} == {"study.yaml", "summary.txt", "effects.json"}
     child = view.children["channel=mlp(expand=4) seed 1"].data
     assert (child.tags["aot.verdict"], child.metrics["final/difference"]) == ("worse", pytest.approx(2.0))
     assert not warned
@@ -404,7 +413,7 @@ def test_a_relative_folder_is_resolved_and_a_moved_one_shows_its_trials_again(
     view = View(moved)
     assert view.experiment.artifact_location == (moved.resolve() / "artifacts").as_uri()
     assert list(view.children) == ["reference seed 0"]
-    assert ui_address(moved, 5000).endswith(f"{view.experiment.experiment_id}/runs/{view.parent.info.run_id}?workflowType=machine_learning")
+    assert f"/#/experiments/{view.experiment.experiment_id}/runs?viewStateShareKey=arms&" in ui_addresses(moved, 5000)["MLflow"]
     assert not warned
 
 
@@ -499,7 +508,7 @@ def test_trials_that_only_found_learning_rates_are_told_apart(study_file: Path, 
     assert (shared["aot.rate"], shared["aot.verdict"], own["aot.rate"], own["aot.verdict"]) == ("shared", "worse", "tuned", "equivalent")
     data = view.parent.data
     assert data.tags["verdict/positions rope own learning rate"] == "equivalent"
-    assert data.metrics["effect/positions rope equal parameters own learning rate"] == 0.142
+    assert {row["comparison"]: row["difference"] for row in view.effects()}["positions=rope (equal parameters, own learning rate)"] == 0.142
     assert data.tags["verdict/positions rope shared learning rate"] == "worse"
     assert data.metrics["verdicts/worse"] == data.metrics["verdicts/equivalent"] == 1, "at the learning rates asked for"
     assert data.tags["aot.answer"] == "It depends."
@@ -522,7 +531,64 @@ def test_effects_on_the_test_split_and_interactions_are_on_the_parent_and_pictur
     tracker.close()
     view = View(folder)
     data, run = view.parent.data, view.parent.info.run_id
-    assert (data.metrics["test_effect/a 1 x b 2"], data.metrics["test_effect_high/a 1 x b 2"]) == (0.15, 0.16)
+    assert [row["test difference"] for row in view.effects()] == [0.15]
+    assert json.loads(data.tags["mlflow.loggedArtifacts"]) == [{"path": "effects.json", "type": "table"}]
     assert data.tags["verdict/a 1 x b 2"] == "worse" and "act" in data.tags["mlflow.note.content"]
-    assert {a.path for a in view.client.list_artifacts(run)} == {"report.html", "study.yaml", "figures"}
+    assert {a.path for a in view.client.list_artifacts(run)} == {"report.html", "study.yaml", "figures", "effects.json"}
     assert {a.path for a in view.client.list_artifacts(run, "figures")} == {"figures/forest.png"}
+
+
+def test_the_experiment_has_a_view_grouped_by_arm_and_one_of_factors(folder: Path, study: Study) -> None:
+    Tracker(folder, study, "").close()
+    tags = View(folder).experiment.tags
+    arms, factors = (json.loads(tags[f"mlflow.sharedViewState.{key}"]) for key in ("arms", "factors"))
+    assert [key["groupByData"] for key in arms["groupBy"]["groupByKeys"]] == ["arm", "aot.verdict"]
+    wanted = {"params.`arm`", "params.`seed`", "metrics.`final/bits_per_byte`", "metrics.`parameters`", "tags.`aot.verdict`"}
+    assert wanted <= {*arms["selectedColumns"]}
+    assert arms["compareRunCharts"][0]["metricKey"] == "validation/bits_per_byte"
+    lines = factors["compareRunCharts"][0]
+    assert lines["type"] == "PARALLEL" and factors["groupBy"] is None, "the UI draws words only of single runs"
+    assert lines["selectedMetrics"] == ["final/bits_per_byte"] and lines["selectedParams"]
+
+
+def test_metrics_of_the_parent_alone_are_not_drawn(folder: Path, study: Study) -> None:
+    tracker = Tracker(folder, study, "")
+    tracker.publish(analysis(contrast("positions=rope")), "", [], folder / "study.yaml")
+    tracker.close()
+    view = View(folder)
+    charts = json.loads(view.experiment.tags["mlflow.sharedViewState.arms"])["compareRunCharts"]
+    assert {*view.parent.data.metrics} <= {chart["metricKey"] for chart in charts if chart["deleted"]}
+    assert view.parent.data.metrics["verdicts/undecided"] == 0, "what was counted before must not stay"
+
+
+def test_a_factor_of_numbers_and_words_is_words_in_every_trial(study_file: Path, folder: Path) -> None:
+    study_file.write_text(STUDY.replace("[0, -1]", "[0, learned]"))
+    tracker = Tracker(folder, load(study_file), "")
+    tracker.finished(record("reference", 0))
+    tracker.close()
+    params = View(folder).children["reference seed 0"].data.params
+    assert next(value for name, value in params.items() if name.endswith("identity")) == "=0"
+
+
+def test_a_parent_of_an_earlier_version_with_a_metric_for_each_effect_is_made_anew(folder: Path, study: Study) -> None:
+    fill(folder, [record("reference", 0)])
+    Tracker(folder, study, "").close()
+    view = View(folder)
+    view.client.log_metric(view.parent.info.run_id, "effect/channel none", 0.1)
+    Tracker(folder, study, "").close()
+    view = View(folder)
+    assert "effect/channel none" not in view.parent.data.metrics
+    assert view.children["reference seed 0"].data.tags["mlflow.parentRunId"] == view.parent.info.run_id
+
+
+def test_the_data_are_inputs_of_every_run(folder: Path, study: Study) -> None:
+    Ledger(folder).append("data", manifest="abc" * 20, bytes={"train": 100}, unit="bits/byte")
+    fill(folder, [record("reference", 0)])
+    tracker = Tracker(folder, study, "")
+    tracker.publish(analysis(contrast("positions=rope")), "", [], folder / "study.yaml")
+    tracker.close()
+    view = View(folder)
+    for run in (view.parent, view.children["reference seed 0"]):
+        found = {i.tags[0].value: i.dataset for i in run.inputs.dataset_inputs}
+        assert {*found} == {"train", "validation"}
+        assert (found["train"].name, found["train"].digest) == ("language corpus.txt (train)", ("abc" * 20)[:36])

@@ -79,7 +79,7 @@ def _prove(text: str, architecture: Architecture, tail: str) -> None:
         wanted, state = ours(inputs), ours.state_dict()
         space: Table = {"__name__": "ejected"}
         what = "ejected file of {}"
-        exec(compile(text, "ejected", "exec"), space)
+        exec(compile(text, "ejected", "exec"), space)  # the text that we have just written, to compare it  # nosec B102
         held = {n for n, _ in [*ours.named_parameters(remove_duplicate=False), *ours.named_buffers(remove_duplicate=False)]}
         with torch.device("meta" if held == state.keys() else "cpu"):  # without memory, where it takes all it holds from ours
             theirs = space["Model"]().eval()
@@ -95,7 +95,7 @@ def example(architecture: Architecture) -> torch.Tensor:
     """Two short inputs of the kind that a model takes, always the same."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        found: torch.Tensor = eval(usage(architecture, 2, TOKENS)[-1], {"torch": torch})
+        found: torch.Tensor = eval(usage(architecture, 2, TOKENS)[-1], {"torch": torch})  # our own line  # nosec B307
         return found
 
 

@@ -6,14 +6,19 @@ import hashlib
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aotsearch.eject.file import eject
 from aotsearch.errors import InputError, RunError, suggest
 from aotsearch.evidence.declaration import history
 from aotsearch.evidence.ledger import Ledger
+from aotsearch.files import from_user
 from aotsearch.grammar.architecture import Architecture
+from aotsearch.study.design import REFERENCE
 from aotsearch.training.checkpoint import CHECKPOINTS, weights_of
+
+if TYPE_CHECKING:
+    from aotsearch.models.model import Model
 
 JUDGED = ("design", "confirm")  # phases whose trials are compared; those of others only choose
 
@@ -28,11 +33,34 @@ def write(folder: Path, arm: str, seed: int, out: Path) -> list[Path]:
     architecture = Architecture.from_dict(record["architecture"], record["decisions"])
     beside = out.with_suffix(".pt")
     text = eject(architecture, f"the arm {arm!r} trained under seed {seed}", beside.name)
-    content = _verified(weights, record, architecture)
+    content = verified(weights, record, architecture)
     return [put(out, text.encode()), put(beside, content)]
 
 
-def _verified(path: Path, record: Mapping[str, Any], architecture: Architecture) -> bytes:
+def load_trained(folder: str | Path, arm: str = REFERENCE, seed: int = 0) -> Model:
+    """The model of a trained trial of a run folder, with its weights as they were written, ready to evaluate.
+
+    Args:
+        folder: A run folder.
+        arm: An arm of its study, or a candidate of its search.
+        seed: One that the arm was trained under.
+
+    Raises:
+        InputError: the folder holds no such trial, or not its weights.
+    """
+    import torch
+
+    from aotsearch.models.model import build
+
+    record, weights = find(from_user(folder), arm, seed)
+    architecture = Architecture.from_dict(record["architecture"], record["decisions"])
+    content = verified(weights, record, architecture)
+    model = build(architecture)
+    model.load_state_dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+    return model.eval()
+
+
+def verified(path: Path, record: Mapping[str, Any], architecture: Architecture) -> bytes:
     """The weights of a trial as they were written; nothing in the file is executed.
 
     Raises:

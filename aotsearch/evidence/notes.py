@@ -218,6 +218,10 @@ def method(study: Study, family: int, simple: int, changed: bool) -> str:
             "differences are normal, valid under any dependence between arms. Those on the test split, of diagnostics and of removed "
             "layers hold at every look too, since their seeds were chosen with the others."
         )
+    intervals += (
+        " Where the differences of a study have a long tail to one side, intervals reach exp(8 tail / n) times as far there, with their "
+        "mean skewness, less one standard error, as the tail and n seeds: a few seeds that miss the tail look too calm."
+    )
     rates = "Each arm is judged at its own learning rate, and beside it at the one that is best for the reference. " if s.tuning else ""
     return (
         "Every arm is trained under the same seeds as the reference: a seed fixes the initial values of all parameters that both have, the "

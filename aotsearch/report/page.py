@@ -129,11 +129,11 @@ def _minus(text: str) -> str:
 
 def _picture(figure: Figure) -> markupsafe.Markup:
     # drawn by us from text that matplotlib escapes, so it needs no second escaping
-    return markupsafe.Markup(figures.to_svg(figure).replace("-&gt;", ARROW))
+    return markupsafe.Markup(figures.to_svg(figure).replace("-&gt;", ARROW))  # nosec B704
 
 
 def _md(value: object) -> markupsafe.Markup:
     """What a template puts out, on one line and escaped for Markdown, unless it is so already."""
     if isinstance(value, markupsafe.Markup):
         return value
-    return markupsafe.Markup("".join(f"\\{c}" if c in "\\`*_{}[]<>#|" else c for c in " ".join(str(value).splitlines())))
+    return markupsafe.Markup("".join(f"\\{c}" if c in "\\`*_{}[]<>#|" else c for c in " ".join(str(value).splitlines())))  # nosec B704

@@ -6,8 +6,8 @@ Workers are reused between trials, so that a short trial costs no start-up. Noth
 from __future__ import annotations
 
 import dataclasses
+import gc
 import importlib
-import itertools
 import logging
 import os
 import sys
@@ -18,13 +18,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aotsearch.errors import AotsearchError, InputError, RunError
+from aotsearch.errors import InputError, RunError, one_line
 from aotsearch.running import connection
 from aotsearch.running.hearing import callback, said, scheduler, searcher, share_of
 from aotsearch.running.session import Session, scratch
-from aotsearch.running.work import Observer, Trial, Work, on_the_way
+from aotsearch.running.shipping import workers_environment
+from aotsearch.running.work import Observer, Trial, Work
+from aotsearch.running.worker import trainable
 from aotsearch.study.settings import Resources
-from aotsearch.surroundings import required_folder
+from aotsearch.surroundings import required_folder, say
 from aotsearch.training.checkpoint import Checkpoints
 from aotsearch.training.environment import processors
 
@@ -59,7 +61,7 @@ class Cluster:
     """
 
     def __init__(self, address: str | None, workers: int | None, resources: Resources, lost: Callable[[str], None] = lambda why: None):
-        for name, value in ENVIRONMENT.items():
+        for name, value in (ENVIRONMENT | (connection.joining() if address else {})).items():
             os.environ.setdefault(name, value)
         try:
             import ray
@@ -78,18 +80,25 @@ class Cluster:
             resources.required_room(cpus, gpus)
             wanted = (workers or cpus // resources.cpus) * resources.cpus
             quiet |= {"num_cpus": wanted, "num_gpus": gpus, "include_dashboard": False, "object_store_memory": 128 << 20}
-            quiet |= {"runtime_env": _workers_environment(resources.cpus), "job_config": connection.job(ray.job_config.JobConfig)}
+            quiet["runtime_env"] = {"env_vars": _variables(resources.cpus) | _paths()}
             os.environ |= connection.token()
             quiet |= {"_temp_dir": place} if (place := connection.temporary()) else {}
+        else:
+            quiet["runtime_env"] = workers_environment(_variables(resources.cpus))
+        if address is None or "://" not in address:
+            quiet["job_config"] = connection.job(ray.job_config.JobConfig)
         try:
             ahead = threading.Thread(target=importlib.import_module, args=("aotsearch.training.trial",), daemon=True)
             ahead.start()  # what plans trials, with torch: while Ray's own processes start there is nothing else to do here
             if not self._joined:
+                ray._private.worker.print_to_stdstream = _brief  # by which pages of a raylet's log come to the terminal
                 ray.init(address=address or "local", **quiet)
             ahead.join()
         except Exception as e:  # noqa: BLE001 (connection, configuration and start-up errors of many kinds)
-            raise RunError(f"Ray did not start at {address or 'this machine'}: {said(e)[:300]}") from None
-        self._session = Session(None if address else getattr(ray._private.worker, "_global_node", None), lost)
+            remedy = f"; {connection.TOKEN}" if address and isinstance(e, ConnectionError) else ""
+            raise RunError(f"Ray did not start at {address or 'this machine'}: {said(e)[:300]}{remedy}") from None
+        node = getattr(ray._private.worker, "_global_node", None)  # None where this process speaks to the cluster through another
+        self._session = Session(None if address else node, lost, connection.reach(node) if address and not self._joined else None)
         try:
             has = ray.cluster_resources()
             room = resources.required_room(has.get("CPU", 0), has.get("GPU", 0))
@@ -97,7 +106,9 @@ class Cluster:
             self.close()
             raise
         self.fuse, self.cpus, self.gpus = resources.fuse, resources.cpus, resources.share(has.get("GPU", 0))
+        self._grows = workers is None and address is not None  # with a cluster that does
         self._losses: Counter[str] = Counter()  # of workers, by the key of the trial
+        self.memory, self._crowded = resources.memory, set[str]()  # keys of trials that had no memory beside others
         self.workers, self.on_gpu, self.address, self.usual = min(workers or room, room), self.gpus > 0, address, ""
         places, cards = int(has.get("CPU", 0) // self.cpus), int(has.get("GPU", 0))
         self.places = min(workers or places, places)  # that the processors have, and were asked for
@@ -106,6 +117,7 @@ class Cluster:
     def close(self) -> None:
         self._session.stop()
         if not self._joined:
+            gc.collect()  # what Tune left in circles speaks to Ray when it is freed, and amid a shutdown that ends the process
             self._ray.shutdown()
         self._session.close()
 
@@ -135,17 +147,24 @@ class Cluster:
 
     def run(self, work: Work, observer: Observer, checkpoints: Checkpoints) -> None:
         """Execute on the cluster, `workers` trials at a time, or more where they share GPUs. What a shared GPU had no memory for is
-        trained again, alone on a whole one, before it is told; what was lost with its worker too, a few times.
+        trained again, alone on a whole one, before it is told; what a machine had no memory for, alone on the cluster; what was lost with
+        its worker, a few times.
 
         Raises:
             RunError: Ray itself failed; what finished is with the observer.
         """
         again = self._fit(work, observer, checkpoints, self.gpus, self._shares(work.bundles))
         while again:
-            alone = Work([[trial] for trial in again])
+            crowded = [trial for trial in again if trial["key"] in self._crowded]
+            now = [trial for trial in again if trial["key"] not in self._crowded] or crowded
+            alone = Work([[trial] for trial in now])
             if work.search is not None:
-                alone = Work(search=dataclasses.replace(work.search, proposals=iter(again)))
-            again = self._fit(alone, observer, checkpoints, float(self.gpus > 0), {})
+                alone = Work(search=dataclasses.replace(work.search, proposals=iter(now)))
+            whole = float(self.gpus > 0)
+            if now is crowded:
+                again = self._fit(alone, observer, checkpoints, whole, {}, together=1)
+            else:
+                again = crowded + self._fit(alone, observer, checkpoints, whole, {})
 
     def _shares(self, bundles: Sequence[Sequence[Trial]]) -> dict[str, float]:
         """The key of the first trial of a bundle -> the part of a GPU that it is granted, where that is left to us and company may pay.
@@ -169,9 +188,11 @@ class Cluster:
         most = max(sizes.values())
         return {key: packing.share(found, size / most, len(bundles), self.places, self.cards) for key, size in sizes.items()}
 
-    def _fit(self, work: Work, observer: Observer, checkpoints: Checkpoints, gpus: float, shares: Mapping[str, float]) -> list[Trial]:
-        """Execute, each bundle on its share of a GPU, by default `gpus`; returns the trials that are to be trained again, which the
-        observer is not told of: a shared GPU had no memory for them, or their worker was lost."""
+    def _fit(
+        self, work: Work, observer: Observer, checkpoints: Checkpoints, gpus: float, shares: Mapping[str, float], together: int = 0
+    ) -> list[Trial]:
+        """Execute, each bundle on its share of a GPU, by default `gpus`, so many `together`; returns the trials that are to be trained
+        again, which the observer is not told of: there was no memory for them beside others, or their worker was lost."""
         from ray import tune
         from ray.air._internal import usage
 
@@ -179,11 +200,13 @@ class Cluster:
         reasons: dict[str, str] = {}  # why trials were stopped, by key
         again: list[Trial] = []
         config: dict[str, Any] = {"threads": self.cpus, "share": gpus, "shares": dict(shares), "usual": self.usual}
-        config |= {"checkpoints": checkpoints, "fuse": 1}
+        together = together or (self.places if shares else self.workers)
+        config |= {"checkpoints": checkpoints, "fuse": 1, "memory": self.memory, "together": together}
         if search is None:
             config |= {"bundle": tune.grid_search(list(work.bundles)), "fuse": self.fuse}
 
-        heard = callback(work, observer, reasons, again, self._losses, checkpoints.folder)
+        crowded = self._crowded if together > 1 and self.memory == "auto" else None
+        heard = callback(work, observer, reasons, again, self._losses, checkpoints.folder, crowded)
 
         def granted(config: Mapping[str, Any]) -> Any:
             return tune.PlacementGroupFactory([{"CPU": self.cpus, "GPU": share_of(config)}])
@@ -191,13 +214,13 @@ class Cluster:
         self._session.keep(checkpoints.folder)
         with scratch(checkpoints.folder) as place:
             tuner = tune.Tuner(
-                tune.with_resources(_trainable, granted if shares else {"cpu": self.cpus, "gpu": gpus}),
+                tune.with_resources(trainable, granted if shares else {"cpu": self.cpus, "gpu": gpus}),
                 param_space=config,
                 tune_config=tune.TuneConfig(
                     search_alg=search and searcher(search),
                     scheduler=search and scheduler(search, reasons),
                     num_samples=-1 if search else 1,  # a search says itself when it ends
-                    max_concurrent_trials=self.places if shares else self.workers,
+                    max_concurrent_trials=None if self._grows and together == self.workers and search is None else together,
                     reuse_actors=True,
                     trial_dirname_creator=lambda trial: trial.trial_id,
                 ),
@@ -216,20 +239,31 @@ class Cluster:
             except Exception as e:  # noqa: BLE001 (Tune wraps whatever went wrong in errors of its own)
                 if heard.ended:
                     raise RunError(heard.ended) from None
+                self._session.wait()  # Tune may notice before the watch that Ray died
                 raise RunError(f"Ray Tune stopped: {said(e)[:300]}; run the same command again to continue") from None
         return again
 
 
-def _workers_environment(threads: int) -> dict[str, Any]:
-    """Of the workers, which import from where it lies for the driver."""
+def _variables(threads: int) -> dict[str, str]:
+    """That every worker has."""
+    variables = {name: value for name, value in os.environ.items() if name in ENVIRONMENT}
+    variables["OMP_NUM_THREADS"] = str(threads)  # numpy's products ask for as many, too
+    variables["MALLOC_ARENA_MAX"] = "1"  # every trial is a new thread, and each left holes in another arena: 10 MB more with every trial
+    return variables
+
+
+def _paths() -> dict[str, str]:
+    """By which workers on this machine import from where it lies for the driver."""
     home, installed = str(Path(__file__).parents[2]), sysconfig.get_paths()
     paths = [home] if home not in (installed["purelib"], installed["platlib"]) else []  # there it is found, after Python's own library
     paths += filter(None, [os.environ.get("PYTHONPATH")])
-    variables = {name: value for name, value in os.environ.items() if name in ENVIRONMENT}
-    variables |= {"PYTHONPATH": os.pathsep.join(paths)} if paths else {}
-    variables |= {"OMP_NUM_THREADS": str(threads)}  # numpy's products ask for as many, too
-    variables["MALLOC_ARENA_MAX"] = "1"  # every trial is a new thread, and each left holes in another arena: 10 MB more with every trial
-    return {"env_vars": variables}
+    return {"PYTHONPATH": os.pathsep.join(paths)} if paths else {}
+
+
+def _brief(data: Mapping[str, Any], **_: Any) -> None:
+    """Tell what Ray says of its nodes, in one line."""
+    line = " ".join(data.get("lines") or [""]).strip().partition("\n")[0]
+    say(f"Ray: {one_line(line)[:200]}")
 
 
 def _gpus_here() -> int:
@@ -239,46 +273,3 @@ def _gpus_here() -> int:
     from aotsearch.training.device import gpus_here
 
     return gpus_here()
-
-
-def _trainable(config: dict[str, Any]) -> None:
-    """Run a bundle of trials inside a Ray worker; each report carries the points since the last, and the records that are known."""
-    import ray
-    from ray import tune
-
-    from aotsearch.training import device as devices
-    from aotsearch.training import trial as trials
-
-    # what was granted decides, not what the machine has: without a grant of one Ray does not hide the GPUs (ray#54928)
-    on_gpu = bool(ray.get_gpu_ids())  # of those that are granted the first is `cuda`, whatever its number on the machine
-    share = share_of(config) if on_gpu else 1.0
-    hardware = devices.DeviceSettings(config["threads"], "cuda" if on_gpu else "cpu", share, config["usual"])
-    points: list[tuple[str, Mapping[str, float]]] = []
-    evaluations = itertools.count(1)
-
-    def report(trial: Trial, point: Mapping[str, float], recalled: bool = False) -> None:
-        points.append((trial["key"], point))
-        if on_the_way(trial, point):
-            tell({"points": list(points), "loss": point["loss"], "evaluation": next(evaluations), "recalled": recalled})
-            points.clear()
-
-    def tell(result: Mapping[str, Any]) -> None:
-        try:
-            tune.report(result)
-        except SystemExit as e:
-            raise _StoppedByRay from e
-
-    try:
-        for record in trials.run_together(config["bundle"], hardware, report, config["checkpoints"], config["fuse"]):
-            tell({"points": list(points), "record": record, "loss": record["measures"].get("loss", float("inf"))})
-            points.clear()
-            if record.get("device_lost"):
-                raise RuntimeError("this process can compute no more; the next trial gets a new one")
-    except _StoppedByRay as e:
-        raise SystemExit from e
-    except AotsearchError as e:  # the data or the disk failed, not a trial
-        tune.report({"ends": str(e), "loss": float("inf")})
-
-
-class _StoppedByRay(BaseException):
-    """Ray stops a trial by SystemExit in its report; one that a part of a model raises is an outcome."""

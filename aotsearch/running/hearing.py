@@ -5,6 +5,7 @@ Tune pickles its parts for a restore that is never made: each of these becomes a
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,10 +15,18 @@ from aotsearch.errors import RunError
 from aotsearch.running.work import Observer, Record, Search, Trial, Work
 
 LOSSES = 3  # workers that a trial may be lost with before it has failed
+LOW = ("memory usage threshold", "low on memory")  # Ray's words, of a worker that it has ended for want of memory
 
 
-def said(error: Exception | None) -> str:
+def said(error: object) -> str:
     return " ".join(str(error or "").split())
+
+
+def _reason(trial: Any) -> str:
+    """What Ray says of a worker that was lost: in a file of Tune, which at that time is not yet where Tune itself would look for it."""
+    with contextlib.suppress(OSError, TypeError):
+        return said(Path(trial.error_file).read_text(encoding="utf-8", errors="replace"))
+    return said(trial.get_pickled_error()) or "no reason was given"
 
 
 def share_of(config: Mapping[str, Any]) -> float:
@@ -26,9 +35,21 @@ def share_of(config: Mapping[str, Any]) -> float:
 
 
 def callback(
-    work: Work, observer: Observer, reasons: Mapping[str, str], again: list[Trial], losses: Counter[str], checkpoints: Path
+    work: Work,
+    observer: Observer,
+    reasons: Mapping[str, str],
+    again: list[Trial],
+    losses: Counter[str],
+    checkpoints: Path,
+    crowded: set[str] | None = None,
 ) -> Any:
-    """Tune's view of the observer; `again` takes the trials that are to be trained again, `losses` counts the workers lost with each."""
+    """Tune's view of the observer.
+
+    Args:
+        again: Takes the trials that are to be trained again.
+        losses: Counts the workers lost with each.
+        crowded: Takes the keys of those that the machine had no memory for beside others; None where each has what there is.
+    """
     from ray import tune
 
     from aotsearch.training import watch
@@ -61,6 +82,8 @@ def callback(
             record = result["record"]
             if record["outcome"] == "out-of-memory" and 0 < share_of(trial.config) < 1:
                 again.append(self.plans.pop(record["key"]))
+            elif record["outcome"] == "out-of-memory" and crowded is not None and not share_of(trial.config):
+                self._again_alone([record["key"]])
             else:
                 self._finish(record)
 
@@ -68,19 +91,38 @@ def callback(
             self._end(trial, "pruned", lambda key: reasons.get(key, "pruned"))
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            why = said(trial.get_pickled_error() or trial.get_error())[-300:] or "no reason was given"
-            known = watch.fate(checkpoints, trial.config["bundle"][0]["key"])
-            for key in [plan["key"] for plan in trial.config["bundle"] if plan["key"] in self.plans]:
+            why = _reason(trial)
+            keys = [plan["key"] for plan in trial.config["bundle"]]
+            known = next(filter(None, (watch.fate(checkpoints, key) for key in keys)), None)  # its file has the name of one
+            if not any(key in self.curves for key in keys):  # which says nothing of the trial
+                return self._never_began(trial.config["bundle"], why)
+            left = [key for key in keys if key in self.plans]
+            if crowded is not None and (known[0] == watch.FULL if known is not None else any(words in why for words in LOW)):
+                self._again_alone(left)
+                left = []
+            for key in left:
                 losses[key] += 1
                 if known is not None:  # the process told what it died of
                     self._tell(key, known[0], {"message": known[1], "traceback": known[2]})
                 elif losses[key] < LOSSES:
                     again.append(self.plans.pop(key))
                 else:
-                    outcome = "out-of-memory" if "memory" in why else "failed"
-                    self._tell(key, outcome, {"message": f"the process that trained it was lost {LOSSES} times: {why}"})
-            if known is not None:
-                watch.path_of(checkpoints, trial.config["bundle"][0]["key"]).unlink(missing_ok=True)
+                    outcome = watch.FULL if any(words in why for words in LOW) else "failed"
+                    self._tell(key, outcome, {"message": f"the process that trained it was lost {LOSSES} times: {why[-300:]}"})
+            for key in keys if known is not None else ():
+                watch.path_of(checkpoints, key).unlink(missing_ok=True)
+
+        def _never_began(self, bundle: list[Trial], why: str) -> None:
+            losses.update(plan["key"] for plan in bundle)
+            if losses[bundle[0]["key"]] >= LOSSES:
+                self.ended = f"no worker could be started, {LOSSES} times: {why[-300:]}"
+                raise RunError(self.ended)
+            again.extend(bundle)
+
+        def _again_alone(self, keys: list[str]) -> None:
+            assert crowded is not None
+            crowded.update(keys)
+            again.extend(self.plans.pop(key) for key in keys)
 
         def _end(self, trial: Any, outcome: str, message: Callable[[str], str]) -> None:
             for key in [plan["key"] for plan in trial.config["bundle"] if plan["key"] in self.plans]:

@@ -102,7 +102,7 @@ class Interruption:
         sys.stderr.flush()
         if known:
             os.environ[AGAIN] = str(number)
-            os.execv(sys.executable, [sys.executable, "-m", "aotsearch", *sys.argv[1:]])
+            os.execv(sys.executable, [sys.executable, "-m", "aotsearch", *sys.argv[1:]])  # no shell is what is wanted  # nosec B606
         os._exit(1)
 
     def hold(self) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from aotsearch.running.cached import Cache
     from aotsearch.tracking.view import Tracker
 
+FAILURES = "failures"  # of a run folder: the tracebacks of trials that went wrong
+
 
 class Journal:
     """The observer of a run: every record by the key of its trial, as the ledger has it.
@@ -95,10 +97,23 @@ class Journal:
         if note := (record.get("resumed") or {}).get("note"):
             self.progress.say(note)
         self._tell_change(record)
-        self.progress.finished(record)
+        self.progress.finished(record, self._kept(record))
         self._check()  # after it is written
         if (tracker := self.tracker()) is not None:
             tracker.finished(record)
+
+    def _kept(self, record: Record) -> str:
+        """The file with the traceback of a trial that went wrong, in the run folder; empty where there is none."""
+        path = self.ledger.folder / FAILURES / f"{record['key']}.txt"
+        try:
+            if not record.get("traceback"):
+                path.unlink(missing_ok=True)  # of an earlier try
+                return ""
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f"{record['arm']} seed {record['seed']}: {record['message']}\n\n{record['traceback']}", encoding="utf-8")
+        except OSError:  # the ledger has it
+            return ""
+        return f"{FAILURES}/{path.name}"
 
     def _check(self) -> None:
         self.interruption.hold()

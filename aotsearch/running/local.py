@@ -13,7 +13,7 @@ from aotsearch.study.settings import Resources
 from aotsearch.training import device as devices
 from aotsearch.training import trial as trials
 from aotsearch.training.checkpoint import Checkpoints
-from aotsearch.training.environment import environment, processors
+from aotsearch.training.environment import environment, memory_limit, processors
 from aotsearch.training.train import Stopped
 
 
@@ -33,6 +33,7 @@ class Local:
         resources.required_room(processors(), gpus)
         self._granted = devices.DeviceSettings(resources.cpus, "cuda" if resources.share(gpus) else "cpu")
         self.fuse, self.on_gpu = resources.fuse, devices.is_cuda(self._granted.device)
+        self._memory = memory_limit(resources.memory, together=1)
 
     @property
     def hardware(self) -> devices.DeviceSettings:
@@ -45,7 +46,7 @@ class Local:
         Raises:
             RunError: the device was lost: this process can compute nothing more.
         """
-        search, checkpoints = work.search, dataclasses.replace(checkpoints, here=True)
+        search, checkpoints = work.search, dataclasses.replace(checkpoints, here=True, memory=self._memory)
         for bundle in work.bundles if search is None else ([trial] for trial in search.proposals):
             for trial in bundle:
                 observer.started(trial)

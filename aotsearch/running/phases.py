@@ -104,7 +104,7 @@ class Phases:
             from aotsearch.training import trial  # with torch, which a start that has nothing to train does not wait for
 
             plans = trial.plans(self.study, cells, phase)
-            left -= {p["key"] for p in plans if p["key"] in left and (self._adopt_fate(p) or self.adopt_cached(p))}
+            left -= {p["key"] for p in plans if p["key"] in left and (self.adopt_fate(p) or self.adopt_cached(p))}
             if left:
                 executor = self.executor()
                 # of all, so that who trains together does not depend on how often the run was interrupted
@@ -122,7 +122,7 @@ class Phases:
             self.journal.finished(record)
         return record is not None
 
-    def _adopt_fate(self, plan: Mapping[str, Any]) -> bool:
+    def adopt_fate(self, plan: Mapping[str, Any]) -> bool:
         """Whether a trial ended with its process at an earlier start, which left word of it: it is written down, and not tried again."""
         from aotsearch.training import watch
         from aotsearch.training.trial import record
@@ -264,7 +264,7 @@ class _Searching:
                 self.journal.append("proposed", **{name: made[name] for name in ("arm", "digest", "decisions", "seed")}, **state)
             if self.journal.has(made["key"]):
                 self._tell(self._adopt(made))
-            elif self.phases.adopt_cached(made):
+            elif self.phases.adopt_fate(made) or self.phases.adopt_cached(made):
                 self._tell(self.journal.records[made["key"]])
             else:
                 yield made

@@ -67,7 +67,11 @@ class Progress:
         if trial["key"] in self.running:
             self.running[trial["key"]] = (trial, point)
 
-    def finished(self, record: Trial) -> None:
+    def finished(self, record: Trial, where: str = "") -> None:
+        """
+        Args:
+            where: The file of its traceback.
+        """
         self.running.pop(record["key"], None)
         self.done += 1
         self.before += bool(record.get("cached"))  # it took no time here
@@ -75,7 +79,9 @@ class Progress:
         self._rank(record)
         value = record["measures"].get(self.measure)
         said = (
-            f"{value:.3f} {self.unit}" if value is not None and record["outcome"] == "done" else f"{record['outcome']}: {record['message']}"
+            f"{value:.3f} {self.unit}"
+            if value is not None and record["outcome"] == "done"
+            else f"{record['outcome']}: {record['message']}{where and f'; see {where}'}"
         )
         width = len(str(self.total))
         seconds = f"{record['seconds']:.1f} s" if record.get("seconds") is not None else ""

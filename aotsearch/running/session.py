@@ -18,6 +18,7 @@ from typing import Any
 
 FILE = ".session"  # in the folder of checkpoints: where the files of Ray's session lie
 LOOK = 2.0  # seconds between two looks at whether Ray's processes live
+MISSING = 3  # looks in a row at which a cluster cannot be reached; Ray itself waits a minute, and ends the process then
 VITAL = ("raylet", "gcs_server")  # without these it hangs, or waits for a minute
 
 
@@ -27,15 +28,17 @@ class Session:
     Args:
         node: Ray's own description of its processes here; None for a cluster that runs without us.
         lost: Told, in another thread, which process died.
+        reach: For a cluster that runs without us: says what of it cannot be reached any more.
     """
 
-    def __init__(self, node: Any, lost: Callable[[str], None]):
-        self.node, self.lost = node, lost
+    def __init__(self, node: Any, lost: Callable[[str], None], reach: Callable[[], str] | None = None):
+        self.node, self.lost, self.reach = node, lost, reach
         self.path = Path(node.get_session_dir_path()) if node is not None else None
         self._kept: Path | None = None
-        self._ended = threading.Event()
-        if node is not None:
-            threading.Thread(target=self._look, name="ray-watch", daemon=True).start()
+        self._ended, self._told = threading.Event(), threading.Event()
+        if node is not None or reach is not None:
+            look = self._look if node is not None else self._reach
+            threading.Thread(target=look, name="ray-watch", daemon=True).start()
 
     def keep(self, folder: Path) -> None:
         """Remember the session in the folder of a run, after what is left of the one before it is ended."""
@@ -67,8 +70,25 @@ class Session:
                 for _, process in self.node.live_processes():  # whose workers would train on for nobody
                     with contextlib.suppress(OSError):
                         process.kill()
-                self.lost(f"Ray's process {dead[0]} died")
-                return
+                return self._tell(f"Ray's process {dead[0]} died")
+
+    def _reach(self) -> None:
+        assert self.reach is not None
+        missing = 0
+        while not self._ended.wait(LOOK):
+            what = self.reach()
+            missing = missing + 1 if what else 0
+            if missing >= MISSING and not self._ended.is_set():
+                return self._tell(what)
+
+    def _tell(self, what: str) -> None:
+        self.lost(what)
+        self._told.set()
+
+    def wait(self) -> None:
+        """For as long as the watch takes to see that something died, where an error makes one think so."""
+        if self.node is not None or self.reach is not None:
+            self._told.wait(LOOK * (1 if self.reach is None else MISSING) + 1)
 
 
 def end_former(session: Path) -> None:

@@ -42,6 +42,15 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     return parse(node, path.resolve().parent)
 
 
+def from_plain(plain: Mapping[str, Any], folder: str | Path = ".") -> Study:
+    """A study from what its file would hold, as plain Python data.
+
+    Raises:
+        InputError: as `load`; a place is told by the keys that lead there.
+    """
+    return parse(yamlfile.from_plain(plain, "study"), from_user(folder).resolve())
+
+
 def override_node(node: Node, override: str) -> Node:
     """A study node with one `path=value` applied."""
     path, sign, value = override.partition("=")

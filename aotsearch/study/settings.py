@@ -163,6 +163,9 @@ class Resources(Settings):
         60.0, description="seconds, or {steps: N}, after which a trial that trains is written down, to go on there after an interruption"
     )
     patience: Positive = Field(1800.0, description="seconds without a step after which a trial is taken to hang, and is ended")
+    memory: Positive | Literal["auto"] = Field(
+        "auto", description="gigabytes of a machine's memory at which a trial is ended; auto is an equal part for all that train at a time"
+    )
 
     def share(self, gpus: float) -> float:
         """The GPUs of a trial where there are so many."""

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from aotsearch.errors import InputError, suggest
@@ -55,6 +56,20 @@ class Study:
     plain: Mapping[str, Any]
     manifest: str = ""
     looked: tuple[int, int] | None = None
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any], folder: str | Path = ".") -> Study:
+        """A study from what its file would hold, as plain Python data, with the same checks.
+
+        Args:
+            folder: Where relative paths of data start.
+
+        Raises:
+            InputError: with every problem found; a place is told by the keys that lead there.
+        """
+        from aotsearch.study.loading import from_plain  # which makes studies, from files too
+
+        return from_plain(plain, folder)
 
     @property
     def reference(self) -> Architecture:

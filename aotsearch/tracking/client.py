@@ -1,4 +1,4 @@
-"""What is said to mlflow: its client, and its entities from plain values; the only file that imports it."""
+"""What is said to mlflow: its client, and its entities from plain values; with `models` all that imports it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from aotsearch.tasks import cache
 from aotsearch.tracking import wording
 from aotsearch.tracking.wording import LONGEST, finite, key_of, plain
 
-# Set before mlflow is imported, and for its server: nothing is sent anywhere, no job workers are started for a local UI.
-ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+# Set before mlflow is imported, and for its server: nothing is sent anywhere, no job workers are started for a local UI, errors alone are
+# printed.
+ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_LOGGING_LEVEL": "ERROR"}
 
 Values = Mapping[str, Any]
 
@@ -103,6 +104,17 @@ def metrics(numbers: Values, when: int) -> list[Any]:
     from mlflow.entities import Metric
 
     return [Metric(name, float(value), when, 0) for name, value in numbers.items() if finite(value)]
+
+
+def inputs(data: Values) -> list[Any]:
+    """The data of a trial, an input for each split that it reads; nothing is read for that."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    made = []
+    for split in data["splits"]:
+        one = Dataset(f"{data['name']} ({split})"[:500], data["digest"][:36], "aotsearch", data["source"], profile=data["profile"])
+        made.append(DatasetInput(one, [InputTag("mlflow.data.context", split)]))
+    return made
 
 
 def layers(record: Values, when: int) -> list[Any]:

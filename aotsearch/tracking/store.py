@@ -6,9 +6,10 @@ What a page says is decided in `wording`; when it is written, in `view`; `client
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from aotsearch.evidence.ledger import Ledger
 from aotsearch.evidence.tables import arms_of, tokens_per_second
 from aotsearch.study.design import REFERENCE
 from aotsearch.study.study import Study
-from aotsearch.tracking import client, wording
+from aotsearch.tracking import client, layout, wording
 from aotsearch.tracking.client import Values
 from aotsearch.tracking.glance import ARTIFACTS, FILE, FINISHED, KEY, ROLE, SHOWN
 from aotsearch.tracking.wording import BASE, COST, LONGEST, finite, keys, plain
@@ -29,6 +30,7 @@ STATUS = {"done": "FINISHED", "pruned": "KILLED"}  # every other outcome is FAIL
 log = logging.getLogger("aotsearch")
 
 NOTE, NAME, PARENT = "mlflow.note.content", "mlflow.runName", "mlflow.parentRunId"
+TABLES, EFFECTS = "mlflow.loggedArtifacts", "effects.json"  # of the parent: which of its artifacts are shown as tables
 SOURCE = {"mlflow.source.name": "aotsearch", "mlflow.source.type": "LOCAL"}
 CLASSIC = {"mlflow.experimentKind": "custom_model_development"}  # else the UI asks which kind it is, and may guess agents
 
@@ -55,8 +57,10 @@ class Store:
         self.folder, self.study = folder, study
         self.writes = 0
         self.children: dict[str, Child] = {}
+        self._inputs: list[Any] = []
         self._points: dict[str, list[Values]] = {}  # waiting for the next batch
         self._factors = keys(study.space.decisions(), taken=(*BASE, *COST))
+        self._mixed = layout.mixed_factors(study)
         path = folder / FILE
         if set("%?") & set(str(path)):
             raise RunError(f"{path}: MLflow cannot open a store below a folder with '%' or '?' in its name")
@@ -87,7 +91,9 @@ class Store:
     def _find_parent(self, command: str) -> str:
         tags = {"aot.study": self.study.digest, "aot.command": command[: LONGEST["tag"]]}
         found = self._client.search_runs([self._experiment], "tags.`aot.role` = 'study'", max_results=1)
-        if found:
+        if found and any(name.startswith("effect/") for name in found[0].data.metrics):  # of an earlier version: a wall of charts
+            self._client.delete_run(found[0].info.run_id)
+        elif found:
             run = str(found[0].info.run_id)
             self._client.update_run(run, status="RUNNING")
             self._write(run, tags=client.tags(tags))
@@ -109,6 +115,7 @@ class Store:
 
     def sync(self) -> None:
         """Make the children equal to the ledger: nothing twice, nothing left running, nothing missing."""
+        self._lay_out()
         ledger = Ledger(self.folder)
         everything = ledger.records()
         records = {r["key"]: r for r in history(ledger).place(everything.values())}
@@ -138,14 +145,24 @@ class Store:
         run = self._client.create_run(self._experiment, start, tags, name)
         child = self.children[trial["key"]] = Child(run.info.run_id)
         self._write(child.run, params=client.params(self._facts(trial, child)))
+        self._read(child.run)
         return child
+
+    def _read(self, run: str) -> None:
+        """Log the data of the study as what a run read, once they are known."""
+        if not self._inputs:
+            event = next((e for e in Ledger(self.folder).events() if e["event"] == "data" and e.get("manifest")), None)
+            self._inputs = client.inputs(wording.data(self.study, event)) if event else []
+        if self._inputs:
+            self._client.log_inputs(run, self._inputs)
 
     def _facts(self, trial: Values, child: Child) -> dict[str, Any]:
         """The params of a trial that are not logged yet; every child has every factor, since the UI drops runs that lack one."""
         training = {"steps": self.study.settings.budget.steps, **trial.get("training", {})}
         decisions = trial.get("decisions", {})
         facts = {name: trial[name] for name in BASE if name in trial}
-        facts |= {key: decisions.get(address, "-") for address, key in self._factors.items()}
+        values = {address: decisions.get(address, "-") for address in self._factors}
+        facts |= {self._factors[a]: layout.spelled(value) if a in self._mixed else value for a, value in values.items()}
         facts |= {"learning_rate": trial.get("learning_rate", training.get("learning_rate")), "steps": training["steps"]}
         facts |= {"parameters": trial.get("parameters")}
         fresh = {name: value for name, value in facts.items() if value is not None and name not in child.params}
@@ -203,10 +220,14 @@ class Store:
     def publish(self, analysis: Values, summary: str, files: Sequence[Path]) -> None:
         """Effects, verdicts and description on the parent, the report as its artifacts, verdicts on the children."""
         made_from = fingerprint(Ledger(self.folder))
-        numbers, tags = wording.effects(analysis)
-        text = wording.note(self.study, analysis)
-        self._write(self._parent, client.metrics(numbers, client.now()), (), client.tags({**tags, NOTE: text}))
+        numbers, tags = wording.facts(analysis)
+        text = wording.note(self.study, analysis, self._links())
+        tags |= {NOTE: text, TABLES: json.dumps([{"path": EFFECTS, "type": "table"}])}
+        self._write(self._parent, client.metrics(numbers, client.now()), (), client.tags(tags))
         self._client.set_experiment_tag(self._experiment, NOTE, text)
+        self._lay_out(numbers)
+        self._client.log_text(self._parent, json.dumps(wording.effects(analysis)), EFFECTS)
+        self._read(self._parent)
         self._mark_children(analysis)
         for path in files:
             if path.is_dir():
@@ -217,6 +238,17 @@ class Store:
         if summary:
             self._client.log_text(self._parent, summary, "summary.txt")
         self._write(self._parent, tags=client.tags({SHOWN: made_from}))  # last: only then it is all there
+
+    def _lay_out(self, parent: Iterable[str] = ()) -> None:
+        """Give the experiment its views; `parent` are metrics that the parent run alone has."""
+        tags = self._client.get_experiment(self._experiment).tags
+        for name, value in layout.views(self.study, self._factors, parent).items():
+            if tags.get(name) != value:
+                self._client.set_experiment_tag(self._experiment, name, value)
+
+    def _links(self) -> str:
+        pages = {"runs by arm": (layout.ARMS, False), "curves by arm": (layout.ARMS, True), "factors": (layout.FACTORS, True)}
+        return "Views: " + ", ".join(f"[{name}]({layout.page(self._experiment, *view)})" for name, view in pages.items())
 
     def _mark_children(self, analysis: Values) -> None:
         """Give each trial its arm's verdict and its own paired difference, so that the table alone, grouped by arm, shows the effects."""

@@ -26,15 +26,18 @@ from aotsearch.errors import InputError, RunError
 from aotsearch.evidence.declaration import STUDY_FILE, history
 from aotsearch.evidence.ledger import Ledger
 from aotsearch.study.study import Study
-from aotsearch.tracking.client import ENVIRONMENT, Values, milliseconds, now
+from aotsearch.tracking import layout
+from aotsearch.tracking.client import ENVIRONMENT as CLIENT
+from aotsearch.tracking.client import Values, milliseconds, now
 from aotsearch.tracking.glance import ARTIFACTS, FILE
 from aotsearch.tracking.store import Store
 
-__all__ = ["ENVIRONMENT", "Tracker", "rebuild", "required_port", "ui_address", "ui_command"]
+__all__ = ["ENVIRONMENT", "Tracker", "rebuild", "required_port", "ui_addresses", "ui_command"]
 
 GATHER = 5.0  # seconds in which events gather, so that they are written together: a write costs 15 ms of a processor that trains
 PATIENCE = 60.0  # seconds that close() waits for the last writes
 HURRY = 4.0  # the same where the run was interrupted: who asks for that may kill after ten seconds
+ENVIRONMENT = CLIENT | {"PYTHONWARNINGS": "ignore"}  # of the UI: its packages warn of each other
 TRIES = 3  # failures in a row after which the view is left for a later rebuild
 
 Job = Callable[[Store], Any]
@@ -205,7 +208,8 @@ def rebuild(folder: str | Path, analysis: Values | None = None, summary: str = "
 
 
 def ui_command(folder: str | Path, port: int, host: str = "127.0.0.1") -> list[str]:
-    """The command line of the MLflow UI on a run's store; run it with `ENVIRONMENT` added to the environment.
+    """The command line of the MLflow UI on a run's store; run it with `ENVIRONMENT` added to the environment. It prints errors to standard
+    error; what it says to standard output is of no use.
 
     Raises:
         InputError: the folder has no store.
@@ -220,6 +224,7 @@ def ui_command(folder: str | Path, port: int, host: str = "127.0.0.1") -> list[s
         "--host": host,
         "--port": str(port),
         "--workers": "1",  # default 4, each with its own imports
+        "--uvicorn-opts": "--log-level error",  # else a line for each request
     }
     return [sys.executable, "-m", "mlflow", "server", *(word for pair in options.items() for word in pair), "--no-serve-artifacts"]
 
@@ -243,12 +248,13 @@ def _free(host: str) -> int:
         return int(found.getsockname()[1])
 
 
-def ui_address(folder: str | Path, port: int, host: str = "127.0.0.1") -> str:
-    """Where that UI shows the answer: the page of the run; the list of experiments where that cannot be told."""
-    page = "experiments"
-    query = "SELECT r.experiment_id, r.run_uuid FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid "
+def ui_addresses(folder: str | Path, port: int, host: str = "127.0.0.1") -> dict[str, str]:
+    """The pages of that UI: runs and curves by arm, and factors; the list of experiments where these cannot be told."""
+    pages = {"MLflow": "#/experiments?workflowType=machine_learning"}
+    query = "SELECT r.experiment_id FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid "
     query += "WHERE t.key = 'aot.role' AND r.lifecycle_stage = 'active' ORDER BY r.experiment_id"
     with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(Path(folder) / FILE)) as connection:
-        for experiment, run in connection.execute(query):
-            page = f"experiments/{experiment}/runs/{run}"  # the last is of the experiment in use, if the folder was ever moved
-    return f"http://{host}:{port}/#/{page}?workflowType=machine_learning"  # else the UI opens on its pages for agents
+        for (experiment,) in connection.execute(query):  # the last is of the experiment in use, if the folder was ever moved
+            pages = {"MLflow": layout.page(experiment, layout.ARMS), "curves by arm": layout.page(experiment, layout.ARMS, charts=True)}
+            pages["factors"] = layout.page(experiment, layout.FACTORS, charts=True)
+    return {name: f"http://{host}:{port}/{page}" for name, page in pages.items()}

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from aotsearch.evidence.statistics import VERDICTS
 from aotsearch.study.design import REFERENCE, equal_terms, plain_name, rate_terms
 from aotsearch.study.study import Study, loss_unit
 
@@ -62,27 +63,60 @@ def _terms(arm: str, equalise: str) -> list[str]:
     return [] if arm == REFERENCE else equal_terms(equalise)
 
 
+def data(study: Study, event: Values) -> dict[str, Any]:
+    """What trials read: named by the task and where its data lie, told apart by the digest of what they hold."""
+    plain = study.task.to_plain()
+    ((task, options),) = plain.items() if len(plain) == 1 else ((study.name, plain),)
+    given = options.get("data") if isinstance(options, dict) else None
+    lies = next(iter(given.values())) if isinstance(given, dict) and given else given
+    name = " ".join(filter(None, [task, re.split(r"[/\\]", str(lies or ""))[-1]]))
+    facts = {name: value for name, value in event.items() if name in ("documents", "bytes", "split", "unit")}
+    source = {"source": json.dumps(plain, default=str), "profile": json.dumps(facts, default=str)}
+    return {"name": name, "digest": str(event["manifest"]), "splits": ("train", "validation"), **source}
+
+
 # ---- the parent run
 
 
-def effects(analysis: Values) -> tuple[dict[str, Any], dict[str, str]]:
-    """The metrics and tags of the parent run: each effect with the ends of its interval, also on the test split, and each verdict."""
+def facts(analysis: Values) -> tuple[dict[str, Any], dict[str, str]]:
+    """The metrics and tags of the parent run: a few numbers, since the UI draws each as a chart of one bar, and every verdict."""
     contrasts = analysis["contrasts"]
     names = keys(comparison(c) for c in contrasts)
-    measure, reference = key_of(analysis["measure"]), analysis.get("reference_value", {})
     numbers: dict[str, Any] = {"noise_floor": analysis.get("noise_floor"), "minimum_detectable_effect": analysis.get("smallest_effect")}
-    numbers |= {f"reference/{measure}": reference.get("mean")}
-    numbers |= {f"reference_{end}/{measure}": reference.get(end) for end in ("low", "high")}
+    numbers |= {f"reference/{key_of(analysis['measure'])}": analysis.get("reference_value", {}).get("mean")}
+    said = [c["verdict"] for c in contrasts if c.get("asked", True)]
+    numbers |= {f"verdicts/{word}": said.count(word) for word in dict.fromkeys((*VERDICTS, *said))}  # also 0, where one was said before
     tags = {"aot.answer": str(analysis.get("answer", ""))}
     for c in contrasts:
         name = names[comparison(c)]
-        numbers |= {f"effect/{name}": c["difference"], f"effect_low/{name}": c["low"], f"effect_high/{name}": c["high"]}
-        test = c.get("test") or {}
-        numbers |= {f"test_effect/{name}": test.get("difference")}
-        numbers |= {f"test_effect_{end}/{name}": test.get(end) for end in ("low", "high")}
         tags |= {f"verdict/{name}": c["verdict"], f"component/{name}": c.get("component") or ""}
-    said = [c["verdict"] for c in contrasts if c.get("asked", True)]
-    return numbers | {f"verdicts/{word}": said.count(word) for word in dict.fromkeys(said)}, {k: v for k, v in tags.items() if v}
+    return numbers, {k: v for k, v in tags.items() if v}
+
+
+def effects(analysis: Values) -> dict[str, list[Any]]:
+    """Every effect as a table of columns and rows, as MLflow shows an artifact; what was scored on the test split stands beside."""
+    numbers = ("difference", "low", "high")
+    columns = ["comparison", "verdict", "component", *numbers, "seeds", "size", "change", "test difference", "note"]
+    rows = [
+        [
+            comparison(c),
+            c["verdict"],
+            c.get("component") or "",
+            *(_rounded(c[name]) for name in numbers),
+            c["seeds"],
+            c.get("size") or "",
+            _change(c),
+            _rounded((c.get("test") or {}).get("difference")),
+            c.get("remark") or "",
+        ]
+        for c in sorted(analysis["contrasts"], key=_rank)
+    ]
+    return {"columns": columns, "data": rows}
+
+
+def _rounded(number: float | None) -> float | None:
+    """As many digits as a narrow column shows; contrasts.csv has all."""
+    return None if number is None else round(number, 6)
 
 
 def child_verdicts(analysis: Values) -> dict[tuple[str, str], str]:
@@ -121,8 +155,12 @@ def failure(record: Values) -> str:
 # ---- the description
 
 
-def note(study: Study, analysis: Values) -> str:
-    """Question, answer, what to know first, and the verdict table as Markdown, within what MLflow keeps of a description."""
+def note(study: Study, analysis: Values, links: str = "") -> str:
+    """Question, answer, what to know first, and the verdict table as Markdown, within what MLflow keeps of a description.
+
+    Args:
+        links: To the views of the experiment, as Markdown.
+    """
     unit, confidence = analysis.get("unit") or analysis["measure"], study.settings.confidence
     warnings = list(analysis.get("warnings", ()))
     notes = [line for line in analysis.get("notes", ()) if line not in warnings][:NOTES]
@@ -139,6 +177,7 @@ def note(study: Study, analysis: Values) -> str:
     tail += f"\nMinimum detectable effect: about {least:.4f} {unit}.\n" if least is not None else ""
     tail += INTERACTING if any(c.get("kind") == "interaction" for c in analysis["contrasts"]) else ""
     tail += TUNED if study.settings.tuning else ""
+    tail += f"\n{links}\n" if links else ""
     rows = [_row(c) for c in sorted(analysis["contrasts"], key=_rank)]
     kept = list(rows)
     more = ""
@@ -153,11 +192,12 @@ READING = (
     "margin of {margin} {unit} to both sides, {when}. *undecided*: these seeds cannot tell. What a change takes away is *necessary* where "
     "it is worse by more than the margin, *redundant* where it is equivalent, *harmful* where it is better by more than the margin. A "
     "difference is the arm minus what it is compared with, in the mean over the same seeds; lower is better.\n\n"
-    "**Where to look.** The full report is `report.html` under *Artifacts* of the run `{name}`, its figures are images in `figures`. Every "
-    "run below that one is a trial: one arm under one seed. To see the table above among the runs, choose *Group by* `arm` and the "
-    "*Columns* `final/difference`, `final/{measure}` and `aot.verdict`: a group shows the mean over its seeds. `train/loss` and "
-    "`validation/loss` in {loss_unit} and `validation/{measure}` in {unit} are curves, `layer/...` are diagnostics with the layer as the "
-    "step; `aot.outcome` says how a trial ended. The test split is on the run `{name}` alone, as `test_effect/...`.\n"
+    "**Where to look.** The full report is `report.html` under *Artifacts* of the run `{name}`, all effects are `effects.json` there, and "
+    "the figures images in `figures`. Every run below that one is a trial: one arm under one seed. Grouped by `arm`, a group shows the "
+    "mean over its seeds of `final/{measure}` and of `final/difference`, which is the trial minus the reference under the same seed. "
+    "`train/loss` and `validation/loss` in {loss_unit} and `validation/{measure}` in {unit} are curves, `layer/...` are diagnostics with "
+    "the layer as the step; `aot.outcome` says how a trial ended. The test split is in `effects.json` and in the report alone. A "
+    "trained model comes here by `aotsearch export DIR --arm ARM --seed SEED --to mlflow`; the weights of every trial are in its folder.\n"
 )
 INTERACTING = (
     "\nTwo changes interact where both together are *worse*, or *better*, than the sum of each; *equivalent*: not beyond the margin.\n"
@@ -182,17 +222,20 @@ def _rank(c: Values) -> int:
 
 
 def _row(c: Values) -> str:
-    ends = [plain(c[name]) for name in ("from", "to")]
-    lists = [text.split(", ") for text in (c["decision"], *ends)]
-    if len({len(items) for items in lists}) > 1:  # a value holds a comma itself
-        lists = [[c["decision"]], [ends[0]], [ends[1]]]
-    change = "; ".join(f"{address}: {a} -> {b}" for address, a, b in zip(*lists, strict=True))
     difference = "-" if c["difference"] is None else f"{c['difference']:+.4f}"
     interval = "-" if c["low"] is None else f"[{c['low']:+.4f}, {c['high']:+.4f}]"
     aside = "; ".join(filter(None, [c.get("component"), c.get("remark")]))
     more = f" ({_safe(aside)})" if aside else ""
-    cells = [_safe(comparison(c)), _safe(change), difference, interval, str(c["seeds"]), f"**{c['verdict']}**{more}"]
+    cells = [_safe(comparison(c)), _safe(_change(c)), difference, interval, str(c["seeds"]), f"**{c['verdict']}**{more}"]
     return "| " + " | ".join(cell.replace("\n", " ") for cell in cells) + " |\n"
+
+
+def _change(c: Values) -> str:
+    ends = [plain(c[name]) for name in ("from", "to")]
+    lists = [text.split(", ") for text in (c["decision"], *ends)]
+    if len({len(items) for items in lists}) > 1:  # a value holds a comma itself
+        lists = [[c["decision"]], [ends[0]], [ends[1]]]
+    return "; ".join(f"{address}: {a} -> {b}" for address, a, b in zip(*lists, strict=True))
 
 
 # ---- words

@@ -41,6 +41,7 @@ class Checkpoints:
         seconds: Between two states; None for never.
         steps: Between two states, in the place of seconds.
         patience: Seconds without a step after which a trial hangs.
+        memory: Bytes that the process of a trial may take; None for no limit.
         here: Whether the run that asks for states at once is this process: then it ends when they are written.
     """
 
@@ -48,6 +49,7 @@ class Checkpoints:
     seconds: float | None = 60.0
     steps: int | None = None
     patience: float = 1800.0
+    memory: float | None = None
     here: bool = False
 
 
@@ -90,11 +92,11 @@ class Keeper:
         self._asked = 0  # when the request to write at once was made that was heeded last, in nanoseconds
 
     def due(self, step: int) -> bool:
-        """Whether a state is to be kept after this step; not while the one before is still being written."""
-        if self._written is not None and not self._written.done():
-            return False
+        """Whether a state is to be kept after this step: after steps that were asked for always, else not while one is being written."""
         if self.checkpoints.steps is not None and step % self.checkpoints.steps == 0:
             return True
+        if self._written is not None and not self._written.done():
+            return False
         now = time.monotonic()
         if self.checkpoints.steps is None and self.checkpoints.seconds is not None and now - self._last >= self.checkpoints.seconds:
             return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import importlib.metadata
@@ -10,12 +11,14 @@ import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from aotsearch.study.study import VERSIONS
 
 if TYPE_CHECKING:
     from aotsearch.training.device import DeviceSettings
+
+USABLE = 0.9  # of the memory of a machine: the system, the driver and Ray need some
 
 
 def environment(hardware: DeviceSettings) -> dict[str, Any]:
@@ -46,7 +49,59 @@ def processors(root: Path = Path("/")) -> int:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Processors that each control group of this process grants it, from its own to the outermost, in version 2 (`cpu.max`) or 1."""
+    """Processors that each control group of this process grants it: `cpu.max`, in version 1 two files."""
+    for folder, old in _control_groups(root, "cpu"):
+        with contextlib.suppress(OSError, ValueError):
+            if old:
+                quota, period = ((folder / f"cpu.cfs_{name}_us").read_text(encoding="ascii") for name in ("quota", "period"))
+            else:
+                quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
+            if float(quota.replace("max", "-1")) > 0:
+                yield float(quota) / float(period)
+
+
+def memory(root: Path = Path("/")) -> int | None:
+    """Bytes of memory that this process may use: those of the machine, and not more than its control groups grant; None where the system
+    does not tell.
+
+    Args:
+        root: Where the files of the system lie.
+    """
+    try:
+        found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    except (AttributeError, OSError, ValueError):
+        return None
+    for folder, old in _control_groups(root, "memory"):
+        with contextlib.suppress(OSError, ValueError):  # also of `max`
+            found.append(int((folder / ("memory.limit_in_bytes" if old else "memory.max")).read_text(encoding="ascii")))
+    return min(found)
+
+
+def memory_limit(asked: float | Literal["auto"], together: int) -> float | None:
+    """Bytes that the process of a trial may take, without those of files.
+
+    Args:
+        asked: `study.resources.memory`: gigabytes, or `auto` for an equal part of what there is.
+        together: How many trials train at a time on this machine.
+    """
+    if asked != "auto":
+        return asked * 1e9
+    there = memory()
+    return None if there is None else USABLE * there / together
+
+
+def memory_taken() -> int:
+    """Bytes of memory that this process has, without those of files, which the system takes back when it needs them; 0 where the system
+    does not tell."""
+    try:
+        _, resident, files, *_ = Path("/proc/self/statm").read_text(encoding="ascii").split()
+    except OSError:  # not Linux
+        return 0
+    return (int(resident) - int(files)) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _control_groups(root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
+    """The folders of each control group of this process, from its own to the outermost, and whether it is of version 1."""
     try:
         groups = (root / "proc/self/cgroup").read_text(encoding="ascii").splitlines()
     except (OSError, ValueError):  # not Linux
@@ -54,20 +109,12 @@ def _quotas(root: Path) -> Iterator[float]:
     mounted = root / "sys/fs/cgroup"
     for group in groups:
         _, controllers, path = group.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        base = mounted / "cpu" if controllers else mounted
+        base = mounted / controller if controllers else mounted
         inner = base / path.lstrip("/")
         for folder in (inner, *inner.parents[: len(inner.relative_to(base).parts)]):  # in a container the outer path may not be there
-            try:
-                if controllers:
-                    quota, period = ((folder / f"cpu.cfs_{name}_us").read_text(encoding="ascii") for name in ("quota", "period"))
-                else:
-                    quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
-                if float(quota.replace("max", "-1")) > 0:
-                    yield float(quota) / float(period)
-            except (OSError, ValueError):
-                continue
+            yield folder, bool(controllers)
 
 
 def version(package: str) -> str:

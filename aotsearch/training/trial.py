@@ -174,7 +174,7 @@ def _ended(tellers: list[_Teller], hardware: DeviceSettings, checkpoints: Checkp
             teller.curve.clear()
         devices.begin_peak(g.device)
         made_with["data"] = manifest(bundle[0])
-        with watch.Watch(path, checkpoints.patience if checkpoints else 0):
+        with watch.Watch(path, *((checkpoints.patience, checkpoints.memory) if checkpoints else (0, None))):
             return _trained(tellers, g, _keeper(bundle, g, checkpoints, fused, made_with), checkpoints, fused)
 
     try:
@@ -185,7 +185,7 @@ def _ended(tellers: list[_Teller], hardware: DeviceSettings, checkpoints: Checkp
         if isinstance(e, AotsearchError) and not isinstance(e, WordError):
             raise  # the data or the disk, not the trial
         outcome, lost = _named(e), devices.lost(e)
-        endings = [(outcome, {"message": str(e) if isinstance(e, watch.Hung) else first_line(e), "traceback": traceback.format_exc()})] * n
+        endings = [(outcome, {"message": str(e) if isinstance(e, watch.Ended) else first_line(e), "traceback": traceback.format_exc()})] * n
     peak = None if lost else devices.peak(hardware.device)
     if not lost and (endings[0][0] == "out-of-memory" or devices.is_cuda(hardware.device)):
         devices.release(hardware.device)  # only now: an error holds the model by its traceback
@@ -225,8 +225,8 @@ def _keeper(
 
 def _named(error: BaseException) -> str:
     """The outcome that an error is."""
-    if isinstance(error, watch.Hung):
-        return "hung"
+    if isinstance(error, watch.Ended):
+        return error.outcome
     return "out-of-memory" if devices.out_of_memory(error) else "diverged" if isinstance(error, Diverged) else "failed"
 
 

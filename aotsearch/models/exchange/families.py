@@ -23,8 +23,8 @@ def _norm(ours: str, theirs: str) -> dict[str, Theirs]:
 
 TRANSFORMER = {
     "positions": Kind("learned", said=DRAWN),
-    "mixer": Kind("attention", {"bias": True}, {"heads": ()}),
-    "channel": Kind("mlp", {"bias": True}, {"expand": (), "activation": tuple(ACTIVATIONS)}),
+    "mixer": Kind("attention", said={"heads": (), "bias": ()}),
+    "channel": Kind("mlp", said={"expand": (), "activation": tuple(ACTIVATIONS), "bias": ()}),
     "norm": Kind("layernorm", said={"eps": ()}),
 }
 
@@ -62,6 +62,7 @@ GPT2 = Layout(
     constants={**dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0), "bos_token_id": None, "eos_token_id": None},
     tied="lm_head.weight",
     ignored=r"transformer\.h\.\d+\.attn\.(masked_)?bias",  # the causal mask, in older files
+    biased=True,
 )
 
 # ViT keeps these with more axes: (D, C, size, size), (1, 1, D) and (1, L, D)
@@ -118,6 +119,7 @@ VIT = _Vision(
         "num_channels": "channels",
         "num_labels": "classes",
     },
+    biased=True,
 )
 
 LLAMA = Layout(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +64,7 @@ class Layout:
         constants: What the config says of every model.
         tied: Their name of the head, where it may be the embedding.
         ignored: Names, as a pattern, that hold no parameters.
+        biased: Whether the class has every bias of `parameters`: those that a model lacks are zeros there.
     """
 
     title: str
@@ -74,6 +75,7 @@ class Layout:
     constants: Mapping[str, Any] = field(default_factory=dict)
     tied: str = ""
     ignored: str = r"(?!)"
+    biased: bool = False
 
     @torch.no_grad()
     def load(self, model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
@@ -84,7 +86,7 @@ class Layout:
         """
         if not any(name.startswith(self.prefix) for name in weights):  # the model without its head names them from itself
             weights = {name if name == self.tied else self.prefix + name: w for name, w in weights.items()}
-        places, found = self._places(model), {}
+        places, found = self._places(model.state_dict()), {}
         for ours, parameter in model.state_dict().items():
             place = places[ours]
             name = place.name
@@ -114,7 +116,10 @@ class Layout:
             InputError: the model is none of the family.
         """
         self._said(model)
-        places, state, made = self._places(model), model.state_dict(), {}
+        state, made = model.state_dict(), {}
+        if self.biased:
+            state = {**self._no_biases(state), **state}
+        places = self._places(state)
         fused: dict[str, list[torch.Tensor]] = {}
         for ours, place in places.items():
             tensor = state[ours].detach().clone()
@@ -192,16 +197,25 @@ class Layout:
         if a.head == "none":
             raise InputError(f"{self.title} cannot say head: none; it has a head")
 
-    def _places(self, model: nn.Module) -> dict[str, Theirs]:
+    def _no_biases(self, state: Mapping[str, torch.Tensor]) -> Weights:
+        """Zeros for the biases that the class has and a model lacks."""
+        weights = {f"{name.removesuffix('.weight')}.bias": w for name, w in state.items() if name.endswith(".weight")}
+        return {name: w.new_zeros(len(w)) for name, w in weights.items() if name not in state and _layer_free(name) in self.parameters}
+
+    def _places(self, names: Iterable[str]) -> dict[str, Theirs]:
         """Where each parameter of a model lies."""
         found = {}
-        for name in model.state_dict():
+        for name in names:
             number = re.search(r"_(\d+)\.", name)
-            place = self.parameters.get(re.sub(r"_\d+\.", "_{i}.", name, count=1))
+            place = self.parameters.get(_layer_free(name))
             if place is None:
                 raise InputError(f"the model has {name}, for which {self.title} has no place")
             found[name] = Theirs(place.name.format(i=number.group(1) if number else ""), place.transposed, place.third)
         return found
+
+
+def _layer_free(name: str) -> str:
+    return re.sub(r"_\d+\.", "_{i}.", name, count=1)
 
 
 def _part(given: torch.Tensor, place: Theirs) -> torch.Tensor:
