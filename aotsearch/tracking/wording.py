@@ -124,7 +124,7 @@ def failure(record: Values) -> str:
 def note(study: Study, analysis: Values) -> str:
     """Question, answer, what to know first, and the verdict table as Markdown, within what MLflow keeps of a description."""
     unit, confidence = analysis.get("unit") or analysis["measure"], study.settings.confidence
-    warnings = list(analysis.get("warnings", ()))
+    warnings = [line for line in analysis.get("warnings", ()) if not line.startswith("declaration: ")]  # which have a head of their own
     notes = [line for line in analysis.get("notes", ()) if line not in warnings][:NOTES]
     start = "".join(f"> **Declaration:** {_cut(change, 600)}\n\n" for change in analysis.get("declaration", ()))
     start += "".join(f"> **Warning:** {_cut(line, 400)}\n\n" for line in warnings) + f"{head(study)}\n\n"
