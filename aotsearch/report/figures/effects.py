@@ -19,7 +19,7 @@ from aotsearch.report.figures.ticks import effect_axis
 from aotsearch.report.summary import bounds, groups, number
 from aotsearch.study.design import spell
 
-WORDS = 2.95  # inches that a contrast's numbers and verdict take
+WORDS = 2.95  # inches that a contrast's numbers and verdict take at least
 
 
 def forest(analysis: Analysis, contrasts: Sequence[Contrast] | None = None) -> Figure:
@@ -34,10 +34,11 @@ def forest(analysis: Analysis, contrasts: Sequence[Contrast] | None = None) -> F
         if not rows:
             return empty("forest", "no contrast yet")
         figure = blank("forest", WIDTH, 0.85 + 0.3 * len(rows))
-        short = cuts([row.title for row in rows if isinstance(row, Contrast)], 48)
+        short = cuts([row.title for row in rows if isinstance(row, Contrast)], 44)
         names = [short[row.title] if isinstance(row, Contrast) else row for row in rows]
-        room = WIDTH - WORDS - 0.085 * max(map(len, names))
-        axes, words = figure.subplots(1, 2, sharey=True, width_ratios=(room, WORDS))
+        beside = max(WORDS, 0.95 + 0.068 * max(len(_numbers(c, analysis.digits)) for c in rows if isinstance(c, Contrast)))
+        room = WIDTH - beside - 0.085 * max(map(len, names))
+        axes, words = figure.subplots(1, 2, sharey=True, width_ratios=(room, beside))
         words.set_xlim(0, 1)
         words.axis("off")
         margin_band(axes, analysis.margin)
@@ -75,10 +76,13 @@ def _effect(axes: Axes, row: int, c: Contrast) -> None:
         axes.plot([end], [row], ">" if end else "<", ms=8, color=COLOURS[c.verdict], transform=axes.get_yaxis_transform(), clip_on=False)
 
 
-def _words(axes: Axes, row: int, c: Contrast, digits: int) -> None:
+def _numbers(c: Contrast, digits: int) -> str:
     span = bounds(c.low, c.high, digits) if c.low is not None else f"({c.seeds} seed{'s' * (c.seeds != 1)})"
-    text = f"{number(c.difference, digits, sign=True)}  {span}" if c.difference is not None else shorten(c.remark, 34)
-    axes.text(0.03, row, text, va="center", fontsize=9, in_layout=False)
+    return f"{number(c.difference, digits, sign=True)}  {span}" if c.difference is not None else shorten(c.remark, 34)
+
+
+def _words(axes: Axes, row: int, c: Contrast, digits: int) -> None:
+    axes.text(0.03, row, _numbers(c, digits), va="center", fontsize=9, in_layout=False)
     axes.text(
         0.98,
         row,

@@ -38,6 +38,10 @@ def curves(m: Material) -> Figure:
         columns = 4 if len(others) > 2 else 2
         figure, grid = panels("curves", len(others) + bool(tried), columns, 1.75, 0.5, sharex=True, sharey=True)
         short = cuts([arm.split("@")[0] for arm in others], 27)
+        drawn = list(bands.values()) or [band for r in tried if (band := _band([{**r, "outcome": "done"}], key)) is not None]
+        if not drawn:
+            return empty("curves", "no learning curve yet")
+        figure.axes[0].set_ylim(*_sight(drawn))
         for i, axes in enumerate(grid):
             axes.tick_params(labelsize=8, labelbottom=i >= len(grid) - columns)
             if REFERENCE in bands:
@@ -53,7 +57,6 @@ def curves(m: Material) -> Figure:
             axes.set_title("\n@".join([short[plain], *equal]), fontsize=9, loc="left", pad=3)
         if tried:
             _searched(grid[-1], tried, key)
-        figure.axes[0].set_ylim(*_sight(bands.values() or [band for r in tried if (band := _band([r], key)) is not None]))
         figure.supxlabel("training step", fontsize=9)
         figure.supylabel(label, fontsize=9)
         return figure
@@ -75,7 +78,8 @@ def _ending(axes: Axes, records: Iterable[Record], key: str, colour: str) -> Non
         points = [(p["step"], p[key]) for p in r["curve"] if p.get(key) is not None] if r["outcome"] == "pruned" else []
         if points:
             axes.plot(*zip(*points, strict=True), color=colour, lw=0.9, ls=(0, (1, 2)))
-            axes.plot(*points[-1], "x", color=colour, ms=4)
+            step, value = points[-1]
+            axes.plot(step, min(value, axes.get_ylim()[1]), "x", color=colour, ms=4, clip_on=False)  # at the edge where it ends above it
 
 
 def _curve_key(records: Sequence[Record], study: Study) -> tuple[str, str]:

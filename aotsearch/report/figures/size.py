@@ -63,9 +63,9 @@ def _points(m: Material, cost: str) -> pd.DataFrame:
 
 def _search(axes: Axes, x: pd.Series[float], y: pd.Series[float], pruned: pd.Series[bool]) -> None:
     """The trials of a search behind the arms; crosses are those pruned early, whose measure is of a part of the training."""
-    axes.plot(x[~pruned], y[~pruned], "o", ms=4, color=FAINT, zorder=1, label="of the search")
+    axes.plot(x[~pruned], y[~pruned], "o", ms=4, color=FAINT, zorder=1, label="search, finished")
     if pruned.any():
-        axes.plot(x[pruned], y[pruned], "x", ms=5, color=QUIET, zorder=1, label="pruned early, as far as it came")
+        axes.plot(x[pruned], y[pruned], "x", ms=5, color=QUIET, zorder=1, label="search, pruned early")
         axes.legend(loc="upper right", frameon=False, fontsize=8)
 
 
