@@ -25,7 +25,9 @@ LATEX = {
 POINTS = 345  # text width of `article` at 10 pt
 DIGIT = {"small": 4.7, "footnotesize": 4.3}  # points of a character on average, on the safe side
 GAP = 8  # points between two columns
-LINES = 40  # of a table that fits on a page
+LINES = 46  # of a page that hold a table with its caption and notes
+ACROSS = 72  # characters of a line of a caption
+NOTES = 12  # lines of notes that may stand in a table; more of them stand below it as text
 
 
 def escape(text: object) -> str:
@@ -64,8 +66,11 @@ def table(columns: Columns, rows: Sequence[Row], caption: str, label: str, notes
     spec = "@{}" + "".join(f"p{{{widths[i] / POINTS:.3f}\\linewidth}}" if k == "p" else k for i, k in enumerate(columns.kinds)) + "@{}"
     head = " & ".join(columns.head)
     said = [f"Note: {escape(note)}." for note in notes]
-    below = ["\\par\\smallskip", "\\begin{minipage}{\\linewidth}\\footnotesize", *said, "\\end{minipage}"] if said else []
-    parts, lines = _pages(columns, rows, widths, DIGIT[size]), []
+    noted = math.ceil(sum(map(len, said)) / (1.2 * ACROSS))
+    inside = 0 < noted <= NOTES
+    below = ["\\par\\smallskip", "\\begin{minipage}{\\linewidth}\\footnotesize", *said, "\\end{minipage}"] if inside else []
+    room = max(4, LINES - math.ceil(1.1 * len(caption) / ACROSS) - noted * inside)
+    parts, lines = _pages(rows, widths, DIGIT[size], room), []
     for i, part in enumerate(parts):
         lines += [
             "\\begin{table}",
@@ -82,7 +87,7 @@ def table(columns: Columns, rows: Sequence[Row], caption: str, label: str, notes
             *(below if part is parts[-1] else []),
             "\\end{table}",
         ]
-    return lines
+    return lines + (["", "{\\noindent\\footnotesize", *said, "\\par}"] if noted > NOTES else [])
 
 
 def _row(columns: Columns, row: Row) -> list[str]:
@@ -97,21 +102,21 @@ def _widths(columns: Columns, rows: Sequence[Row]) -> tuple[str, dict[int, float
     """The size of letters, and the points of each column that wraps: what the numbers leave, in smaller letters where that is little."""
     cells = [columns.head, *(row.cells for row in rows if row.cells)]
     longest = [max(len(_plain(row[i])) for row in cells) for i in range(len(columns.kinds))]
-    for size, digit in DIGIT.items():
-        numbers = sum(n * digit for n, kind in zip(longest, columns.kinds, strict=True) if kind != "p")
-        left = POINTS - numbers - GAP * (len(columns.kinds) - 1)
-        if left > 100 * columns.kinds.count("p") - 40:
-            break
     wrapped = [i for i, kind in enumerate(columns.kinds) if kind == "p"]
+    room = POINTS - GAP * (len(columns.kinds) - 1)
+    numbers = sum(n for i, n in enumerate(longest) if i not in wrapped)
+    size = next((size for size, digit in DIGIT.items() if room - numbers * digit > 100 * len(wrapped) - 40), "footnotesize")
+    left = room - numbers * DIGIT[size]
     return size, {i: max(left * share, 40.0) for i, share in zip(wrapped, columns.shares, strict=True)}
 
 
-def _pages(columns: Columns, rows: Sequence[Row], widths: Mapping[int, float], digit: float) -> list[list[Row]]:
+def _pages(rows: Sequence[Row], widths: Mapping[int, float], digit: float, room: int) -> list[list[Row]]:
+    """The rows that fit below the caption, of which there are so many lines, then those that fit on each further page."""
     pages: list[list[Row]] = [[]]
     used = 0
     for row in rows:
         tall = max((math.ceil(1.15 * len(row.cells[i]) * digit / width) for i, width in widths.items() if row.cells), default=1) or 1
-        if pages[-1] and used + tall > LINES:
+        if pages[-1] and used + tall > room:
             pages.append([])
             used = 0
         pages[-1].append(row)

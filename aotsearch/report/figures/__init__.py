@@ -1,6 +1,7 @@
 """Tables -> pictures; the only package that imports matplotlib.
 
-forest(analysis), curves(material), ... -> Figure;  to_svg(figure) -> str, to_png(figure), to_pdf(figure) -> bytes;  pictures(material) -> all of them
+forest(analysis), curves(material), ... -> Figure;  to_svg(figure) -> str, to_png(figure) -> bytes, to_pdf(figure) -> bytes;
+pictures(material) -> all of them
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ cuts(["attention.heads=4", ...], 24) -> {"attention.heads=4": "attention.heads=4
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Iterable
 
 GAP = "\N{HORIZONTAL ELLIPSIS}"
@@ -46,7 +45,7 @@ def _alike(found: dict[str, str]) -> list[list[str]]:
 
 def _around(group: list[str], most: int) -> dict[str, str]:
     """The beginning, what follows the place in which all of a group are still alike, and, where there is room, the end."""
-    here = len(os.path.commonprefix(group))
+    here = next((i for i, letters in enumerate(zip(*group, strict=False)) if len(set(letters)) > 1), min(map(len, group)))
     head, tail = most // 3, most // 4
     start = max(head, here - 2)
     shown = {}

@@ -21,19 +21,25 @@ KNEE = 4  # margins where a bent axis becomes logarithmic
 class Apart(Locator):
     """Round ticks, as many as have room on the axis that is drawn.
 
-    On a linear axis the finest even steps that fit. On a bent one zero and every power of ten, or every second, ..., then what lies between.
+    On a linear axis the finest even steps that fit. On a bent one zero and every power of ten, or every second, and so on, then what lies
+    between.
     """
 
-    def __init__(self, bent: bool) -> None:
-        self.bent = bent
+    def __init__(self, axes: Axes, bent: bool) -> None:
+        self.axes, self.bent = axes, bent
+        self._found: dict[tuple[float, ...], list[float]] = {}  # a layout asks many times over
 
     def __call__(self) -> list[float]:
-        return self.tick_values(*self.axis.get_view_interval())
+        return self.tick_values(*self.axes.get_xlim())
 
     def tick_values(self, vmin: float, vmax: float) -> list[float]:
         low, high = sorted((vmin, vmax))
-        if not self.bent:
-            return next((even for even in _even(low, high) if self._fit(even)), [0.0])
+        key = (low, high, self.axes.bbox.width / self.axes.figure.dpi)
+        if key not in self._found:
+            self._found[key] = self._bent(low, high) if self.bent else next(even for even in _even(low, high) if self._fit(even))
+        return self._found[key]
+
+    def _bent(self, low: float, high: float) -> list[float]:
         kept = next(found for found in _powers(low, high) if self._fit(found))
         for more in _between(low, high):
             if len(kept) < FEW and self._fit([*kept, *more]):
@@ -41,7 +47,7 @@ class Apart(Locator):
         return sorted(kept)
 
     def _fit(self, values: Sequence[float]) -> bool:
-        axes: Axes = self.axis.axes
+        axes = self.axes
         ordered = np.sort(values)
         places = axes.transData.transform(np.column_stack([ordered, np.zeros(len(ordered))]))[:, 0] / axes.figure.dpi * 72
         halves = np.array([(len(written(value)) + GAP) * EM * SIZE / 2 for value in ordered])
@@ -49,7 +55,7 @@ class Apart(Locator):
 
 
 def written(value: float) -> str:
-    """A tick's label: 0.05, −3, 1e-05, 20000, 1e+06."""
+    """A tick's label: 0.05, 1e-05, 20000, 1e+06."""
     return f"{value:g}".replace("-", "\N{MINUS SIGN}")
 
 
@@ -68,7 +74,7 @@ def effect_axis(axes: Axes, values: Sequence[float], margin: float) -> bool:
         room = 0.04 * (high - low)
         axes.set_xlim(low - room, high + room)
     axes.set_xticks([], minor=True)
-    axes.xaxis.set_major_locator(Apart(bent))
+    axes.xaxis.set_major_locator(Apart(axes, bent))
     axes.xaxis.set_major_formatter(lambda value, _: written(value))
     axes.tick_params(axis="x", labelsize=SIZE)
     return bent
@@ -80,7 +86,7 @@ def _even(low: float, high: float) -> list[list[float]]:
     steps = [n * 10.0**k for k in (power - 1, power, power + 1) for n in (1, 2, 5)]
     found = [[_round(i * step) for i in range(math.ceil(low / step), math.floor(high / step) + 1)] for step in steps]
     sparse = [_within([_round(n * 10.0**k)], low, high) for k in (power, power - 1, power - 2) for n in range(9, 0, -1)]
-    return [even for even in found if len(even) > 2] + [[0.0, *pair] for pair in sparse if pair]
+    return [even for even in found if len(even) > 2] + [[0.0, *pair] for pair in sparse if pair] + [[0.0]]
 
 
 def _powers(low: float, high: float) -> list[list[float]]:
