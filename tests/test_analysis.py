@@ -295,7 +295,7 @@ def test_a_baseline_that_no_model_beats_is_no_warning(small: Study) -> None:
     assert zero.endswith("clearly better") and best.endswith(
         "above the least squares baseline of 2.500, which no model is expected to beat"
     )
-    assert "warning" not in summary.summary(found, facts)
+    assert summary.warnings(found, facts) == ()
 
 
 def test_search_is_ranked_and_only_its_confirmation_is_judged(tmp_path: Path) -> None:
