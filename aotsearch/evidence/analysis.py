@@ -17,7 +17,7 @@ from aotsearch.errors import InputError
 from aotsearch.evidence.answer import Analysis
 from aotsearch.evidence.contrast import Contrast
 from aotsearch.evidence.declaration import History
-from aotsearch.evidence.notes import method, notes
+from aotsearch.evidence.notes import method, notes, warnings
 from aotsearch.evidence.outcome import outcomes
 from aotsearch.evidence.pairs import View, looks, widest, with_tails
 from aotsearch.evidence.speed import speeds
@@ -90,7 +90,8 @@ def analyse(records: Iterable[Record], study: Study, declaration: tuple[str, ...
         aliases=() if search else study.base_design.aliases,
         speed=tuple(speed),
     )
-    return dataclasses.replace(analysis, notes=notes(analysis, study, everything, len(values), declared, views))
+    said = notes(analysis, study, everything, len(values), declared, views)
+    return dataclasses.replace(analysis, notes=said, warnings=warnings(analysis, study, len(values)))
 
 
 def judge(records: Iterable[Record], history: History, timed: Sequence[Record] = ()) -> Analysis:
