@@ -433,7 +433,7 @@ def test_the_minimum_detectable_effect_is_called_so_in_every_form(everything: re
     assert f"Minimum detectable effect: {size} bits/byte" in (written / "report.md").read_text()
     assert f"Minimum detectable effect {size}." in (written / "report.tex").read_text()
     document = everything.headline.to_dict()
-    assert wording.effects(document)[0]["minimum_detectable_effect"] == document["smallest_effect"] == a.smallest_effect
+    assert wording.facts(document)[0]["minimum_detectable_effect"] == document["smallest_effect"] == a.smallest_effect
     assert "Minimum detectable effect: about" in wording.note(everything.study, document)
 
 

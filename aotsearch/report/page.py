@@ -48,7 +48,7 @@ def html(m: Material, profiles: Sequence[Profile], knocked: Sequence[Knocked], p
         "roman": lambda n: {3: "III", 4: "IV", 5: "V", 6: "VI", 7: "VII"}.get(n, str(n)),
     }
     drawn = {"interactions": ""} | {name: _picture(name, figure) for name, figure in pictures.items()}
-    return _template(environment, "report.html.jinja").render(_rows(m, profiles, knocked), pictures=drawn, dark=DARK)
+    return _template(environment, "report.html.jinja").render(_rows(m, profiles, knocked), pictures=drawn, style=style())
 
 
 def markdown(m: Material, profiles: Sequence[Profile], knocked: Sequence[Knocked], pictures: Collection[str]) -> str:
@@ -68,6 +68,13 @@ def _environment(digits: int, written: Callable[[str], str], **options: Any) -> 
     environment = jinja2.Environment(autoescape=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, **options)
     environment.filters |= {"number": one, "bounds": two, "named": named, "spell": spell}
     return environment
+
+
+def style() -> markupsafe.Markup:
+    """How every page looks; on a dark one the colours of figures are those of DARK."""
+    figure = " ".join(f"--f-{light}: {dark};" for light, dark in DARK.items())
+    text = resources.files("aotsearch.report").joinpath("style.css").read_text("utf-8")
+    return markupsafe.Markup(f"{text}@media screen and (prefers-color-scheme: dark) {{ :root {{ {figure} }} }}\n")  # nosec B704 (our own text)
 
 
 def _template(environment: jinja2.Environment, name: str) -> jinja2.Template:

@@ -86,7 +86,7 @@ def _words(axes: Axes, row: int, c: Contrast, digits: int) -> None:
     axes.text(
         0.98,
         row,
-        c.component or c.verdict,
+        c.verdict,
         va="center",
         ha="right",
         fontsize=9,
