@@ -181,7 +181,7 @@ def test_one_seed_gives_no_interval(small: Study) -> None:
     assert (contrast(found).verdict, contrast(found).low, contrast(found).difference) == ("undecided", None, 0.5)
     assert contrast(found, "norm=rmsnorm").difference is None
     assert found.noise_floor is None and found.partial
-    assert any("needs at least two" in note for note in found.notes)
+    assert any("needs at least two" in note for note in found.warnings)
     assert "one seed gives no interval" in summary.summary(found)
 
 
@@ -264,7 +264,7 @@ def test_noise_floor_is_the_deviation_of_the_reference(small: Study) -> None:
     found = analysis.analyse(records(reference=REFERENCE, channel=shifted(0.1, 0.2, 0.1, 0.2)), small)
     assert found.noise_floor == pytest.approx(stats.tstd(REFERENCE))
     assert found.smallest_effect == pytest.approx(contrast(found).high - contrast(found).difference)  # type: ignore[operator]
-    assert any("more than the margin" in note for note in found.notes)
+    assert any("more than the margin" in note for note in found.warnings)
 
 
 def test_table_has_a_row_per_trial_and_a_column_per_decision(small: Study) -> None:
@@ -295,7 +295,7 @@ def test_a_baseline_that_no_model_beats_is_no_warning(small: Study) -> None:
     assert zero.endswith("clearly better") and best.endswith(
         "above the least squares baseline of 2.500, which no model is expected to beat"
     )
-    assert "warning" not in summary.summary(found, facts)
+    assert summary.warnings(found, facts) == ()
 
 
 def test_search_is_ranked_and_only_its_confirmation_is_judged(tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def test_search_is_ranked_and_only_its_confirmation_is_judged(tmp_path: Path) ->
     assert table["arm"].tolist() == ["candidate-1", "candidate-0", "candidate-3", "candidate-2"]
     assert any("2 trials of the search are left out" in note for note in analysis.analyse([*tried, *other], s).notes)
     assert not any("left out" in note for note in analysis.analyse(tried, s).notes)
-    assert any("not confirmed" in note for note in analysis.analyse(tried, s).notes)
+    assert any("not confirmed" in note for note in analysis.analyse(tried, s).warnings)
     confirmed = [record("reference", i, 3.0 + i / 8, phase="confirm") for i in range(4)]
     confirmed += [record("candidate-1", i, 2.5 + i / 8, phase="confirm", digest=tried[1]["digest"]) for i in range(4)]
     found = analysis.analyse([*tried, *confirmed], s)

@@ -213,7 +213,10 @@ def test_a_ledger_of_before_declarations_is_continued_and_read(folder: Folder, t
     before = folder.document()
     _make_old(folder)
     (said,) = folder.document()["declaration"]
-    assert folder.document() | {"declaration": []} == before and said.startswith("the ledger holds no declaration: the study is what")
+    assert folder.document()["warnings"] == [f"declaration: {said}", *before["warnings"]]
+    assert folder.document() | {"declaration": [], "warnings": before["warnings"]} == before and said.startswith(
+        "the ledger holds no declaration: the study is what"
+    )
     assert folder.run().trained == 0 and folder.document() == before
     _make_old(folder)
     folder.run("study.margin=0.3")
@@ -537,6 +540,7 @@ def test_no_edit_of_the_copy_moves_a_verdict(tmp_path_factory: pytest.TempPathFa
     copy.write_text(text)
     after = folder.document()
     (said,) = after.pop("declaration")
+    assert after.pop("warnings") == [f"declaration: {said}", *before.pop("warnings")]
     assert before.pop("declaration") == [] and after == before
     assert said.startswith("study.yaml was edited, which declares nothing") and report.read(folder.out).summary().startswith(
         "declaration: study.yaml"

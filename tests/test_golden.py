@@ -27,7 +27,7 @@ def stored(name: str) -> dict[str, Any]:
     return found
 
 
-PROSE = ("answer", "method", "notes")  # is written anew by every version
+PROSE = ("answer", "method", "notes", "warnings")  # is written anew by every version
 FORMER = {"worse": "necessary", "equivalent": "redundant", "better": "harmful"}  # verdicts as versions before 0.4 worded them
 
 

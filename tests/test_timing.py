@@ -185,7 +185,7 @@ def test_every_form_of_the_report_tells_the_time_of_a_step(run: fabricated.Run) 
     assert "| heads=1 | 20.00 | 6,400 | 1,024 | 1.500 | [1.250, 2.000] | side by side |" in tables["report.md"]
     assert "| qkv=tied | 40.00 | 6,400 | 1,024 | 2.000 | - | in the trials |" in tables["report.md"]
     assert "1.500<br>" in tables["report.html"] and "a &lt;fast&gt; one" in tables["report.html"] and "<fast>" not in tables["report.html"]
-    assert "& 1.500 & $[1.250, 2.000]$ \\\\" in tables["report.tex"] and "& 2.000 &  \\\\" in tables["report.tex"]
+    assert "& 1.500 & $[1.250, 2.000]$ \\tabularnewline" in tables["report.tex"] and "& 2.000 &  \\tabularnewline" in tables["report.tex"]
     rows = {row["arm"]: row for row in csv.DictReader(io.StringIO(tables["speed.csv"]))}
     assert float(rows["heads=1"]["step_time_high"]) == 2 and rows["qkv=tied"]["step_time_high"] == ""
     assert float(rows["heads=1"]["equal_time_mean"]) > float(rows["heads=1"]["equal_steps_mean"]) == 0.25

@@ -18,7 +18,7 @@ from aotsearch.evidence import front
 from aotsearch.evidence.answer import Analysis
 from aotsearch.evidence.contrast import Contrast
 from aotsearch.evidence.declaration import History
-from aotsearch.evidence.notes import method, notes
+from aotsearch.evidence.notes import method, notes, warnings
 from aotsearch.evidence.outcome import outcomes
 from aotsearch.evidence.pairs import View, looks, widest, with_tails
 from aotsearch.evidence.speed import speeds
@@ -92,7 +92,8 @@ def analyse(records: Iterable[Record], study: Study, declaration: tuple[str, ...
         speed=tuple(speed),
         front=front.found(study, everything, views[0].cells),
     )
-    return dataclasses.replace(analysis, notes=notes(analysis, study, everything, len(values), declared, views))
+    said = notes(analysis, study, everything, len(values), declared, views)
+    return dataclasses.replace(analysis, notes=said, warnings=warnings(analysis, study, len(values)))
 
 
 def judge(records: Iterable[Record], history: History, timed: Sequence[Record] = ()) -> Analysis:

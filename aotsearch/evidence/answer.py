@@ -27,7 +27,7 @@ class Analysis:
 
     Attributes:
         value, low, high: Mean of the reference over its seeds, with its own (not simultaneous) interval.
-        warnings: What makes the verdicts say little, to be read before anything else; in `to_dict` they lead the notes.
+        warnings: What makes the verdicts say little, to be read before anything else but `declaration`; they lead the notes of `to_dict`.
         noise: What seeds alone do to the reference (A/A): its standard deviation, and how far two single runs of it differ.
         smallest_effect: The minimum detectable effect: half width of a simultaneous interval at the median paired standard deviation.
         finished, expected: Trials that ended, and that the design asks for (None for a search, which decides as it goes).
@@ -125,7 +125,7 @@ class Analysis:
             "learning_rate": self.rate,
             "answer": answer(self),
             "declaration": list(self.declaration),
-            "warnings": list(self.warnings),
+            "warnings": [*(f"declaration: {change}" for change in self.declaration), *self.warnings],
             "notes": [*self.warnings, *self.notes],
             "contrasts": [c.to_dict() for c in self.contrasts],
             "outcomes": [o.to_dict() for o in self.outcomes],

@@ -1,4 +1,4 @@
-"""What a reader must know before trusting the table: notes, and the method in words."""
+"""What a reader must know before trusting the table: warnings, which change how it reads, notes, and the method in words."""
 
 from __future__ import annotations
 
@@ -17,6 +17,29 @@ from aotsearch.study.design import Comparison
 from aotsearch.study.study import Study
 
 NAMED = 4  # trials that a note names; the ledger has all
+
+
+def warnings(analysis: Analysis, study: Study, seeds: int) -> tuple[str, ...]:
+    """What changes how every verdict reads, to be said before the question.
+
+    Args:
+        seeds: How many the reference has.
+    """
+    said, smallest = [], analysis.smallest_effect
+    if analysis.partial:
+        ended = f"{analysis.finished} of {analysis.expected} trials have ended"
+        said.append(f"partial: {ended}; intervals hold for a complete run, so read this as a preview")
+    if study.settings.design == "search" and not any(c.seeds for c in analysis.contrasts):
+        said.append("the search is not confirmed: its ranking rests on one seed each and proves nothing")
+    if seeds < 2:
+        few = f"the reference has {seeds} finished seed{'s' * (seeds != 1)}"
+        said.append(f"{few}: an interval needs at least two, and five are a sound start")
+    if smallest is not None and smallest > analysis.margin:
+        said.append(
+            f"underpowered: the minimum detectable effect is {smallest:.3g} {analysis.unit}, more than the margin of {analysis.margin:g}: "
+            "a typical contrast cannot be found equivalent; add seeds, or declare a wider margin before the next run"
+        )
+    return tuple(said)
 
 
 def notes(
@@ -45,17 +68,8 @@ def notes(
 
 def _evidence(analysis: Analysis, study: Study, seeds: int) -> list[str]:
     """How much the seeds can tell."""
-    notes, smallest, search = [], analysis.smallest_effect, study.settings.design == "search"
-    if analysis.partial:
-        ended = f"{analysis.finished} of {analysis.expected} trials have ended"
-        notes.append(f"partial: {ended}; intervals hold for a complete run, so read this as a preview")
-    if search and not any(c.seeds for c in analysis.contrasts):
-        notes.append("the search is not confirmed: its ranking rests on one seed each and proves nothing")
-    if seeds < 2:
-        notes.append(
-            f"the reference has {seeds} finished seed{'s' * (seeds != 1)}: an interval needs at least two, and five are a sound start"
-        )
-    elif seeds < (analysis.looks[0] if analysis.looks else 5):
+    notes: list[str] = []
+    if 2 <= seeds < (analysis.looks[0] if analysis.looks else 5):
         notes.append(_few(seeds, analysis))
     paired = seeds if analysis.looks is None else min([seeds, *(c.seeds for c in analysis.contrasts if c.low is not None)])
     if seeds > 1 and too_few(paired, analysis.confidence, analysis.family):
@@ -65,11 +79,6 @@ def _evidence(analysis: Analysis, study: Study, seeds: int) -> list[str]:
         notes.append(
             "seeds that are added now are a further look, and intervals widen to allow for it; a study that may look again declares "
             f"seeds: {{min: {max(2, len(analysis.seeds))}, max: {3 * max(2, len(analysis.seeds))}}} before it runs"
-        )
-    if smallest is not None and smallest > analysis.margin:
-        notes.append(
-            f"the minimum detectable effect is {smallest:.3g} {analysis.unit}, more than the margin of {analysis.margin:g}: "
-            "a typical contrast cannot be found equivalent; add seeds, or declare a wider margin before the next run"
         )
     return notes
 

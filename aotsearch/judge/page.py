@@ -23,7 +23,7 @@ from aotsearch.judge.across import Across
 from aotsearch.judge.verdict import Judged
 from aotsearch.report import figures
 from aotsearch.report.figures.across import side_by_side
-from aotsearch.report.page import sentence
+from aotsearch.report.page import sentence, style
 from aotsearch.report.summary import bounds, number
 
 MOST = 60  # arms in the picture; the table has all
@@ -91,7 +91,7 @@ def _put(files: Mapping[str, bytes], folder: Path) -> list[Path]:
 
 
 def _svg(figure: figures.Figure) -> markupsafe.Markup:
-    return markupsafe.Markup(figures.to_svg(figure))  # drawn by us from text that matplotlib escapes
+    return markupsafe.Markup(figures.to_svg(figure))  # nosec B704: drawn by us from text that matplotlib escapes
 
 
 def _render(name: str, digits: int, rows: Mapping[str, Any]) -> bytes:
@@ -105,13 +105,7 @@ def _render(name: str, digits: int, rows: Mapping[str, Any]) -> bytes:
 
     environment.filters |= {"number": one, "bounds": two, "sentence": sentence}
     text = resources.files("aotsearch.judge").joinpath(name).read_text("utf-8")
-    return environment.from_string(text).render(rows, style=markupsafe.Markup(_style())).encode()
-
-
-def _style() -> str:
-    """That of the report of a run, so that both look alike."""
-    page = resources.files("aotsearch.report").joinpath("report.html.jinja").read_text("utf-8")
-    return page.partition("<style>")[2].partition("</style>")[0]
+    return environment.from_string(text).render(rows, style=style()).encode()
 
 
 def _markdown(found: Judged) -> bytes:

@@ -174,7 +174,7 @@ def material(ledger: Ledger, declared: History) -> Material:
         damage=damage,
         ledger=ledger.digest(),
         fingerprint=made_from,
-        analysis=dataclasses.replace(analysis, warnings=(*filter(None, [damage]), *warnings(analysis, data))),
+        analysis=dataclasses.replace(analysis, warnings=(*filter(None, [damage]), *warnings(analysis, data), *analysis.warnings)),
     )
 
 

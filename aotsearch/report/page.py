@@ -20,6 +20,21 @@ from aotsearch.report.summary import against_baselines, bounds, components, grou
 from aotsearch.study.design import spell
 from aotsearch.study.study import loss_unit
 
+DARK = {  # colour of the figures on white paper -> on a dark page, told apart as well
+    "ffffff": "#16181a",
+    "000000": "#ffffff",
+    "1b1b1b": "#e8e6e3",
+    "6b6b6b": "#a6abb0",
+    "8a8a8a": "#8e9296",
+    "9a9a9a": "#7c8186",
+    "b5b5b5": "#63686c",
+    "c9c9c9": "#565b5f",
+    "e3eef6": "#20384a",
+    "c24e00": "#ff9a52",
+    "0072b2": "#6fc0f2",
+    "9a3b76": "#e898cb",
+    "1b7f5c": "#57cfa2",
+}
 ARROW, MINUS = "\N{RIGHTWARDS ARROW}", "\N{MINUS SIGN}"
 
 
@@ -31,10 +46,9 @@ def html(m: Material, profiles: Sequence[Profile], knocked: Sequence[Knocked], p
         "arrow": lambda text: text.replace("->", ARROW),
         "sentence": sentence,
         "roman": lambda n: {3: "III", 4: "IV", 5: "V", 6: "VI", 7: "VII"}.get(n, str(n)),
-        "framed": lambda svg: markupsafe.Markup('<figure><div class="scroll">{}</div></figure>').format(svg),
     }
-    drawn = {"interactions": ""} | {name: _picture(figure) for name, figure in pictures.items()}
-    return _template(environment, "report.html.jinja").render(_rows(m, profiles, knocked), pictures=drawn)
+    drawn = {"interactions": ""} | {name: _picture(name, figure) for name, figure in pictures.items()}
+    return _template(environment, "report.html.jinja").render(_rows(m, profiles, knocked), pictures=drawn, style=style())
 
 
 def markdown(m: Material, profiles: Sequence[Profile], knocked: Sequence[Knocked], pictures: Collection[str]) -> str:
@@ -54,6 +68,13 @@ def _environment(digits: int, written: Callable[[str], str], **options: Any) -> 
     environment = jinja2.Environment(autoescape=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, **options)
     environment.filters |= {"number": one, "bounds": two, "named": named, "spell": spell}
     return environment
+
+
+def style() -> markupsafe.Markup:
+    """How every page looks; on a dark one the colours of figures are those of DARK."""
+    figure = " ".join(f"--f-{light}: {dark};" for light, dark in DARK.items())
+    text = resources.files("aotsearch.report").joinpath("style.css").read_text("utf-8")
+    return markupsafe.Markup(f"{text}@media screen and (prefers-color-scheme: dark) {{ :root {{ {figure} }} }}\n")  # nosec B704 (our own text)
 
 
 def _template(environment: jinja2.Environment, name: str) -> jinja2.Template:
@@ -106,6 +127,7 @@ def _rows(m: Material, profiles: Sequence[Profile], knocked: Sequence[Knocked]) 
         "bad": contents.bad(a.outcomes),
         "endings": contents.endings(m),
         "failures": contents.failures(m),
+        "pruned": any(r["outcome"] == "pruned" for r in m.records),
         "facts": contents.facts(m),
         "digests": list(m.table[["arm", "digest"]].drop_duplicates().itertuples(index=False)) if len(m.table) < 500 else [],
     }
@@ -127,9 +149,14 @@ def _minus(text: str) -> str:
     return text.replace("-", MINUS) if len(text) > 1 else text
 
 
-def _picture(figure: Figure) -> markupsafe.Markup:
+def _picture(name: str, figure: Figure) -> markupsafe.Markup:
+    """A figure in a box that scrolls, in the colours of the page: on a dark one those of DARK take the place of its own."""
     # drawn by us from text that matplotlib escapes, so it needs no second escaping
-    return markupsafe.Markup(figures.to_svg(figure).replace("-&gt;", ARROW))  # nosec B704
+    drawn = re.sub(r"#([0-9a-f]{6})(?=[;\"])", r"var(--f-\1, #\1)", figures.to_svg(figure)).replace("-&gt;", ARROW)
+    svg = markupsafe.Markup(drawn)  # nosec B704
+    said = figures.SAYS[name]
+    box = '<div class="scroll" tabindex="0" role="region" aria-label="{}">{}</div>'
+    return markupsafe.Markup(box).format(said, svg)
 
 
 def _md(value: object) -> markupsafe.Markup:

@@ -91,7 +91,8 @@ def _markdown(r: Report) -> dict[str, bytes]:
 
 
 def _latex(r: Report) -> dict[str, bytes]:
-    return {"report.tex": latex.latex(r.material).encode()}
+    drawn = {f"{name}.pdf": figures.to_pdf(figure) for name, figure in r.pictures.items()}
+    return {"report.tex": latex.latex(r.material, r.pictures).encode(), **drawn}
 
 
 def _csv(r: Report) -> dict[str, bytes]:

@@ -233,7 +233,7 @@ class Store:
             if path.is_dir():
                 self._client.log_artifacts(self._parent, str(path), path.name)
             elif path.is_file():
-                folder = "figures" if path.suffix == ".png" else None
+                folder = "figures" if path.suffix in (".png", ".pdf") else None
                 self._client.log_artifact(self._parent, str(path), folder)
         if summary:
             self._client.log_text(self._parent, summary, "summary.txt")

@@ -162,7 +162,7 @@ def note(study: Study, analysis: Values, links: str = "") -> str:
         links: To the views of the experiment, as Markdown.
     """
     unit, confidence = analysis.get("unit") or analysis["measure"], study.settings.confidence
-    warnings = list(analysis.get("warnings", ()))
+    warnings = [line for line in analysis.get("warnings", ()) if not line.startswith("declaration: ")]  # which have a head of their own
     notes = [line for line in analysis.get("notes", ()) if line not in warnings][:NOTES]
     start = "".join(f"> **Declaration:** {_cut(change, 600)}\n\n" for change in analysis.get("declaration", ()))
     start += "".join(f"> **Warning:** {_cut(line, 400)}\n\n" for line in warnings) + f"{head(study)}\n\n"

@@ -1,6 +1,7 @@
 """Tables -> pictures; the only package that imports matplotlib.
 
-forest(analysis), curves(material), ... -> Figure;  to_svg(figure) -> str, to_png(figure) -> bytes;  pictures(material) -> all of them
+forest(analysis), curves(material), ... -> Figure;  to_svg(figure) -> str, to_png(figure) -> bytes, to_pdf(figure) -> bytes;
+pictures(material) -> all of them
 """
 
 from __future__ import annotations
@@ -11,13 +12,23 @@ from matplotlib.figure import Figure
 
 from aotsearch.evidence.layers import Knocked, Profile
 from aotsearch.report.data import Material
-from aotsearch.report.figures.canvas import to_png, to_svg
+from aotsearch.report.figures.canvas import to_pdf, to_png, to_svg
 from aotsearch.report.figures.depth import depths
 from aotsearch.report.figures.effects import forest, interactions, knock_outs
 from aotsearch.report.figures.learning import curves
 from aotsearch.report.figures.size import front
 
-__all__ = ["Figure", "curves", "depths", "forest", "front", "interactions", "knock_outs", "pictures", "to_png", "to_svg"]
+__all__ = ["SAYS", "Figure", "curves", "depths", "forest", "front", "interactions", "knock_outs", "pictures", "to_pdf", "to_png", "to_svg"]
+
+SAYS = {  # what each picture shows, for those who do not see it
+    "forest": "Difference of each change to what it is compared with, with its interval and verdict",
+    "interactions": "Means of the four models of each pair of changes",
+    "curves": "Learning curves of each arm over the reference",
+    "loss-against-parameters": "Quality of each arm against its parameters",
+    "loss-against-flops": "Quality of each arm against its FLOPs per token",
+    "diagnostics": "Diagnostics along the depth of the models",
+    "knock-out": "Increase of the loss when a part is switched off after training",
+}
 
 
 def pictures(m: Material, profiles: Sequence[Profile], knocked: Sequence[Knocked]) -> dict[str, Figure]:

@@ -8,7 +8,9 @@ from matplotlib.figure import Figure
 
 from aotsearch.evidence.answer import Analysis
 from aotsearch.evidence.contrast import Contrast
-from aotsearch.report.figures.canvas import COLOURS, QUIET, WIDTH, bend, blank, empty, margin_band, mark, shorten, style
+from aotsearch.report.figures.canvas import COLOURS, QUIET, WIDTH, blank, empty, margin_band, mark, style
+from aotsearch.report.figures.names import cuts, shorten
+from aotsearch.report.figures.ticks import effect_axis
 
 MOST = 60  # rows; the table has all
 
@@ -28,7 +30,7 @@ def side_by_side(titles: Sequence[str], studies: Sequence[tuple[str, Analysis]],
         for i, (axes, (label, analysis)) in enumerate(zip(grid, studies, strict=True)):
             margin_band(axes, analysis.margin)
             found = [(row, c) for row, of in enumerate(rows) if (c := of[i]) is not None]
-            bent = bend(axes, [v for _, c in found for v in (c.difference, c.low, c.high) if v is not None], analysis.margin)
+            bent = effect_axis(axes, [v for _, c in found for v in (c.difference, c.low, c.high) if v is not None], analysis.margin)
             for row in range(0, len(rows), 2):
                 axes.axhspan(row - 0.5, row + 0.5, color="#000000", alpha=0.025, lw=0, zorder=0)
             for row, c in found:
@@ -43,7 +45,8 @@ def side_by_side(titles: Sequence[str], studies: Sequence[tuple[str, Analysis]],
             axes.tick_params(axis="x", labelsize=8)
             axes.tick_params(axis="y", length=0)
             axes.spines["left"].set_visible(False)
-        grid[0].set_yticks(range(len(rows)), [shorten(title, 44) for title in titles])
+        short = cuts(titles, 44)
+        grid[0].set_yticks(range(len(rows)), [short[title] for title in titles])
         grid[0].set_ylim(len(rows) - 0.4, -0.6)
         figure.supxlabel("difference to the reference; right is worse; shaded: the margin of each study", fontsize=9)
         return figure

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import matplotlib
@@ -30,6 +30,7 @@ INK, QUIET, FAINT, BAND = "#1B1B1B", "#6B6B6B", "#B5B5B5", "#E3EEF6"
 WIDTH = 9.2  # inches of a figure over the whole column
 STYLE = {
     "svg.fonttype": "none",
+    "pdf.fonttype": 42,  # outlines that journals take, and text that can be searched
     "svg.hashsalt": "aotsearch",
     "text.parse_math": False,
     "font.size": 10,
@@ -91,26 +92,6 @@ def mark(axes: Axes, x: float, y: float, word: str, size: float = 7) -> None:
     axes.plot([x], [y], MARKERS[word], ms=size, mfc=fill, mec=COLOURS[word], mew=1.6, zorder=4, clip_on=False)
 
 
-def bend(axes: Axes, values: Sequence[float], margin: float) -> bool:
-    """Limits that show every value; a large one must not squeeze the margin to a line, so beyond 25 margins the axis is logarithmic."""
-    ends = [margin * 1.5, -margin * 1.5, *values]
-    low, high = min(ends), max(ends)
-    bent = max(-low, high) > 25 * margin
-    if bent:
-        axes.set_xscale("symlog", linthresh=4 * margin, linscale=1)
-        axes.set_xlim(low * 1.3, high * 1.3)
-        knee = 4 * margin
-        steps = (1, 2, 5) if max(-low, high) < 100 * knee else (1,)
-        round_ones = [sign * n * 10.0**k for k in range(-6, 7) for n in steps for sign in (1, -1) if n * 10.0**k > 1.6 * knee]
-        axes.set_xticks([x for x in (0, knee, -knee, *round_ones) if low * 1.3 <= x <= high * 1.3])
-        axes.set_xticks([], minor=True)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    else:
-        room = 0.04 * (high - low)
-        axes.set_xlim(low - room, high + room)
-    return bent
-
-
 def margin_band(axes: Axes, margin: float) -> None:
     axes.axvspan(-margin, margin, color=BAND, lw=0, zorder=0)
     for end in (-margin, margin):
@@ -131,10 +112,6 @@ def spread(wanted: np.ndarray[Any, Any], gap: float) -> np.ndarray[Any, Any]:
     overshoot = max(0.0, heights[-1] - 1)
     lowest: np.ndarray[Any, Any] = gap * np.arange(len(wanted))
     return np.asarray(np.maximum(heights - overshoot, lowest))
-
-
-def shorten(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 # ---- files
@@ -173,4 +150,13 @@ def to_png(figure: Figure) -> bytes:
     with style():
         _settle(figure)
         figure.savefig(stream, format="png", dpi=160, metadata={"Software": None})
+    return stream.getvalue()
+
+
+def to_pdf(figure: Figure) -> bytes:
+    """The figure as a vector drawing for papers."""
+    stream = io.BytesIO()
+    with style():
+        _settle(figure)
+        figure.savefig(stream, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return stream.getvalue()

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from aotsearch.evidence.layers import Point, Profile
-from aotsearch.report.figures.canvas import FAINT, INK, LINES, label, panels, shorten, spread, style
+from aotsearch.report.figures.canvas import FAINT, INK, LINES, label, panels, spread, style
+from aotsearch.report.figures.names import cuts
 from aotsearch.study.design import REFERENCE
 
 NAMED = len(LINES)  # arms in colour
@@ -99,9 +100,10 @@ def _ends(axes: Axes, profile: Profile, arms: Sequence[str]) -> None:
     last = sorted((profile.arms[arm][-1].mean, arm) for arm in arms if profile.arms[arm])
     if not last:
         return
+    short = cuts(arms, 24)
     to_axes = axes.transData + axes.transAxes.inverted()
     wanted = np.array([to_axes.transform((1, y))[1] for y, _ in last])
     for place, (y, arm) in zip(spread(wanted, 0.12), last, strict=True):
         point = _along(profile, arm)[0][-1], y
         weight = "bold" if arm == REFERENCE else "normal"
-        label(axes, shorten(arm, 24), point, 1.06, place, fontsize=8, color=colours[arm], fontweight=weight)
+        label(axes, short[arm], point, 1.06, place, fontsize=8, color=colours[arm], fontweight=weight)

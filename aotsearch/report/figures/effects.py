@@ -13,11 +13,13 @@ from aotsearch.evidence.contrast import Contrast
 from aotsearch.evidence.layers import Knocked
 from aotsearch.evidence.tables import measured
 from aotsearch.report.data import Material
-from aotsearch.report.figures.canvas import COLOURS, INK, QUIET, WIDTH, bend, blank, empty, margin_band, mark, panels, shorten, style
+from aotsearch.report.figures.canvas import COLOURS, INK, QUIET, WIDTH, blank, empty, margin_band, mark, panels, style
+from aotsearch.report.figures.names import cuts, shorten
+from aotsearch.report.figures.ticks import effect_axis
 from aotsearch.report.summary import bounds, groups, number
 from aotsearch.study.design import spell
 
-WORDS = 2.95  # inches that a contrast's numbers and verdict take
+WORDS = 2.95  # inches that a contrast's numbers and verdict take at least
 
 
 def forest(analysis: Analysis, contrasts: Sequence[Contrast] | None = None) -> Figure:
@@ -32,14 +34,16 @@ def forest(analysis: Analysis, contrasts: Sequence[Contrast] | None = None) -> F
         if not rows:
             return empty("forest", "no contrast yet")
         figure = blank("forest", WIDTH, 0.85 + 0.3 * len(rows))
-        names = [shorten(row.title, 48) if isinstance(row, Contrast) else row for row in rows]
-        room = WIDTH - WORDS - 0.085 * max(map(len, names))
-        axes, words = figure.subplots(1, 2, sharey=True, width_ratios=(room, WORDS))
+        short = cuts([row.title for row in rows if isinstance(row, Contrast)], 44)
+        names = [short[row.title] if isinstance(row, Contrast) else row for row in rows]
+        beside = max(WORDS, 0.95 + 0.068 * max(len(_numbers(c, analysis.digits)) for c in rows if isinstance(c, Contrast)))
+        room = WIDTH - beside - 0.085 * max(map(len, names))
+        axes, words = figure.subplots(1, 2, sharey=True, width_ratios=(room, beside))
         words.set_xlim(0, 1)
         words.axis("off")
         margin_band(axes, analysis.margin)
         ends = [v for c in rows if isinstance(c, Contrast) for v in (c.difference, c.low, c.high) if v is not None]
-        bent = bend(axes, ends, analysis.margin)
+        bent = effect_axis(axes, ends, analysis.margin)
         shade = 0
         for row, c in enumerate(rows):
             if not isinstance(c, Contrast):
@@ -56,7 +60,6 @@ def forest(analysis: Analysis, contrasts: Sequence[Contrast] | None = None) -> F
             tick.set_fontweight("normal" if isinstance(c, Contrast) else "bold")
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0, pad=8)
-        axes.tick_params(axis="x", labelsize=9)
         axes.spines["left"].set_visible(False)
         shown = f"difference, {analysis.unit}; right is worse; shaded: the margin of {analysis.margin:g}"
         axes.set_xlabel(shown + ("\nlogarithmic beyond four margins" if bent else ""), fontsize=9)
@@ -73,14 +76,17 @@ def _effect(axes: Axes, row: int, c: Contrast) -> None:
         axes.plot([end], [row], ">" if end else "<", ms=8, color=COLOURS[c.verdict], transform=axes.get_yaxis_transform(), clip_on=False)
 
 
-def _words(axes: Axes, row: int, c: Contrast, digits: int) -> None:
+def _numbers(c: Contrast, digits: int) -> str:
     span = bounds(c.low, c.high, digits) if c.low is not None else f"({c.seeds} seed{'s' * (c.seeds != 1)})"
-    text = f"{number(c.difference, digits, sign=True)}  {span}" if c.difference is not None else shorten(c.remark, 34)
-    axes.text(0.03, row, text, va="center", fontsize=9, in_layout=False)
+    return f"{number(c.difference, digits, sign=True)}  {span}" if c.difference is not None else shorten(c.remark, 34)
+
+
+def _words(axes: Axes, row: int, c: Contrast, digits: int) -> None:
+    axes.text(0.03, row, _numbers(c, digits), va="center", fontsize=9, in_layout=False)
     axes.text(
         0.98,
         row,
-        c.component or c.verdict,
+        c.verdict,
         va="center",
         ha="right",
         fontsize=9,
@@ -103,11 +109,12 @@ def interactions(m: Material) -> Figure | None:
     squares = [(c, square) for c in found if (square := _square(m, c)) is not None][:PANELS]
     if not squares:
         return None
+    short = cuts([address for c, _ in squares for address, _, _ in c.changes], 16)
     with style():
         figure, grid = panels("interactions", len(squares), 3, 2.3, 0.4, sharey=True)
         for axes, (c, square) in zip(grid, squares, strict=True):
-            _lines(axes, c, square, m.analysis)
-        figure.supylabel(m.analysis.unit, fontsize=9)
+            _lines(axes, c, square, m.analysis, short)
+        figure.supylabel(f"{m.analysis.measure.replace('_', ' ')}, {m.analysis.unit}", fontsize=9)
         return figure
 
 
@@ -132,19 +139,20 @@ def _square(m: Material, c: Contrast) -> Square | None:
     return {key: float(np.mean([[row[i] for i in whole] for row in rows])) for key, rows in cells.items()}
 
 
-def _lines(axes: Axes, c: Contrast, square: Square, analysis: Analysis) -> None:
+def _lines(axes: Axes, c: Contrast, square: Square, analysis: Analysis, short: Mapping[str, str]) -> None:
     (a, a0, a1), (b, b0, b1) = c.changes
     alone = square[False, True] + square[True, False] - square[False, False]
     colour = COLOURS[c.verdict]
     axes.plot([0, 1], [square[False, True], alone], color=QUIET, lw=1, ls=(0, (3, 3)), zorder=2)
     axes.plot([0, 1], [square[False, False], square[True, False]], "-o", color=INK, lw=1.6, ms=5, zorder=3)
     axes.plot([0, 1], [square[False, True], square[True, True]], "-s", color=colour, lw=1.6, ms=5, mfc="white", mew=1.6, zorder=3)
-    axes.set_xticks([0, 1], [f"{shorten(a, 14)}\n{spell(v)}" for v in (a0, a1)])
+    axes.set_xticks([0, 1], [f"{short[a]}\n{shorten(spell(v), 16)}" for v in (a0, a1)])
     axes.set_xlim(-0.25, 1.25)
     axes.margins(y=0.15)
     axes.tick_params(labelsize=8)
     digits = analysis.digits
-    axes.set_title(f"{shorten(b, 16)}: {spell(b0)} \N{BLACK CIRCLE}  {spell(b1)} \N{WHITE SQUARE}", fontsize=9, loc="left", pad=16)
+    title = f"{short[b]}: {shorten(spell(b0), 16)} \N{BLACK CIRCLE}  {shorten(spell(b1), 16)} \N{WHITE SQUARE}"
+    axes.set_title(title, fontsize=9, loc="left", pad=16)
     said = f"{number(c.difference, digits, True)} {bounds(c.low, c.high, digits) if c.low is not None else ''}  {c.verdict}"
     axes.text(0, 1.02, said, transform=axes.transAxes, fontsize=8, color=colour, fontweight="bold")
 
@@ -167,7 +175,7 @@ def knock_outs(rows: Sequence[Knocked], analysis: Analysis) -> Figure | None:
         beside = {k.part: retrained[k.retrained] for k in rows if k.retrained in retrained}
         values = [v for k in rows for v in (k.increase, k.low, k.high) if v is not None]
         values += [v for c in beside.values() for v in (c.low, c.high) if v is not None]
-        bent = bend(axes, values, analysis.margin)
+        bent = effect_axis(axes, values, analysis.margin)
         for i, part in enumerate(parts):
             mine = [k for k in rows if k.part == part]
             for k, offset in zip(mine, np.linspace(-0.22, 0.22, len(mine)) if len(mine) > 1 else [0.0], strict=True):

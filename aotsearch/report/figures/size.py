@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from aotsearch.evidence.tables import measured
 from aotsearch.report.data import Material
-from aotsearch.report.figures.canvas import FAINT, INK, QUIET, WIDTH, blank, empty, label, mark, shorten, spread, style
+from aotsearch.report.figures.canvas import FAINT, INK, QUIET, WIDTH, blank, empty, label, mark, spread, style
+from aotsearch.report.figures.names import cuts
 from aotsearch.study.design import REFERENCE
 
 COSTS = {"parameters": "parameters", "flops_per_token": "FLOPs per token, forward"}
@@ -27,8 +28,7 @@ def front(m: Material, cost: str = "parameters") -> Figure:
         labelled = arms.sort_values("y", kind="stable").head(12 if len(arms) == len(searched) else MOST)
         figure = blank(f"front-{cost}", WIDTH, max(3.4, 0.6 + 0.24 * len(labelled)))
         axes = figure.add_subplot()
-        if len(searched):
-            axes.plot(searched[cost], searched[m.analysis.measure], "o", ms=4, color=FAINT, zorder=1)
+        _search(axes, searched[cost], searched[m.analysis.measure], searched["outcome"] == "pruned")
         _staircase(axes, arms)
         verdicts = {c.arm: c.verdict for c in m.analysis.contrasts if c.kind == "change" and c.asked}
         for arm, x, y, low, high in arms.itertuples():
@@ -51,7 +51,7 @@ def _points(m: Material, cost: str) -> pd.DataFrame:
     """Arm -> x, y, low, high over its seeds; of a search that is not confirmed, its trials."""
     rows: dict[str, tuple[float, ...]] = {}
     for arm, by_seed in m.shown(m.analysis.rate).items():
-        values = [v for r in by_seed.values() if (v := measured(r, m.study)) is not None]
+        values = [v for r in by_seed.values() if r["outcome"] == "done" and (v := measured(r, m.study)) is not None]
         if values:
             rows[arm] = (next(iter(by_seed.values()))[cost], sum(values) / len(values), min(values), max(values))
     if not rows:
@@ -59,6 +59,14 @@ def _points(m: Material, cost: str) -> pd.DataFrame:
             if r["phase"] == "search" and r["outcome"] == "done" and (v := measured(r, m.study)) is not None:
                 rows[r["arm"]] = (r[cost], v, v, v)
     return pd.DataFrame.from_dict(rows, orient="index", columns=["x", "y", "low", "high"])
+
+
+def _search(axes: Axes, x: pd.Series[float], y: pd.Series[float], pruned: pd.Series[bool]) -> None:
+    """The trials of a search behind the arms; crosses are those pruned early, whose measure is of a part of the training."""
+    axes.plot(x[~pruned], y[~pruned], "o", ms=4, color=FAINT, zorder=1, label="search, finished")
+    if pruned.any():
+        axes.plot(x[pruned], y[pruned], "x", ms=5, color=QUIET, zorder=1, label="search, pruned early")
+        axes.legend(loc="upper right", frameon=False, fontsize=8)
 
 
 def _staircase(axes: Axes, arms: pd.DataFrame) -> None:
@@ -72,9 +80,10 @@ def _labels(axes: Axes, arms: pd.DataFrame) -> None:
     low, high = axes.get_ylim()
     ordered = arms.sort_values("y")
     wanted = (ordered["y"].to_numpy() - low) / (high - low)
+    short = cuts(map(str, arms.index), 40)
     for place, (arm, x, y, *_) in zip(spread(wanted, 1 / max(12, len(arms))), ordered.itertuples(), strict=True):
         weight = "bold" if arm == REFERENCE else "normal"
-        label(axes, shorten(str(arm), 40), (x, y), 1.03, place, fontsize=9, fontweight=weight, zorder=1)
+        label(axes, short[str(arm)], (x, y), 1.03, place, fontsize=9, fontweight=weight, zorder=1)
 
 
 def _short(value: float) -> str:
