@@ -535,3 +535,21 @@ def test_a_trial_is_pruned_only_by_what_is_better_in_everything_that_is_known() 
     assert rungs.reach("small", 1, 2.0) == ""  # worse, and smaller
     assert rungs.reach("near", 1, 1.05) == ""  # no better than a tie
     assert "3 of the 4" in rungs.reach("bad", 1, 3.0)
+
+
+def test_arms_that_are_named_first_are_tried_first(path: Path, tmp_path: Path, quick: None) -> None:
+    study = load(
+        path, ["study.search.trials=5", "study.arms={bare: {channel: none, norm: rmsnorm}}", "study.search.first=[reference, bare]"]
+    )
+    run(study, tmp_path / "first")
+    assert [e["arm"] for e in events(tmp_path / "first", "proposed")][:2] == ["reference", "bare"]
+
+
+def test_the_front_is_in_every_form(path: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(load(path, [BOTH, "study.search.trials=16", "study.seeds=3", "study.margin=0.05"]), tmp_path / "both")
+    monkeypatch.undo()
+    report.write(tmp_path / "both", ["html", "md"])
+    found = report.read(tmp_path / "both")
+    for text in (found.summary(), *((tmp_path / "both" / "report" / f"report.{kind}").read_text() for kind in ("html", "md"))):
+        assert "nothing that was tried is better in everything" in text and "(knee)" in text
+        assert all(p["arm"] in text.replace("\\", "") for p in found.analysis.to_dict()["front"])

@@ -16,7 +16,7 @@ from aotsearch.evidence.layers import Knocked, Profile
 from aotsearch.report import contents, figures
 from aotsearch.report.data import Material
 from aotsearch.report.figures import Figure
-from aotsearch.report.summary import against_baselines, bounds, components, groups, named, number, view
+from aotsearch.report.summary import against_baselines, bounds, components, front_rows, front_volume, groups, named, number, view
 from aotsearch.study.design import spell
 from aotsearch.study.study import loss_unit
 
@@ -115,6 +115,8 @@ def _rows(m: Material, profiles: Sequence[Profile], knocked: Sequence[Knocked]) 
         "test": statistics.fmean(on_test) if on_test else None,
         "importance": sorted(((k, v) for k, v in m.importance.get("shares", {}).items() if v is not None), key=lambda pair: -pair[1]),
         "searched": contents.searched(m),
+        "front": front_rows(a),
+        "volume": front_volume(a),
         "baselines": against_baselines(a, m.data),
         "profiles": profiles,
         "knocked": knocked,

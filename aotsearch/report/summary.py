@@ -164,7 +164,7 @@ def summary(analysis: Analysis, data: Mapping[str, Any] | None = None, searched:
         "",
         "; ".join([reference, ", ".join(baselines)] if baselines else [reference]),
     ]
-    table = ["", *_search_lines(searched, a)] if searched is not None else []
+    table = ["", *_search_lines(searched, a), *front_lines(a)] if searched is not None else []
     if a.contrasts:
         percent = f"{100 * a.confidence:g}% intervals over all {a.family} contrasts at once"
         table += [f"difference to the reference, {percent}, margin {a.margin:g} {a.unit}", "", *verdict_lines(a)]
@@ -190,6 +190,40 @@ def _search_lines(searched: pd.DataFrame, analysis: Analysis, top: int = 5) -> l
             f"  {row['arm']:<{width}} {number(row[analysis.measure], analysis.digits)}  {row['parameters']:>9,} parameters  {chosen}"
         )
     return [*lines, ""]
+
+
+def front_rows(analysis: Analysis) -> list[list[str]]:
+    """The front of a search, a row for each point under a row of heads; empty where there is none."""
+    if analysis.front is None or not analysis.front.points:
+        return []
+    names = [f"{name}, {'lower' if sign > 0 else 'higher'} is better" for name, sign in analysis.front.goals]
+    rows = [["architecture", *names, "on fresh seeds"]]
+    said = {"yes": "survives", "no": "beaten", "open": "open", None: "not confirmed"}
+    for p in analysis.front.to_dict():
+        mark = " (knee)" if p["knee"] else ""
+        rows.append([p["arm"] + mark, *(f"{v:,.5g}" if v < 1e4 else f"{v:,.0f}" for v in p["objectives"].values()), said[p["survives"]]])
+    return rows
+
+
+def front_lines(analysis: Analysis) -> list[str]:
+    """The front as the terminal shows it, and how much it dominates."""
+    rows = front_rows(analysis)
+    if not rows:
+        return []
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["the front, under one seed each: nothing that was tried is better in everything"]
+    lines += [
+        "  " + "  ".join(f"{c:<{w}}" if i == 0 else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True))) for row in rows
+    ]
+    return [*lines, *([volume] if (volume := front_volume(analysis)) else []), ""]
+
+
+def front_volume(analysis: Analysis) -> str:
+    """In words, how much of the box of the confirmed points they dominate; empty where that is not known."""
+    if analysis.front is None or analysis.front.volume is None:
+        return ""
+    mean, low, high = analysis.front.volume
+    return f"on fresh seeds it dominates {mean:.3f} {bounds(low, high, 3, sign=False)} of the box between the best and the worst of each objective"
 
 
 def _footer(analysis: Analysis) -> list[str]:

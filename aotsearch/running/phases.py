@@ -212,8 +212,8 @@ class _Searching:
             name in KNOWN_AHEAD or name == self.measure for name, _ in goals(self.study)
         )  # else who is stopped might have been best
         self.rungs = Rungs(s.budget.evaluations if ahead else 1, self.search.reduction, s.margin)
-        told = functools.partial(values, study=self.study)
-        self.proposer = Proposer(self.study.space, self.search, self.measure, self._proposed(), values=told)
+        told, first = functools.partial(values, study=self.study), [self.study.arm(name).architecture for name in self.search.first]
+        self.proposer = Proposer(self.study.space, self.search, self.measure, self._proposed(), first, told)
         self.told = set(self.proposer.proposals)
 
     def run(self) -> None:

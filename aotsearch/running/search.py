@@ -49,6 +49,8 @@ class Proposer:
         measure: What is judged, lower is better.
         proposed: What earlier starts of the run proposed, in that order: mappings with `digest` and `decisions`. What the space does not
             derive any more is left out. What has no result yet is proposed first, before anything new.
+        first: What is proposed before anything that the sampler does.
+        values: The objectives of a trial that ended, lower is better; by default its measure.
     """
 
     def __init__(
@@ -73,7 +75,8 @@ class Proposer:
                 self.proposals.setdefault(architecture.digest, architecture)
                 self.states.setdefault(architecture.digest, event.get("sampler") or {})
         for architecture in first:
-            self.proposals.setdefault(architecture.digest, architecture)
+            if self.space.recall(architecture.decisions, architecture.digest) is not None:  # one that was re-sized is of no space
+                self.proposals.setdefault(architecture.digest, architecture)
         self.points: dict[str, dict[str, Any]] = {}  # digest -> where it lies in Optuna's space
         self.waiting = list(self.proposals)  # digests that an earlier start proposed
         self.results: dict[str, Record] = {}

@@ -85,6 +85,9 @@ class Search(Settings):
     objectives: list[sampling.Objective] = Field(
         [], description="what is to be small: the task's measure, which is first if none are named, costs, diagnostics; or {maximise: ...}"
     )
+    first: list[str] = Field(
+        [], description="arms of the study, such as reference, that are tried before anything that the sampler proposes"
+    )
     reduction: int = Field(3, ge=2, description="ASHA keeps one in so many at each rung")
     seed: int = Field(0, ge=0, lt=TUNE_SEED - SEARCH_SEED, description="seed of the sampler; each is a search of its own")
 
