@@ -107,6 +107,11 @@ def _one_line_each(error: AotsearchError) -> None:
             raise Violation(f"a problem has {len(line)} characters: {line[:200]!r} ...")
 
 
+def _peak() -> float:
+    """The most bytes that this process ever held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def attempt(path: Path, figures: Figures, limit: float) -> None:
     """One input, timed. Raises whatever came out that must not."""
 
@@ -129,7 +134,7 @@ def attempt(path: Path, figures: Figures, limit: float) -> None:
         figures.seconds += time.perf_counter() - start
         if took > figures.slowest:
             figures.slowest, figures.slowest_text = took, path.read_bytes() if path.is_file() else str(path).encode()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = _peak()
     if peak > max(MEMORY, 1.1 * figures.peak):
         figures.peak = peak
         raise Violation(f"the process held {peak / 2**20:.0f} MiB")
@@ -140,7 +145,7 @@ def campaign(inputs: int, seed: int, folder: Path, keep_going: bool = False, lim
     furnish(folder)
     aotsearch.models.cost.cost(load(ROOT / "spaces" / "redundancy.yaml").reference)  # torch registers its operators on the first use
     path = folder / "fuzz.yaml"
-    figures, violations = Figures(), []
+    figures, violations = Figures(peak=_peak()), []  # what this process held before does not count
     for text in itertools.islice(texts(seed), inputs):
         path.write_bytes(text)
         try:

@@ -70,6 +70,7 @@ def nodes(tmp_path: Path) -> Iterator[Any]:
             started.stdin.close()
 
 
+@pytest.mark.slow
 def test_a_study_on_two_nodes_survives_that_one_is_killed_and_another_comes(nodes: Any, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     (tmp_path / "corpus.txt").write_text("the quick brown fox " * 2000)

@@ -23,7 +23,7 @@ from aotsearch.errors import InputError, RunError
 from aotsearch.evidence.ledger import Ledger
 from aotsearch.report import report
 from aotsearch.running import runner, session
-from aotsearch.running.cluster import ENVIRONMENT, Cluster, _workers_environment
+from aotsearch.running.cluster import ENVIRONMENT, Cluster, _paths, _variables
 from aotsearch.running.interruption import Interrupted, Interruption
 from aotsearch.running.journal import Journal
 from aotsearch.running.progress import Progress
@@ -91,7 +91,7 @@ def test_a_trial_that_asks_for_more_than_the_cluster_has_is_refused(tmp_path: Pa
 def test_workers_import_from_where_the_driver_does(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    found = _workers_environment(3)["env_vars"]
+    found = _variables(3) | _paths()
     assert ENVIRONMENT.items() <= found.items() and found["OMP_NUM_THREADS"] == "3"
     assert str(Path(runner.__file__).parents[2]) == found["PYTHONPATH"].split(os.pathsep)[0]
 
