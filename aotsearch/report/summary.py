@@ -223,7 +223,8 @@ def front_volume(analysis: Analysis) -> str:
     if analysis.front is None or analysis.front.volume is None:
         return ""
     mean, low, high = analysis.front.volume
-    return f"on fresh seeds it dominates {mean:.3f} {bounds(low, high, 3, sign=False)} of the box between the best and the worst of each objective"
+    box = "of the box between the best and the worst of each objective"
+    return f"on fresh seeds it dominates {mean:.3f} {bounds(low, high, 3, sign=False)} {box}"
 
 
 def _footer(analysis: Analysis) -> list[str]:

@@ -213,8 +213,9 @@ class _Searching:
         )  # else who is stopped might have been best
         self.rungs = Rungs(s.budget.evaluations if ahead else 1, self.search.reduction, s.margin)
         told, first = functools.partial(values, study=self.study), [self.study.arm(name).architecture for name in self.search.first]
-        self.proposer = Proposer(self.study.space, self.search, self.measure, self._proposed(), first, told)
-        self.told = set(self.proposer.proposals)
+        proposed = self._proposed()
+        self.proposer = Proposer(self.study.space, self.search, self.measure, proposed, first, told)
+        self.told = {e["digest"] for e in proposed} & self.proposer.proposals.keys()
 
     def run(self) -> None:
         finished = [r for r, _ in searched(self.phases.records, self.study) if self.journal.has(r["key"])]
