@@ -50,6 +50,7 @@ def long_tail(g: Array, n: Array, errors: float = 1.0) -> Array:
 def widening(n: Array, tail: Array, rate: float | None = None) -> Halves:
     """`tails.widening`."""
     rate = tails.WIDER if rate is None else rate
+    n = np.maximum(n, tails.FEWEST)
     return np.exp(rate * np.maximum(0, -tail) / n), np.exp(rate * np.maximum(0, tail) / n)
 
 

@@ -619,8 +619,8 @@ def conclusion(found: Fixed, paths: Paths) -> str:
         variable all {FAMILY} hold in only {span("lopsided", STUDENT)} of studies, and some verdict is false in up to
         {worst("lopsided", STUDENT):.0f} %, or {added[PLAIN]:.0f} % where seeds are added until settled, since stopping picks the calm
         beginnings. A few seeds of one contrast cannot show that; the contrasts of a study together can. So each interval reaches
-        exp(8 tail / n) times as far on the side of the long tail, where the tail is the skewness of differences in the mean over all
-        contrasts, less one standard error of what normal noise shows (aotsearch/evidence/tails.py). Then all {FAMILY} hold in
+        exp(8 tail / n) times as far (n at least 5) on the side of the long tail, where the tail is the skewness of differences in the mean
+        over all contrasts, less one standard error of what normal noise shows (aotsearch/evidence/tails.py). Then all {FAMILY} hold in
         {span("lopsided")} of studies; some verdict is false in at most {worst("lopsided", OURS):.1f} % of those with {COMPARED[0]} seeds or
         more, and in {added[SEQUENTIAL]:.1f} % where seeds are added. An interval is never shorter than the t interval, so where noise is
         normal it is as exact or safer, and takes {more:.1f} % more runs where seeds are added (section 7 for fixed numbers)."""

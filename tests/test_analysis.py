@@ -316,7 +316,7 @@ def test_search_is_ranked_and_only_its_confirmation_is_judged(tmp_path: Path) ->
     confirmed += [record("candidate-1", i, 2.5 + i / 8, phase="confirm", digest=tried[1]["digest"]) for i in range(4)]
     found = analysis.analyse([*tried, *confirmed], s)
     assert [(c.arm, c.verdict) for c in found.contrasts] == [("candidate-1", "better")]
-    assert found.family == s.settings.search.confirm  # the family is as declared, not as many as came through
+    assert found.family == s.settings.search.confirmed == 3  # the family is as declared, not as many as came through
     assert "candidate-1" in summary.summary(found, None, table)
 
 

@@ -42,15 +42,15 @@ def test_a_long_tail_worked_by_hand() -> None:
 
 
 def test_the_halves_of_an_interval_worked_by_hand() -> None:
-    # t(0.975; 2) = 4.302653, s = sqrt(1/3); the upper half is exp(8 x 0.3 / 3) = 2.2255 times as long
+    # t(0.975; 2) = 4.302653, s = sqrt(1/3); the upper half is exp(8 x 0.3 / 5) = 1.6161 times as long
     half = 4.302653 * math.sqrt(1 / 3) / math.sqrt(3)
     mean, low, high = statistics.interval([0, 0, 1], 0.95, 1, 0.3)
-    assert (mean - low, high - mean) == pytest.approx((half, half * math.exp(0.8)), rel=1e-6)
+    assert (mean - low, high - mean) == pytest.approx((half, half * math.exp(0.48)), rel=1e-6)
     mean, low, high = statistics.interval([0, 0, 1], 0.95, 1, -0.3)
-    assert (mean - low, high - mean) == pytest.approx((half * math.exp(0.8), half), rel=1e-6)
-    assert statistics.reach(3, 0.95, 1, None, -0.3) == pytest.approx(4.302653 * math.exp(0.8), rel=1e-6)
+    assert (mean - low, high - mean) == pytest.approx((half * math.exp(0.48), half), rel=1e-6)
+    assert statistics.reach(3, 0.95, 1, None, -0.3) == pytest.approx(4.302653 * math.exp(0.48), rel=1e-6)
     plain, further = (statistics.sequential_interval([0, 0, 1], 0.95, 2, 3, 6, tail) for tail in (0.0, 0.3))
-    assert further[:2] == plain[:2] and further[2] - 1 / 3 == pytest.approx((plain[2] - 1 / 3) * math.exp(0.8))
+    assert further[:2] == plain[:2] and further[2] - 1 / 3 == pytest.approx((plain[2] - 1 / 3) * math.exp(0.48))
 
 
 # ---- laws

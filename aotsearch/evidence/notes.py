@@ -229,7 +229,7 @@ def method(study: Study, family: int, simple: int, changed: bool) -> str:
         )
     intervals += (
         " Where the differences of a study have a long tail to one side, intervals reach exp(8 tail / n) times as far there, with their "
-        "mean skewness, less one standard error, as the tail and n seeds: a few seeds that miss the tail look too calm."
+        "mean skewness, less one standard error, as the tail and n seeds (at least 5): a few seeds that miss the tail look too calm."
     )
     rates = "Each arm is judged at its own learning rate, and beside it at the one that is best for the reference. " if s.tuning else ""
     return (

@@ -15,17 +15,19 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 WIDER = 8.0  # per unit of skewness and of 1 / n: what t of gamma variables asks for is 5 to 8
+FEWEST = 5  # values from which on a tail is worth its width: the skewness of fewer is mostly chance
 
 
 def widening(n: int, tail: float) -> tuple[float, float]:
     """By how much the two halves of an interval of n values, below and above their mean, are longer for a `long_tail`; never below 1.
 
-    exp(8 max(0, -tail) / n),  exp(8 max(0, tail) / n)
+    exp(8 max(0, -tail) / m),  exp(8 max(0, tail) / m),  m = max(n, 5)
 
     So an interval is never shorter than the t interval, and holds at least as often: where noise is normal it is exact or safer, whatever
     the tail was estimated from, and at every look. The rate was fitted to the quantiles of t of skewed (gamma) variables, 4 to 32 values.
     """
-    return math.exp(WIDER * max(0.0, -tail) / n), math.exp(WIDER * max(0.0, tail) / n)
+    rate = WIDER / max(n, FEWEST)
+    return math.exp(rate * max(0.0, -tail)), math.exp(rate * max(0.0, tail))
 
 
 def long_tail(samples: Iterable[Sequence[float]]) -> float:
