@@ -311,15 +311,21 @@ def eject(
 @app.command()
 def export(
     folder: Folder,
-    seed: Annotated[int, typer.Option(help="The trial's seed.", show_default=False)],
-    to: Annotated[str, typer.Option(help="hf (a folder for transformers), torch (as eject writes it), mlflow (into the run's store).")],
+    to: Annotated[str, typer.Option(help="hf (for transformers), torch (as eject does), mlflow (the run's store), optuna:URL (a search).")],
+    seed: Annotated[int | None, typer.Option(help="The trial's seed.", show_default=False)] = None,
     arm: Annotated[str, typer.Option(help="An arm of the study.")] = "reference",
     out: Annotated[Path | None, typer.Option(help="Where to write; mlflow needs none.", show_default=False, callback=_home)] = None,
 ) -> None:
-    """Give a trained model to other programs: Hugging Face's transformers, PyTorch, MLflow."""
+    """Give a trained model to other programs, Hugging Face's transformers, PyTorch, MLflow; or a search to Optuna's storage."""
+    if to.startswith("optuna:"):
+        from aotsearch.running.storage import put
+
+        number = put(folder, to.removeprefix("optuna:"))
+        _say(f"written: {number} trials; `optuna-dashboard {to.removeprefix('optuna:')}` shows them")
+        return
     from aotsearch.eject.command import exported, required_form
 
-    required_form(to, out)
+    seed = required_form(to, out, seed)
     if out is not None:
         _say("written: " + ", ".join(map(str, exported(folder, arm, seed, to, out))))
         return

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aotsearch.errors import InputError
+from aotsearch.errors import InputError, RunError
 from aotsearch.evidence import front, tables
 from aotsearch.evidence.ledger import Ledger
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.report import report
-from aotsearch.running import cluster, evolution, local, runner, work
+from aotsearch.running import cluster, evolution, local, runner, storage, work
 from aotsearch.running.progress import Progress
 from aotsearch.running.rungs import Rungs
 from aotsearch.running.runner import Options
@@ -553,3 +553,21 @@ def test_the_front_is_in_every_form(path: Path, tmp_path: Path, quick: None, mon
     for text in (found.summary(), *((tmp_path / "both" / "report" / f"report.{kind}").read_text() for kind in ("html", "md"))):
         assert "nothing that was tried is better in everything" in text and "(knee)" in text
         assert all(p["arm"] in text.replace("\\", "") for p in found.analysis.to_dict()["front"])
+
+
+@pytest.mark.parametrize("objectives", ["study.search.objectives=[]", BOTH])
+def test_a_search_is_put_into_a_storage_of_optuna(path: Path, tmp_path: Path, quick: None, objectives: str) -> None:
+    run(load(path, [objectives, "study.search.trials=12", "study.margin=0.01"]), tmp_path / "put")
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    assert storage.put(tmp_path / "put", url) == 12
+    kept = {t.user_attrs["digest"]: t for t in optuna.load_study(study_name="searched", storage=url).trials}
+    states = {"done": "COMPLETE", "pruned": "PRUNED"}
+    for r in tried(tmp_path / "put"):
+        assert kept[r["digest"]].state.name == states.get(r["outcome"], "FAIL")
+        assert {k: v for k, v in r["decisions"].items() if v is not None} == kept[r["digest"]].params
+        if r["outcome"] == "done":
+            assert kept[r["digest"]].values[0] == r["measures"]["bits_per_byte"]
+    with pytest.raises(InputError, match="has a study 'searched' already"):
+        storage.put(tmp_path / "put", url)
+    with pytest.raises(RunError, match="Optuna cannot write there"):
+        storage.put(tmp_path / "put", "sqlite:////no/such/folder/x.db")

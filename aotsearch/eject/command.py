@@ -54,13 +54,17 @@ def exported(folder: Path, arm: str, seed: int, to: str, out: Path) -> list[Path
     return trained.write(folder, arm, seed, out)
 
 
-def required_form(to: str, out: Path | None) -> None:
-    """
+def required_form(to: str, out: Path | None, seed: int | None) -> int:
+    """The seed of the trial that goes there.
+
     Raises:
         InputError: a model goes nowhere of that name, or not to such a place.
     """
     if to not in FORMS:
-        raise InputError(f"--to {to}: a model goes to one of {', '.join(FORMS)}")
+        raise InputError(f"--to {to}: a model goes to one of {', '.join(FORMS)}; a search to optuna:URL")
     if (out is None) == (to != "mlflow"):
         law = "needs --out, where it is written" if out is None else "writes into the run folder, and takes no --out"
         raise InputError(f"--to {to} {law}")
+    if seed is None:
+        raise InputError(f"--to {to} needs --seed, that of the trial")
+    return seed

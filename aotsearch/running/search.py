@@ -1,4 +1,4 @@
-"""Space + results so far -> the next architecture to try; the only file that imports optuna.
+"""Space + results so far -> the next architecture to try; with `storage.py` all that imports optuna.
 
 Every decision is an Optuna parameter at its address, conditional ones only where they are met, and Optuna's sampler of the study's choice
 proposes; evolution over the grammar is our own (`evolution.py`). The proposal with number n is a function of the sampler's seed, n,
@@ -135,7 +135,7 @@ class Proposer:
             state = self._state(digest)
             if state:
                 if digest not in self.points:
-                    self.points[digest] = _point(self.space, architecture)
+                    self.points[digest] = point(self.space, architecture)
                 attributes = {"system_attrs": self.states.get(digest, {})}
                 study.add_trial(self._optuna.trial.create_trial(**self.points[digest], **state, **attributes))
         return study
@@ -189,7 +189,7 @@ def importance(records: Iterable[Record], study: Study) -> dict[str, float]:
         return {}
     optuna = required()
     made = optuna.create_study(direction="minimize")
-    made.add_trials([optuna.trial.create_trial(value=value, **_point(study.space, architecture)) for architecture, value in done])
+    made.add_trials([optuna.trial.create_trial(value=value, **point(study.space, architecture)) for architecture, value in done])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # where trials are too few or too alike, all shares are equal
         shares = optuna.importance.get_param_importances(made)
@@ -211,7 +211,7 @@ def required() -> Any:
     return optuna
 
 
-def _point(space: Space, architecture: Architecture) -> dict[str, Any]:
+def point(space: Space, architecture: Architecture) -> dict[str, Any]:
     """Where an architecture lies in Optuna's space."""
     from optuna import distributions
 
