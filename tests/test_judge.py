@@ -435,3 +435,18 @@ def test_the_published_p_values_follow_from_the_published_losses() -> None:
     printed = [0.0003, 0.0001, 0.0001, 0.0007, 0.0049, 0.0059, 0.0008, 0.0053, 0.0084, 0.0014]
     records = [name for name in losses if name.startswith("records")]
     assert [round(p(name, 3.28), 4) for name in records] == printed
+
+
+def test_a_measure_that_is_better_the_larger_by_its_name_is_warned_of_unless_that_was_said(tmp_path: Path) -> None:
+    rows = [{("acc" if k == "val_loss" else k): v for k, v in row.items()} for row in runs()]
+    asked = (table(tmp_path / "r.csv", rows), "--measure", "acc", "--margin", "0.01")
+    assert any("state --higher-is-better" in line for line in judged(*asked)["warnings"])
+    assert not any("--higher-is-better" in line for line in judged(*asked, "--higher-is-better")["warnings"])
+
+
+def test_the_time_of_a_run_that_ended_badly_is_no_time_of_its_arm(tmp_path: Path) -> None:
+    rows = runs(seconds=lambda arm, i: 100 + i)
+    broken = [{**row, "val_loss": "nan", "seconds": 1} if row["model"] == "wide" and row["seed"] == 0 else row for row in rows]
+    done = aotsearch("judge", table(tmp_path / "r.csv", broken), *ASKED, "--pair", "seed", "--time", "seconds")
+    (line,) = [line for line in done.stdout.splitlines() if "wide" in line and "of the reference's" in line]
+    assert ", 1.0000 [" in line or " 1 [" in line, line

@@ -493,8 +493,10 @@ def test_evolution_changes_one_decision_of_the_best_of_a_sample_of_the_youngest(
         ("sampler={tpe: {n_startup: 3}}", "no option 'n_startup'"),
         ("sampler={tpe: {n_startup_trials: -1}}", "n_startup_trials"),
         ("sampler={tpe: {}, gp: {}}", "name one sampler"),
+        ("sampler={evolution: {population: 2, sample: 9}}", "a sample is at most the population, 2, not 9"),
+        ("first=[nope]", "search.first: no arm 'nope'"),
         ("objectives=[bits_per_byte, parametres]", "no objective 'parametres'; did you mean 'parameters'"),
-        ("objectives=[parameters, parameters]", "objectives are distinct"),
+        ("objectives=[parameters, parameters]", "each objective stands once, not parameters twice"),
     ],
 )
 def test_a_sampler_or_an_objective_that_is_none_is_refused_with_its_place(path: Path, setting: str, law: str) -> None:
@@ -512,7 +514,7 @@ def test_the_front_is_what_nothing_beats_in_everything_and_all_of_it_is_confirme
     assert all(p["objectives"] == dict(zip(("bits_per_byte", "parameters"), done[p["digest"]], strict=True)) for p in document["front"])
     confirmed = {r["digest"] for r in Ledger(tmp_path / "both").records().values() if r["phase"] == "confirm"}
     assert best <= confirmed
-    assert {p["survives"] for p in document["front"]} <= {"yes", "no", "open", None}
+    assert {p["survives"] for p in document["front"]} <= {"yes", "no", "open", "unopposed", None}
     assert sum(p["knee"] for p in document["front"]) == (len(best) > 2)
 
 

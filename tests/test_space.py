@@ -324,6 +324,7 @@ def test_alternatives_of_one_word_are_called_by_what_differs_and_may_be_meant_by
         ("[mlp, {label: 'a=b', value: none}]", "a label is one line of 1 to 60 characters"),
         ("[mlp, {label: 3, value: none}]", "a label is one line"),
         ("[mlp, {label: mlp, value: none}]", "the alternative 'mlp' stands twice"),
+        ("[mlp, {label: no longer ReLU, value: glu}]", "takes something away, which is none or false, not 'glu'"),
     ],
 )
 def test_a_label_that_cannot_be_one_is_refused_at_its_place(alternatives: str, law: str) -> None:

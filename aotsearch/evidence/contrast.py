@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aotsearch.grammar.labels import REMOVAL
 from aotsearch.study.design import STRIPPED, Changes, plain_name, spell
 
 COMPONENT = {"worse": "necessary", "equivalent": "redundant", "better": "harmful"}  # a removal's verdict -> what it says of the part
-NAMED_REMOVAL = re.compile(r"(no|without)[ _-]\w", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ class Contrast:
         """Whether the change takes something away: to `none` or `false`, or an arm or an alternative that is named as that."""
         if self.kind == "interaction":
             return False
-        return bool(NAMED_REMOVAL.match(self.arm)) or (bool(self.changes) and all(_nothing(to) for _, _, to in self.changes))
+        return bool(REMOVAL.match(self.arm)) or (bool(self.changes) and all(_nothing(to) for _, _, to in self.changes))
 
     @property
     def component(self) -> str | None:
@@ -131,7 +130,7 @@ class Contrast:
     @property
     def part(self) -> str:
         """What a removal takes away."""
-        if NAMED_REMOVAL.match(self.arm) and not self.alone:
+        if REMOVAL.match(self.arm) and not self.alone:
             return f"what {self.arm} takes away"
         return ", ".join(f"{address} {spell(here)}" for address, here, _ in self.changes)
 
@@ -195,4 +194,4 @@ def decimals(margin: float) -> int:
 
 
 def _nothing(value: Any) -> bool:
-    return value is False or value == "none" or (isinstance(value, str) and bool(NAMED_REMOVAL.match(value)))
+    return value is False or value == "none" or (isinstance(value, str) and bool(REMOVAL.match(value)))

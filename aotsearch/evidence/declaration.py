@@ -267,7 +267,10 @@ def _changes(old: Declared, new: Declared) -> list[str]:
     pairs = [(name, str(getattr(one, name)), str(getattr(two, name))) for name in ("margin", "confidence")]
     pairs.append(("seeds", _seeds(one), _seeds(two)))
     if "search" in (one.design, two.design):
-        pairs += [("design", one.design, two.design), ("search.confirm", str(one.search.confirmed), str(two.search.confirmed))]
+        pairs += [
+            ("design", one.design, two.design),
+            ("search.confirm", str(one.search.confirmed or "the front"), str(two.search.confirmed or "the front")),
+        ]
     said = [f"{name} changed from {here} to {there}" for name, here, there in pairs if here != there]
     added = [name for key, name in new.comparisons.items() if key not in old.comparisons]
     removed = [name for key, name in old.comparisons.items() if key not in new.comparisons]

@@ -109,7 +109,7 @@ class Front:
         goals: The objectives, each with 1 where it is to be small and -1 where large.
         points: Under the one seed of the search, the best in the first objective first.
         knee: The point that is nearest to the best of everything; None of fewer than three.
-        survives: Name of a point -> `yes`, `no` or `open`, once it is confirmed.
+        survives: Name of a point -> `yes`, `no`, `open` or `unopposed`, once it is confirmed.
         volume: What the confirmed points dominate, as a share of the box between the best and the worst of each objective, with its
             interval over seeds; None before two seeds.
     """
@@ -160,8 +160,8 @@ def _survivors(points: Sequence[Point], seeds: BySeed, study: Study) -> dict[str
     """Which points of the front nothing that was confirmed beats, by intervals that hold for all pairs at once.
 
     A point is beaten by what is not larger in every other objective, on the mean over seeds, and lower in the task's measure by the whole
-    interval of the paired difference. It survives where what is not larger elsewhere is higher by the whole interval, and where there is
-    no such thing.
+    interval of the paired difference. It survives where all that is not larger elsewhere is higher by the whole interval; where
+    there is no such thing it is unopposed, and nothing was tested.
     """
     at = next((i for i, (name, _) in enumerate(goals(study)) if name == study.task.measure), None)
     names = [p.record["arm"] for p in points if p.record["arm"] in seeds]
@@ -178,7 +178,7 @@ def _survivors(points: Sequence[Point], seeds: BySeed, study: Study) -> dict[str
     for name in names:
         ends = [_apart(seeds[name], seeds[other], at, family, study) for other in rivals[name]]
         beaten, above = any(low is not None and low > 0 for low, _ in ends), all(high is not None and high < 0 for _, high in ends)
-        said[name] = "no" if beaten else "yes" if above else "open"
+        said[name] = "no" if beaten else "unopposed" if not ends else "yes" if above else "open"
     return said
 
 
@@ -198,7 +198,8 @@ def _volume(points: Sequence[Point], seeds: BySeed, study: Study) -> tuple[float
     low, room = [min(c) for c in columns], [(max(c) - min(c)) or 1.0 for c in columns]
     one = [1.0] * len(low)
     sizes = [hypervolume([[(v - a) / r for v, a, r in zip(seeds[n][s], low, room, strict=True)] for n in names], one) for s in shared]
-    return span(sizes, study.settings.confidence, 1, looks(study))
+    mean, below, above = span(sizes, study.settings.confidence, 1, looks(study))
+    return mean, None if below is None else max(0.0, below), None if above is None else min(1.0, above)
 
 
 def hypervolume(points: Sequence[Sequence[float]], worst: Sequence[float]) -> float:

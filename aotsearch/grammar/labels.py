@@ -9,6 +9,8 @@ from typing import Any
 LONGEST = 60  # characters of a label
 LABEL = re.compile(rf"(?=\S)[^=,\n\r\t]{{1,{LONGEST}}}(?<=\S)")  # an arm is named `address=label,address=label`
 
+REMOVAL = re.compile(r"(no|without)[ _-]\w", re.IGNORECASE)  # by which a name says that something is taken away
+
 
 def short(alternatives: Sequence[Any]) -> list[Any]:
     """The shortest name that tells each from the others: the scalar, the word, or the word with those options in which it differs."""

@@ -300,6 +300,9 @@ class _Parser:
         if not isinstance(label.value, str) or not labels.LABEL.fullmatch(label.value):
             self.fail(f"a label is one line of 1 to {labels.LONGEST} characters, without '=' and ',', not {label.kind}", label.mark)
             return None, item.value["value"]
+        if labels.REMOVAL.match(label.value) and item.value["value"].value not in ("none", False):
+            law = "a label that begins with 'no' or 'without' is of an alternative that takes something away, which is none or false"
+            self.fail(f"{law}, not {item.value['value'].kind}", label.mark)
         return label.value, item.value["value"]
 
     def limited(self, node: Node, form: Choice) -> Form:

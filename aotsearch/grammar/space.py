@@ -61,7 +61,9 @@ class Space:
         known = {*constraint.KNOWN, *constraint.MEASURED, *sizes, *(d.name for d in space.decisions().values() if not d.prefix)}
         wrong = [(c, name) for c in space.form.constraints for name in sorted(c.names - known)]
         if wrong:
-            raise InputError(Problem(f"the constraint names {name!r}{suggest(name, known)}", c.mark) for c, name in wrong)
+            texts = {str(v) for d in space.decisions().values() for v in d.values}
+            hint = {n: f"; a text stands in quotes: '{n}'" if n in texts else suggest(n, known) for _, n in wrong}
+            raise InputError(Problem(f"the constraint names {name!r}{hint[name]}", c.mark) for c, name in wrong)
         space._texts_known()
         space.reference  # noqa: B018 (a space without a reference is an error of the file)
         return space

@@ -201,8 +201,8 @@ def method(runs: Runs, margin: float, family: int) -> str:
         )
     stated = "stated" if q.margin is not None else "not stated, so that of one seed's noise is taken"
     return (
-        f"{unit}, {100 * q.confidence:g} %{at_once}: exact where noise is "
-        f"normal, valid under any dependence between arms. With the margin {margin:g} ({stated}) an arm is {EQUIVALENT} to the "
+        f"{unit}, {100 * q.confidence:g} %{at_once}: {'exact' if q.pair else 'nearly exact'} for one contrast where noise is normal, "
+        f"safer for several, valid under any dependence between arms. With the margin {margin:g} ({stated}) an arm is {EQUIVALENT} to the "
         f"reference where the interval lies within the margin to both sides, else {WORSE} or {BETTER} where it lies to one side of zero, "
         f"else {UNDECIDED}. A run that diverged is counted, never dropped."
     )

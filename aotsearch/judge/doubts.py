@@ -15,6 +15,9 @@ from aotsearch.evidence.answer import Analysis
 from aotsearch.evidence.statistics import deviation, quantile, too_few
 from aotsearch.judge.runs import Run, Runs, differing
 
+LARGE = re.compile(
+    r"(^|[^a-z])(acc|accuracy|f1|auc|auroc|bleu|rouge|map|score|reward|return|recall|precision|top.?[15])([^a-z]|$)", re.IGNORECASE
+)
 PICKED = re.compile(r"(^|[^a-z])(best|min|max|lowest|highest)([^a-z]|$)", re.IGNORECASE)
 NAMED = 4
 UNLIKE = 0.01  # budgets that differ by more than this are not equal
@@ -26,6 +29,7 @@ def doubts(runs: Runs, analysis: Analysis) -> tuple[tuple[str, ...], tuple[str, 
     warnings = [
         *_margin(runs, analysis),
         *_numbers(runs),
+        *_direction(runs),
         *_picked(runs),
         *_gaps(runs),
         *_budgets(runs),
@@ -80,6 +84,14 @@ def _picked(runs: Runs) -> list[str]:
             "judge by the last one"
         )
     return said
+
+
+def _direction(runs: Runs) -> list[str]:
+    """A measure that by its name is better the larger it is, judged as if it were not."""
+    q = runs.question
+    if q.higher_is_better or not LARGE.search(q.measure):
+        return []
+    return [f"{q.measure!r} is by its name better the larger it is, and is judged as if lower were better: state --higher-is-better"]
 
 
 def _gaps(runs: Runs) -> list[str]:

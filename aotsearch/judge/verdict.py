@@ -22,7 +22,7 @@ from aotsearch.judge.runs import Runs, read
 
 @dataclass(frozen=True)
 class Pace:
-    """The time of an arm: mean over its runs, and the ratio to the reference's with its simultaneous interval, of logarithms."""
+    """The time of an arm: geometric mean over its runs that ended well, and its ratio to the reference's with a simultaneous interval."""
 
     arm: str
     mean: float
@@ -58,13 +58,15 @@ def _paces(runs: Runs, a: Analysis) -> tuple[Pace, ...]:
     """One for each arm whose time is known, where times were asked for; with pairs, the ratio is within pairs."""
     if not runs.question.time:
         return ()
-    times = {arm: {r.pair: r.time for r in rs if r.time is not None and r.time > 0} for arm, rs in runs.arms.items()}
+    times = {
+        arm: {r.pair: r.time for r in rs if r.time is not None and r.time > 0 and r.outcome == "done"} for arm, rs in runs.arms.items()
+    }
     there = times[runs.reference]
     found = []
     for arm, here in times.items():
         if not here:
             continue
-        mean = sum(here.values()) / len(here)
+        mean = math.exp(sum(map(math.log, here.values())) / len(here))
         if arm == runs.reference or not there:
             found.append(Pace(arm, mean))
             continue

@@ -41,7 +41,9 @@ def _effects(m: Material) -> list[str]:
         for c in contrasts:
             span = "--" if c.low is None else f"${bounds(c.low, c.high, digits)}$"
             mean = "--" if c.difference is None else f"${number(c.difference, digits, True)}$"
-            said = ": ".join(filter(None, [c.said, c.component])) + (f" (as first declared: {c.declared})" if c.declared else "")
+            said = ": ".join(filter(None, [c.said, f"{c.part} is {c.component}" if c.component else ""])) + (
+                f" (as first declared: {c.declared})" if c.declared else ""
+            )
             rows.append(Row((c.title, mean, span, str(c.seeds), said)))
     value = f"Reference {number(a.value, digits)} {escape(a.unit)}. " if a.value is not None else ""
     least = f"Minimum detectable effect {number(a.smallest_effect, digits)}. " if a.smallest_effect is not None else ""

@@ -198,7 +198,7 @@ def front_rows(analysis: Analysis) -> list[list[str]]:
         return []
     names = [f"{name}, {'lower' if sign > 0 else 'higher'} is better" for name, sign in analysis.front.goals]
     rows = [["architecture", *names, "on fresh seeds"]]
-    said = {"yes": "survives", "no": "beaten", "open": "open", None: "not confirmed"}
+    said = {"yes": "survives", "no": "beaten", "open": "open", "unopposed": "nothing as cheap", None: "not confirmed"}
     for p in analysis.front.to_dict():
         mark = " (knee)" if p["knee"] else ""
         rows.append([p["arm"] + mark, *(f"{v:,.5g}" if v < 1e4 else f"{v:,.0f}" for v in p["objectives"].values()), said[p["survives"]]])

@@ -97,11 +97,15 @@ def parse(node: Node, folder: Path) -> Study:
     known = {task.measure, *sampling.COSTS, *catalogue.catalogue()}
     for objective in settings.search.objectives:
         if (wanted := sampling.goal(objective)[0]) not in known:
-            raise InputError(f"no objective {wanted!r}{suggest(wanted, known)}", _objectives_mark(node))
+            raise InputError(f"no objective {wanted!r}{suggest(wanted, known)}", _search_mark(node, "objectives"))
     try:
         study.base_design  # noqa: B018 (arms that cannot be are errors of the file)
     except InputError as e:
         raise e.at(_arms_mark(node)) from None
+    arms = [arm.name for arm in study.base_design.arms]
+    for name in settings.search.first:
+        if name not in arms:
+            raise InputError(f"search.first: no arm {name!r}{suggest(name, arms)}", _search_mark(node, "first"))
     return study
 
 
@@ -158,8 +162,8 @@ def _arms_mark(node: Node) -> Mark:
     return mark
 
 
-def _objectives_mark(node: Node) -> Mark:
-    mark: Mark = node.value["study"].value["search"].value["objectives"].mark
+def _search_mark(node: Node, key: str) -> Mark:
+    mark: Mark = node.value["study"].value["search"].value[key].mark
     return mark
 
 

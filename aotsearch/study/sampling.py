@@ -63,6 +63,12 @@ class Evolution(Options):
     )
     sample: Annotated[int, Field(ge=1)] = Field(4, description="of which so many are drawn, whose best is the parent")
 
+    @pydantic.model_validator(mode="after")
+    def _room(self) -> Evolution:
+        if self.sample > self.population:
+            raise ValueError(f"a sample is at most the population, {self.population}, not {self.sample}")
+        return self
+
 
 KINDS: dict[str, type[Options]] = {"tpe": TPE, "random": Random, "nsga2": Genetic, "nsga3": Genetic, "gp": GP, "evolution": Evolution}
 

@@ -96,7 +96,7 @@ class Search(Settings):
     def _apart(cls, objectives: list[sampling.Objective]) -> list[sampling.Objective]:
         names = [sampling.goal(o)[0] for o in objectives]
         if len(set(names)) < len(names):
-            raise ValueError("objectives are distinct")
+            raise ValueError(f"each objective stands once, not {', '.join(n for n in dict.fromkeys(names) if names.count(n) > 1)} twice")
         return objectives
 
     @property
