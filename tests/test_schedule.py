@@ -111,7 +111,7 @@ def wait_until(true: Callable[[], bool]) -> None:
 @pytest.mark.parametrize(
     ("how", "signals", "code"),
     [
-        ((), ["SIGINT"], 130),
+        pytest.param((), ["SIGINT"], 130, marks=pytest.mark.slow),
         ((), ["SIGUSR1"], 143),
         (("--local",), ["SIGINT", "SIGINT"], 130),
         (("--local",), ["SIGTERM"], 143),

@@ -164,6 +164,7 @@ def test_both_executors_stop_the_same_trials_at_the_same_rungs(seed: int, reduct
     assert alone.rungs.reached == ray.rungs.reached
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_one_worker_of_ray_makes_the_search_of_this_process(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "write", lambda *_, **__: [])
@@ -453,8 +454,9 @@ SAMPLERS = ("tpe", "random", "nsga2", "nsga3", "gp", "evolution")
 BOTH = "study.search.objectives=[bits_per_byte, parameters]"
 
 
-@pytest.mark.parametrize("objectives", ["study.search.objectives=[]", BOTH])
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(
+    ("sampler", "objectives"), [*((s, "study.search.objectives=[]") for s in SAMPLERS), ("tpe", BOTH), ("nsga2", BOTH), ("evolution", BOTH)]
+)
 def test_every_sampler_proposes_without_repetition_and_goes_on_after_a_cut_as_if_there_had_been_none(
     path: Path, tmp_path: Path, quick: None, sampler: str, objectives: str
 ) -> None:

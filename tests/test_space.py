@@ -108,7 +108,7 @@ def test_every_decision_of_the_reference_can_be_changed_alone_by_its_address_or_
             assert changed == made.changes == ({} if value == decision.reference else {address: (decision.reference, value)})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(grammars())
 def test_the_count_is_the_number_of_architectures_listed_and_of_their_digests(rules: dict[str, Any]) -> None:
     space = parse(rules)
