@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from aotsearch.errors import InputError
+from aotsearch.errors import InputError, RunError
 
 
 def from_user(path: str | Path) -> Path:
@@ -41,6 +41,23 @@ def written(path: Path) -> Iterator[Path]:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)  # also where it was another name of the same file: then a rename does nothing
+
+
+def put(path: Path, content: bytes, remedy: str = "") -> Path:
+    """Write a file, whole or not at all; the folder is made where there is none.
+
+    Args:
+        remedy: What is to be done where the disk refuses it.
+
+    Raises:
+        RunError: the disk refused it.
+    """
+    try:
+        with written(path) as beside:
+            beside.write_bytes(content)
+    except OSError as e:
+        raise RunError(f"{path}: {e.strerror}{remedy and f'; {remedy}'}") from None
+    return path
 
 
 def digest(path: Path) -> str:

@@ -47,13 +47,6 @@ def long_tail(g: Array, n: Array, errors: float = 1.0) -> Array:
     return np.copysign(np.maximum(0, np.abs(mean) - errors * error), mean)
 
 
-def widening(n: Array, tail: Array, rate: float | None = None) -> Halves:
-    """`tails.widening`."""
-    rate = tails.WIDER if rate is None else rate
-    n = np.maximum(n, tails.FEWEST)
-    return np.exp(rate * np.maximum(0, -tail) / n), np.exp(rate * np.maximum(0, tail) / n)
-
-
 # ---- ways
 
 
@@ -115,13 +108,13 @@ def floor(x: Shape) -> Halves:
 def own(x: Shape) -> Halves:
     """The rule of `tails`, each contrast by its own skewness."""
     tail = np.copysign(np.maximum(0, np.abs(x.g) - np.sqrt(chance(x.n))), x.g)
-    below, above = widening(x.n, tail)
+    below, above = tails.widening(x.n, tail)
     return x.c * below, x.c * above
 
 
 def pooled(rate: float, errors: float) -> Callable[[Shape], Halves]:
     def way(x: Shape) -> Halves:
-        below, above = widening(x.n, long_tail(x.g, x.n, errors), rate)
+        below, above = tails.widening(x.n, long_tail(x.g, x.n, errors), rate)
         return x.c * below, x.c * above
 
     return way

@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import intervals
 
 from aotsearch.evidence import boundary as boundaries
-from aotsearch.evidence import statistics
+from aotsearch.evidence import statistics, tails
 
 Array = NDArray[np.float64]
 Verdicts = NDArray[np.int8]  # places in statistics.VERDICTS
@@ -112,7 +112,7 @@ def tailed(g: Array, n: Array, family: int) -> tuple[Array, Array]:
     shape = g.shape
     if family == 1:
         g, n = g.reshape(-1, 1), n.reshape(-1, 1)
-    below, above = intervals.widening(n, intervals.long_tail(g, n))
+    below, above = tails.widening(n, intervals.long_tail(g, n))
     return below.reshape(shape), above.reshape(shape)
 
 

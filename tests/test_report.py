@@ -22,7 +22,7 @@ from aotsearch.evidence import analysis, declaration, layers
 from aotsearch.evidence import statistics as inference
 from aotsearch.evidence.answer import answer
 from aotsearch.evidence.ledger import Ledger
-from aotsearch.report import booktabs, contents, figures, report
+from aotsearch.report import booktabs, contents, figures, report, summary
 from aotsearch.report.page import markdown
 from aotsearch.study.loading import load
 from aotsearch.tracking import wording
@@ -201,7 +201,7 @@ def test_what_a_name_holds_is_text_in_every_form() -> None:
     assert booktabs.escape("\x1b[1m* a") == "{[}1m{*} a"
     assert wording._safe("**<b>`[x](y)") == "\\*\\*\\<b>\\`\\[x](y)"
     assert shown("\x1b[2J bold \u4e2d\n") == "\\x1b[2J bold \u4e2d\n"
-    assert [report._no_formula(cell) for cell in ("=1+1", "@x", "-1", -1.0)] == ["'=1+1", "'@x", "-1", -1.0]
+    assert [summary.no_formula(cell) for cell in ("=1+1", "@x", "-1", -1.0)] == ["'=1+1", "'@x", "-1", -1.0]
 
 
 def test_csv_holds_the_contrasts_and_the_trials(done: Path) -> None:

@@ -144,6 +144,11 @@ class Contrast:
     def _maybe(self) -> str:
         return ", maybe less than the margin" if self.verdict in ("worse", "better") and self.size == "open" else ""
 
+    @property
+    def told(self) -> str:
+        """The verdict in a few words, with what stands beside it."""
+        return ": ".join(filter(None, [self.said, self.aside()]))
+
     def aside(self) -> str:
         """What stands beside the verdict: what it says of the part, and the remark."""
         return "; ".join(filter(None, [f"{self.part} is {self.component}" if self.component else "", self.remark]))

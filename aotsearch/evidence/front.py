@@ -17,20 +17,15 @@ from aotsearch.evidence.pairs import looks
 from aotsearch.evidence.statistics import span
 from aotsearch.evidence.tables import Record, measured, searched
 from aotsearch.grammar.architecture import Architecture
-from aotsearch.study.sampling import COSTS, goal
+from aotsearch.study.sampling import COSTS
 from aotsearch.study.study import Study
 
 Values = tuple[float, ...]
 
 
-def goals(study: Study) -> list[tuple[str, int]]:
-    """What a search is after: names, each with 1 where it is to be small and -1 where large; the task's measure where none are named."""
-    return [goal(o) for o in study.settings.search.objectives] or [(study.task.measure, 1)]
-
-
 def values(record: Record, study: Study) -> Values | None:
     """f of a trial that ended well; None where any of it is not known."""
-    found = [(_value(name, record, study), sign) for name, sign in goals(study)]
+    found = [(_value(name, record, study), sign) for name, sign in study.goals]
     known = tuple(sign * v for v, sign in found if v is not None and math.isfinite(v))
     return known if len(known) == len(found) else None
 
@@ -80,7 +75,7 @@ def knee(points: Sequence[Point]) -> Point | None:
 def promising(tried: Sequence[tuple[Record, Architecture]], study: Study) -> list[Architecture]:
     """What is to be confirmed, the best first, without the study's own arms: those that finished, or of several objectives the front."""
     arms = {arm.architecture.digest for arm in study.base_design.arms}
-    if len(goals(study)) > 1:
+    if len(study.goals) > 1:
         return [p.architecture for p in front(tried, study) if p.architecture.digest not in arms]
     done = [(f, a) for r, a in tried if r["outcome"] == "done" and a.digest not in arms and (f := values(r, study)) is not None]
     return [a for _, a in sorted(done, key=lambda pair: (pair[0], pair[1].digest))]
@@ -141,11 +136,11 @@ def found(study: Study, records: Sequence[Record], confirmed: Mapping[str, Mappi
     Args:
         confirmed: Arm -> seed -> trial, of all that is compared on fresh seeds.
     """
-    if study.settings.design != "search" or len(goals(study)) < 2:
+    if study.settings.design != "search" or len(study.goals) < 2:
         return None
     points = front(searched(records, study), study)
     seeds = _by_seed(confirmed, study)
-    return Front(goals(study), points, knee(points), _survivors(points, seeds, study), _volume(points, seeds, study))
+    return Front(study.goals, points, knee(points), _survivors(points, seeds, study), _volume(points, seeds, study))
 
 
 BySeed = Mapping[str, Mapping[int, Values]]  # arm -> seed -> its objectives
@@ -163,7 +158,7 @@ def _survivors(points: Sequence[Point], seeds: BySeed, study: Study) -> dict[str
     interval of the paired difference. It survives where all that is not larger elsewhere is higher by the whole interval; where
     there is no such thing it is unopposed, and nothing was tested.
     """
-    at = next((i for i, (name, _) in enumerate(goals(study)) if name == study.task.measure), None)
+    at = next((i for i, (name, _) in enumerate(study.goals) if name == study.task.measure), None)
     names = [p.record["arm"] for p in points if p.record["arm"] in seeds]
     if at is None:
         return {}

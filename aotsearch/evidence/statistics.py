@@ -52,7 +52,7 @@ def reach(n: int, confidence: float, family: int, looks: Looks | None, tail: flo
     """The longer half of the `span` of n values, in standard deviations of their mean."""
     n = n if looks is None else min(n, looks[1])
     critical = quantile(n, confidence, family) if looks is None else sequential_quantile(n, confidence, family, *looks)
-    return critical * max(widening(n, tail))
+    return critical * float(max(widening(n, tail)))
 
 
 # ---- a number of seeds fixed before the run
@@ -78,7 +78,7 @@ def _around(differences: Sequence[float], reach: float, tail: float) -> tuple[fl
     mean = float(np.mean(differences))
     half = reach * deviation(differences) / math.sqrt(len(differences))
     below, above = widening(len(differences), tail)
-    return mean, mean - below * half, mean + above * half
+    return mean, mean - float(below) * half, mean + float(above) * half
 
 
 def deviation(values: Sequence[float]) -> float:
@@ -103,6 +103,25 @@ def size(low: float, high: float, margin: float) -> str:
     return "beyond" if low > margin or high < -margin else "open"
 
 
+def with_divergence(said: str, here: tuple[int, int], there: tuple[int, int]) -> tuple[str, bool]:
+    """The verdict once divergence is counted, and whether it rests on that alone.
+
+    An arm that always diverges (twice at least) where the reference never does is worse, without a difference; the mirror image is better.
+    Where it diverges more often than the reference, the values that are left flatter it: only a verdict against it stands.
+
+    Args:
+        here: How many trials of the arm diverged, and of how many.
+        there: The same of the reference.
+    """
+    (arm, n), (reference, m) = here, there
+    if arm == n > 1 and not reference:
+        return "worse", True
+    if reference == m > 1 and not arm:
+        return "better", True
+    flattered = {"equivalent", "better"} if arm * m > reference * n else {"equivalent", "worse"} if reference * n > arm * m else set()
+    return ("undecided" if said in flattered else said), False
+
+
 def seeds_needed(
     mean: float, sd: float, n: int, margin: float, confidence: float, family: int, first: int | None = None, tail: float = 0.0
 ) -> int | None:
@@ -120,7 +139,7 @@ def seeds_needed(
 
 def _wait(mean: float, sd: float, n: int, margin: float, total: NDArray[np.int64], reach: Vector, tail: float) -> int | None:
     half = reach * sd / np.sqrt(total)
-    below, above = np.array([widening(int(each), tail) for each in total]).reshape(-1, 2).T
+    below, above = widening(total, tail)
     low, high = mean - below * half, mean + above * half
     settled = total[((low >= -margin) & (high <= margin)) | (low > 0) | (high < 0)]
     return int(settled[0]) - n if len(settled) else None

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.study.design import REFERENCE
 from aotsearch.study.rates import Rate, used
-from aotsearch.study.sampling import goal
 from aotsearch.study.study import Study
 
 if TYPE_CHECKING:
@@ -121,7 +120,7 @@ def search_table(records: Iterable[Record], study: Study) -> pd.DataFrame:
     table = tabulate((r for r, _ in searched(records, study)), study)
     turn = {"done": 0, "pruned": 1}
     table = table.assign(turn=[turn.get(o, 2) for o in table["outcome"]])
-    name, sign = goal(study.settings.search.objectives[0]) if study.settings.search.objectives else (study.task.measure, 1)
+    name, sign = study.goals[0]
     by = name if name in table else study.task.measure
     order = table.assign(by=sign * table[by].astype(float)).sort_values(["turn", "by"], kind="stable", na_position="last").index
     first = ["arm", study.task.measure, "parameters", "outcome", "steps"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,16 +19,18 @@ WIDER = 8.0  # per unit of skewness and of 1 / n: what t of gamma variables asks
 FEWEST = 5  # values from which on a tail is worth its width: the skewness of fewer is mostly chance
 
 
-def widening(n: int, tail: float) -> tuple[float, float]:
+def widening(n: Any, tail: Any, rate: float | None = None) -> tuple[Any, Any]:
     """By how much the two halves of an interval of n values, below and above their mean, are longer for a `long_tail`; never below 1.
 
     exp(8 max(0, -tail) / m),  exp(8 max(0, tail) / m),  m = max(n, 5)
 
+    Numbers or arrays of them.
+
     So an interval is never shorter than the t interval, and holds at least as often: where noise is normal it is exact or safer, whatever
     the tail was estimated from, and at every look. The rate was fitted to the quantiles of t of skewed (gamma) variables, 4 to 32 values.
     """
-    rate = WIDER / max(n, FEWEST)
-    return math.exp(rate * max(0.0, -tail)), math.exp(rate * max(0.0, tail))
+    each = (WIDER if rate is None else rate) / np.maximum(n, FEWEST)
+    return np.exp(each * np.maximum(0.0, -tail)), np.exp(each * np.maximum(0.0, tail))
 
 
 def long_tail(samples: Iterable[Sequence[float]]) -> float:

@@ -26,6 +26,7 @@ from aotsearch.evidence.statistics import (
     smallest_p,
     span,
     verdict,
+    with_divergence,
 )
 from aotsearch.evidence.tables import Record, measured
 from aotsearch.study.design import REFERENCE, Comparison, spell
@@ -161,22 +162,17 @@ def _diverged(comparison: Comparison, view: View, said: str) -> tuple[str, int, 
 def _divergence(here: Mapping[int, Record], there: Mapping[int, Record], said: str, other: str) -> tuple[str, int, str]:
     """The verdict once divergence is counted, the seeds it rests on if these are not the pairs, and a remark.
 
-    A diverged trial has no loss, so its pair is missing, and missing for a reason that bears on the answer. Therefore:
-    an arm that diverges in every seed (two at least) where the reference never does shows that the change is `worse`, without a
-    difference; the mirror image is `better`. If it diverges in some, the surviving pairs flatter it: only a verdict against it
-    stands, any other becomes `undecided`.
+    A diverged trial has no loss, so its pair is missing, and missing for a reason that bears on the answer: see `with_divergence`.
     """
     judged = [s for s in here.keys() & there.keys() if {here[s]["outcome"], there[s]["outcome"]} <= {"done", "diverged"}]
     arm = sum(here[s]["outcome"] == "diverged" for s in judged)
     reference = sum(there[s]["outcome"] == "diverged" for s in judged)
     count = len(judged)
-    if arm == count > 1 and not reference:
-        return "worse", count, f"diverged in every seed ({count})"
-    if reference == count > 1 and not arm:
-        return "better", count, f"{other} diverged in every seed ({count})"
+    said, always = with_divergence(said, (arm, count), (reference, count))
+    if always:
+        return said, count, f"{'' if arm else f'{other} '}diverged in every seed ({count})"
     remarks = [f"{name} diverged in {k} of {count} seeds" for name, k in (("it", arm), (other, reference)) if k]
-    flattered = {"equivalent", "better"} if arm > reference else {"equivalent", "worse"} if reference > arm else set()
-    return ("undecided" if said in flattered else said), 0, "; ".join(remarks)
+    return said, 0, "; ".join(remarks)
 
 
 def _remark(n: int, needed: int | None, looks: Looks | None) -> str:

@@ -175,7 +175,7 @@ def text(found: Across) -> str:
             if c is not None:
                 digits = f.analysis.digits
                 shown = f"{number(c.difference, digits, True):>8} {bounds(c.low, c.high, digits)}"
-                lines.append(f"  {f.label:<{width}}  {shown}  {': '.join(filter(None, [c.said, c.aside()]))}")
+                lines.append(f"  {f.label:<{width}}  {shown}  {c.told}")
     for note in found.notes:
         lines += textwrap.wrap(f"note: {note}", 100, subsequent_indent="  ")
     return "\n".join(lines)

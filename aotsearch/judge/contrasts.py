@@ -17,7 +17,7 @@ from pathlib import PurePath
 from aotsearch.evidence.answer import Analysis
 from aotsearch.evidence.contrast import Contrast
 from aotsearch.evidence.outcome import Outcome
-from aotsearch.evidence.statistics import MOST_SEEDS, VERDICTS, deviation, noise_floor, seeds_needed, size, span, verdict
+from aotsearch.evidence.statistics import MOST_SEEDS, VERDICTS, deviation, noise_floor, seeds_needed, size, span, verdict, with_divergence
 from aotsearch.evidence.welch import welch, welch_seeds_needed
 from aotsearch.judge.runs import Run, Runs
 
@@ -91,10 +91,11 @@ def _contrast(arm: str, runs: Runs, margin: float, family: int) -> Contrast:
     if found.low is not None and found.high is not None:
         said, far = verdict(found.low, found.high, margin), size(found.low, found.high, margin)
     needed = _needed(arm, runs, found, margin, family) if said == UNDECIDED and found.low is not None else None
-    known = said
-    said, diverged = _with_diverged(said, runs.arms[arm], runs.arms[runs.reference])
-    if said != known and known == UNDECIDED:
-        far = "beyond"  # every number: one of the two always diverges
+    counts = _diverged(runs.arms[arm]), _diverged(runs.arms[runs.reference])
+    said, always = with_divergence(said, *counts)  # as for our own trials
+    diverged = _said_of_divergence(*counts, always)
+    if always:
+        far = "beyond"  # every number
     remark = "; ".join(filter(None, [diverged, _counts(arm, runs, found), _remark(said, needed, found) if not diverged else ""]))
     apart = math.hypot(deviation(here), deviation(there)) if min(len(here), len(there)) > 1 else None
     everything = {r.pair for r in runs.all} if runs.question.pair else there
@@ -148,25 +149,17 @@ def _needed(arm: str, runs: Runs, found: _Interval, margin: float, family: int) 
     return welch_seeds_needed(here, there, margin, q.confidence, family)
 
 
-def _with_diverged(said: str, here: Sequence[Run], there: Sequence[Run]) -> tuple[str, str]:
-    """The verdict once divergence is counted, by the rule of our own trials, and a remark.
-
-    An arm that diverges in every run (two at least) where the reference never does is worse; the mirror image is better. Where it diverges
-    more often than the reference, the runs that are left flatter it, so that only a verdict against it stands.
-    """
-    arm, reference = _rate(here), _rate(there)
-    if arm == 1 and len(here) > 1 and not reference:
-        return WORSE, f"diverged in every run ({len(here)})"
-    if reference == 1 and len(there) > 1 and not arm:
-        return BETTER, f"the reference diverged in every run ({len(there)})"
-    flattered = (EQUIVALENT, BETTER) if arm > reference else (EQUIVALENT, WORSE) if reference > arm else ()
-    remarks = [f"{name} diverged in {100 * rate:.0f} % of its runs" for name, rate in (("it", arm), ("the reference", reference)) if rate]
-    return (UNDECIDED if said in flattered else said), "; ".join(remarks)
-
-
-def _rate(runs: Sequence[Run]) -> float:
+def _diverged(runs: Sequence[Run]) -> tuple[int, int]:
+    """How many runs diverged, and of how many that could have."""
     could = [r for r in runs if r.outcome in ("done", "diverged")]
-    return sum(r.outcome == "diverged" for r in could) / len(could) if could else 0.0
+    return sum(r.outcome == "diverged" for r in could), len(could)
+
+
+def _said_of_divergence(here: tuple[int, int], there: tuple[int, int], always: bool) -> str:
+    if always:
+        return f"diverged in every run ({here[1]})" if here[0] else f"the reference diverged in every run ({there[1]})"
+    shares = (("it", here), ("the reference", there))
+    return "; ".join(f"{name} diverged in {100 * k / n:.0f} % of its runs" for name, (k, n) in shares if k)
 
 
 def _counts(arm: str, runs: Runs, found: _Interval) -> str:

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from aotsearch.errors import InputError, Mark, RunError
-from aotsearch.judge.table import Row, Table
+from aotsearch.judge.table import Row, Table, numeric
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 csv.field_size_limit(1 << 30)
@@ -106,17 +106,9 @@ def _columns(names: list[str], path: Path, line: int, delimiter: str) -> tuple[s
     twice = [name for name, n in Counter(names).items() if n > 1 and name]
     if twice:
         raise InputError(f"two columns are named {twice[0]!r}; rename one", Mark(str(path), line, 1))
-    if all(_number(name) for name in names):
+    if all(numeric(name) for name in names):
         raise InputError("the first line holds numbers; it must hold the names of the columns", Mark(str(path), line, 1))
     return tuple(name or f"column {i + 1}" for i, name in enumerate(names))
-
-
-def _number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _where(line: str, delimiter: str, column: int) -> tuple[int, int]:

@@ -6,14 +6,13 @@ text(found) -> str;  plain(found) -> dict
 from __future__ import annotations
 
 import dataclasses
-import textwrap
 from typing import Any
 
 from aotsearch.evidence.answer import Analysis, answer
 from aotsearch.evidence.contrast import Contrast
 from aotsearch.evidence.statistics import deviation
 from aotsearch.judge.verdict import Judged
-from aotsearch.report.summary import bounds, number, verdict_lines
+from aotsearch.report.summary import bounds, number, verdict_lines, wrapped
 
 
 def shown(found: Judged) -> Analysis:
@@ -71,11 +70,7 @@ def text(found: Judged) -> str:
     at_once = f"s over all {a.family} contrasts at once" if a.family > 1 else ""
     table = [f"difference to {a.reference}, {100 * a.confidence:g}% interval{at_once}, margin {a.margin:g} {a.unit}", "", *verdict_lines(a)]
     foot = [*filter(None, [floor_line(a)]), *pace_lines(found), *(f"note: {note}" for note in a.notes), f"method: {a.method}"]
-    return "\n".join([*_wrapped(head), *table, "", *_wrapped(foot)])
-
-
-def _wrapped(lines: list[str]) -> list[str]:
-    return [piece for line in lines for piece in (textwrap.wrap(line, 100, subsequent_indent="  ") or [""])]
+    return "\n".join([*wrapped(head), *table, "", *wrapped(foot)])
 
 
 def plain(found: Judged) -> dict[str, Any]:

@@ -5,26 +5,25 @@ write(found, folder) -> paths;  write_across(found, folder) -> paths
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import markupsafe
 
-from aotsearch.errors import RunError
 from aotsearch.evidence.answer import answer, findings, phrase
-from aotsearch.files import written
+from aotsearch.files import put
 from aotsearch.judge import across as folders
 from aotsearch.judge import document
 from aotsearch.judge.across import Across
 from aotsearch.judge.verdict import Judged
 from aotsearch.report import figures
 from aotsearch.report.figures.across import side_by_side
-from aotsearch.report.page import sentence, style
-from aotsearch.report.summary import bounds, number
+from aotsearch.report.page import escaped, style, template
+from aotsearch.report.summary import bounds, no_formula, number
 
 MOST = 60  # arms in the picture; the table has all
 
@@ -58,7 +57,7 @@ def write(found: Judged, folder: Path) -> list[Path]:
         "contrasts.csv": _csv(plain["contrasts"]),
         "judged.json": json.dumps(plain, indent=2, allow_nan=False).encode(),
     }
-    return _put(files, folder)
+    return [put(folder / name, content) for name, content in files.items()]
 
 
 def write_across(found: Across, folder: Path) -> list[Path]:
@@ -77,17 +76,7 @@ def write_across(found: Across, folder: Path) -> list[Path]:
         "across.png": figures.to_png(figure),
         "judged.json": json.dumps(folders.plain(found), indent=2, allow_nan=False).encode(),
     }
-    return _put(files, folder)
-
-
-def _put(files: Mapping[str, bytes], folder: Path) -> list[Path]:
-    for name, content in files.items():
-        try:
-            with written(folder / name) as made:
-                made.write_bytes(content)
-        except OSError as e:
-            raise RunError(f"{folder / name}: {e.strerror}") from None
-    return [folder / name for name in files]
+    return [put(folder / name, content) for name, content in files.items()]
 
 
 def _svg(figure: figures.Figure) -> markupsafe.Markup:
@@ -95,69 +84,36 @@ def _svg(figure: figures.Figure) -> markupsafe.Markup:
 
 
 def _render(name: str, digits: int, rows: Mapping[str, Any]) -> bytes:
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-
-    def one(value: float | None, places: int = digits, sign: bool = False) -> str:
-        return number(value, places, sign)
-
-    def two(pair: tuple[float | None, float | None], places: int = digits, sign: bool = True) -> str:
-        return bounds(*pair, places, sign)
-
-    environment.filters |= {"number": one, "bounds": two, "sentence": sentence}
-    text = resources.files("aotsearch.judge").joinpath(name).read_text("utf-8")
-    return environment.from_string(text).render(rows, style=style()).encode()
+    return template("aotsearch.judge", name, digits, trim_blocks=True).render(rows, style=style()).encode()
 
 
 def _markdown(found: Judged) -> bytes:
     """The text of the terminal, its table as a table, with the picture beside it."""
     a = document.shown(found)
     rows = [
-        f"| {_cell(c.arm)} | {number(c.difference, a.digits, True)} | {bounds(c.low, c.high, a.digits)} | {c.seeds} | {_cell(_said(c))} |"
+        f"| {escaped(c.arm)} | {number(c.difference, a.digits, True)} | {bounds(c.low, c.high, a.digits)} | {c.seeds} | {escaped(c.told)} |"
         for c in a.contrasts
     ]
     lines = [
-        f"# {_cell(a.name)}: {_cell(document.heading(found))}",
-        *(f"> **Warning:** {_cell(line)}" for line in a.warnings),
-        f"**{_cell(answer(a))}**",
+        f"# {escaped(a.name)}: {escaped(document.heading(found))}",
+        *(f"> **Warning:** {escaped(line)}" for line in a.warnings),
+        f"**{escaped(answer(a))}**",
         "![effects](forest.png)",
-        "\n".join([f"| arm | difference, {_cell(a.unit)} | interval | runs | verdict |", "|---|---:|---|---:|---|", *rows]),
-        _cell(document.reference_line(found)),
-        *(f"- {_cell(line)}" for line in filter(None, [document.floor_line(a), *document.pace_lines(found), *a.notes])),
-        _cell(a.method),
+        "\n".join([f"| arm | difference, {escaped(a.unit)} | interval | runs | verdict |", "|---|---:|---|---:|---|", *rows]),
+        escaped(document.reference_line(found)),
+        *(f"- {escaped(line)}" for line in filter(None, [document.floor_line(a), *document.pace_lines(found), *a.notes])),
+        escaped(a.method),
     ]
     return ("\n\n".join(lines) + "\n").encode()
 
 
-def _said(c: Any) -> str:
-    return ": ".join(filter(None, [c.said, c.aside()]))
-
-
-def _cell(text: str) -> str:
-    return "".join(f"\\{c}" if c in "\\`*_[]<>#|" else c for c in " ".join(text.splitlines()))
+COLUMNS = ["arm", "decision", "from", "to", "difference", "low", "high", "seeds", "verdict", "size", "component", "seeds_needed", "missing"]
+COLUMNS += ["sd_paired", "sd_unpaired", "remark", "reading"]
 
 
 def _csv(contrasts: Sequence[Mapping[str, Any]]) -> bytes:
-    import csv
-    import io
-
-    names = [
-        "arm",
-        "decision",
-        "from",
-        "to",
-        "difference",
-        "low",
-        "high",
-        "seeds",
-        "verdict",
-        "size",
-        "component",
-        "seeds_needed",
-        "missing",
-    ]
-    names += ["sd_paired", "sd_unpaired", "remark", "reading"]
     stream = io.StringIO()
-    rows = csv.DictWriter(stream, names, extrasaction="ignore", lineterminator="\n")
+    rows = csv.DictWriter(stream, COLUMNS, extrasaction="ignore", lineterminator="\n")
     rows.writeheader()
-    rows.writerows({k: f"'{v}" if isinstance(v, str) and v.startswith(("=", "@")) else v for k, v in c.items()} for c in contrasts)
+    rows.writerows({k: no_formula(v) for k, v in c.items()} for c in contrasts)
     return stream.getvalue().encode()

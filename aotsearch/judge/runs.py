@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from aotsearch.errors import InputError, Mark, Problem, suggest
 from aotsearch.judge.question import Question
-from aotsearch.judge.table import Row, Table
+from aotsearch.judge.table import Row, Table, numeric
 
 ENDED = ("", "done", "finished", "success", "succeeded", "completed", "complete", "ok", "pruned")
 MOST_ARMS = 1000
@@ -185,11 +185,7 @@ def _few(problems: Sequence[Problem]) -> list[Problem]:
 
 
 def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return "_" not in text
+    return "_" not in text and numeric(text)
 
 
 def _seed(text: str) -> str:

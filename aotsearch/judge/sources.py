@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aotsearch.errors import InputError, Mark
+from aotsearch.evidence.ledger import FILE
 from aotsearch.files import from_user
 from aotsearch.judge import delimited, structured
 from aotsearch.judge.exports import unfolded
 from aotsearch.judge.table import Table, joined
 
 MLFLOW = "mlflow:"
-LEDGER = "ledger.jsonl"
 
 
 def read(sources: Sequence[str]) -> Table:
@@ -25,7 +25,7 @@ def read(sources: Sequence[str]) -> Table:
 
 
 def run_folder(source: str) -> bool:
-    return not source.startswith(MLFLOW) and (from_user(source) / LEDGER).exists()
+    return not source.startswith(MLFLOW) and (from_user(source) / FILE).exists()
 
 
 def _read(source: str) -> Table:
@@ -35,7 +35,7 @@ def _read(source: str) -> Table:
     if run_folder(source):
         return _trials(path)
     if path.is_dir():
-        raise InputError(f"{path} is a folder without {LEDGER}: name a file of runs, or a run folder of aotsearch")
+        raise InputError(f"{path} is a folder without {FILE}: name a file of runs, or a run folder of aotsearch")
     kind = path.suffix.lower()
     if kind in (".jsonl", ".ndjson", ".json"):
         return unfolded(structured.read_lines(path))

@@ -53,6 +53,14 @@ class Table:
         return self.place(row, column)
 
 
+def numeric(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def whole_line(row: Row, column: int) -> Mark:
     return Mark(row.file, row.line, 1)
 

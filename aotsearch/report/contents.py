@@ -201,7 +201,7 @@ def answered(m: Material, found: Sequence[Component]) -> list[Finding]:
     shown, beside = {}, {}
     for k in found:
         if k.verdict != "depends":
-            c = next(c for c in [*k.contrasts.values()] if c.verdict == k.verdict and (c.asked or k.verdict == "undecided"))
+            c = next(c for c in k.contrasts.values() if c.verdict == k.verdict and (c.asked or k.verdict == "undecided"))
             shown[id(c)], beside[id(c)] = c, k.beside
     heads = answer.findings(shown.values(), m.analysis.margin, m.analysis.unit)
     lines = [Finding(head, of[0].verdict, [(answer.phrase(c, terms=False), beside[id(c)]) for c in of]) for head, of in heads]

@@ -40,34 +40,49 @@ ARROW, MINUS = "\N{RIGHTWARDS ARROW}", "\N{MINUS SIGN}"
 
 def html(m: Material, profiles: Sequence[Profile], knocked: Sequence[Knocked], pictures: Mapping[str, Figure]) -> str:
     """The whole report; a section is there only where there is something to show."""
-    environment = _environment(m.analysis.digits, _minus)
-    environment.filters |= {
+    filters = {
         "significant": significant,
         "arrow": lambda text: text.replace("->", ARROW),
-        "sentence": sentence,
         "roman": lambda n: {3: "III", 4: "IV", 5: "V", 6: "VI", 7: "VII"}.get(n, str(n)),
     }
     drawn = {"interactions": ""} | {name: _picture(name, figure) for name, figure in pictures.items()}
-    return _template(environment, "report.html.jinja").render(_rows(m, profiles, knocked), pictures=drawn, style=style())
+    return template("aotsearch.report", "report.html.jinja", m.analysis.digits, _minus, filters).render(
+        _rows(m, profiles, knocked), pictures=drawn, style=style()
+    )
 
 
 def markdown(m: Material, profiles: Sequence[Profile], knocked: Sequence[Knocked], pictures: Collection[str]) -> str:
     """The report as one Markdown file; pictures stand beside it as PNG."""
-    environment = _environment(m.analysis.digits, str, trim_blocks=True, finalize=_md)
-    text = _template(environment, "report.md.jinja").render(_rows(m, profiles, knocked), pictures=pictures)
+    made = template("aotsearch.report", "report.md.jinja", m.analysis.digits, trim_blocks=True, finalize=_md)
+    text = made.render(_rows(m, profiles, knocked), pictures=pictures)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def _environment(digits: int, written: Callable[[str], str], **options: Any) -> jinja2.Environment:
+def template(
+    package: str,
+    name: str,
+    digits: int,
+    written: Callable[[str], str] = str,
+    filters: Mapping[str, Callable[..., Any]] = {},
+    **options: Any,
+) -> jinja2.Template:
+    """A template of a page or a file.
+
+    Args:
+        digits: Decimals of a number where the template names none.
+        written: What a number in figures is made into.
+        filters: Beside those that all templates have.
+    """
+
     def one(value: float | None, places: int = digits, sign: bool = False) -> str:
         return written(number(value, places, sign))
 
-    def two(pair: tuple[float | None, float | None], sign: bool = True) -> str:
-        return written(bounds(*pair, digits, sign))
+    def two(pair: tuple[float | None, float | None], places: int = digits, sign: bool = True) -> str:
+        return written(bounds(*pair, places, sign))
 
     environment = jinja2.Environment(autoescape=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, **options)
-    environment.filters |= {"number": one, "bounds": two, "named": named, "spell": spell}
-    return environment
+    environment.filters |= {"number": one, "bounds": two, "named": named, "spell": spell, "sentence": sentence, **filters}
+    return environment.from_string(resources.files(package).joinpath(name).read_text("utf-8"))
 
 
 def style() -> markupsafe.Markup:
@@ -75,10 +90,6 @@ def style() -> markupsafe.Markup:
     figure = " ".join(f"--f-{light}: {dark};" for light, dark in DARK.items())
     text = resources.files("aotsearch.report").joinpath("style.css").read_text("utf-8")
     return markupsafe.Markup(f"{text}@media screen and (prefers-color-scheme: dark) {{ :root {{ {figure} }} }}\n")  # nosec B704 (our own text)
-
-
-def _template(environment: jinja2.Environment, name: str) -> jinja2.Template:
-    return environment.from_string(resources.files("aotsearch.report").joinpath(name).read_text("utf-8"))
 
 
 def _rows(m: Material, profiles: Sequence[Profile], knocked: Sequence[Knocked]) -> dict[str, Any]:
@@ -163,6 +174,9 @@ def _picture(name: str, figure: Figure) -> markupsafe.Markup:
 
 def _md(value: object) -> markupsafe.Markup:
     """What a template puts out, on one line and escaped for Markdown, unless it is so already."""
-    if isinstance(value, markupsafe.Markup):
-        return value
-    return markupsafe.Markup("".join(f"\\{c}" if c in "\\`*_{}[]<>#|" else c for c in " ".join(str(value).splitlines())))  # nosec B704
+    return value if isinstance(value, markupsafe.Markup) else markupsafe.Markup(escaped(str(value)))  # nosec B704 (for Markdown)
+
+
+def escaped(text: str) -> str:
+    """Text on one line, as Markdown shows it."""
+    return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|" else c for c in " ".join(text.splitlines()))

@@ -12,13 +12,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from aotsearch.errors import InputError, RunError, suggest
+from aotsearch.errors import InputError, suggest
 from aotsearch.evidence.layers import MEAN, Knocked, Profile, knocked, profiles
-from aotsearch.files import written
+from aotsearch.files import put
 from aotsearch.report import figures, latex, made, page
 from aotsearch.report.data import Material, read, results
 from aotsearch.report.figures import Figure
 from aotsearch.report.made import FOLDER
+from aotsearch.report.summary import no_formula
+
+AGAIN = "nothing recorded is lost, run `aotsearch report` again"
 
 __all__ = ["FOLDER", "Material", "read", "results", "write"]
 
@@ -65,18 +68,9 @@ def write(folder: str | Path, formats: Sequence[str] = ("html", "md", "latex", "
     for name in dict.fromkeys(formats):
         files |= FORMATS[name](report)
     place = Path(folder) / FOLDER
-    written = [_replace(place / name, content) for name, content in files.items()]
-    _replace(place / made.FILE, made.note(Path(folder), report.material.fingerprint, files))
+    written = [put(place / name, content, AGAIN) for name, content in files.items()]
+    put(place / made.FILE, made.note(Path(folder), report.material.fingerprint, files), AGAIN)
     return written
-
-
-def _replace(path: Path, content: bytes) -> Path:
-    try:
-        with written(path) as made:
-            made.write_bytes(content)
-    except OSError as e:
-        raise RunError(f"{path}: {e.strerror}; nothing recorded is lost, run `aotsearch report` again") from None
-    return path
 
 
 # ---- formats
@@ -103,12 +97,7 @@ def _csv(r: Report) -> dict[str, bytes]:
         files["diagnostics.csv"] = _diagnostics(r.profiles)
     if r.knocked:
         files["knock_out.csv"] = pd.DataFrame([vars(k) for k in r.knocked])
-    return {name: table.map(_no_formula).to_csv(index=False, lineterminator="\n").encode() for name, table in files.items()}
-
-
-def _no_formula(cell: object) -> object:
-    """A cell that a spreadsheet takes for text, as it takes one behind an apostrophe."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "@")) else cell
+    return {name: table.map(no_formula).to_csv(index=False, lineterminator="\n").encode() for name, table in files.items()}
 
 
 def _contrasts(m: Material) -> pd.DataFrame:

@@ -28,6 +28,11 @@ def bounds(low: float | None, high: float | None, digits: int, sign: bool = True
     return "-" if low is None else f"[{number(low, digits, sign)}, {number(high, digits, sign)}]"
 
 
+def no_formula(cell: object) -> object:
+    """A cell of a CSV that a spreadsheet takes for text, as it takes one behind an apostrophe."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "@")) else cell
+
+
 def view(c: Contrast) -> str:
     """Under which terms an arm was compared, in words; empty for arms as they are where no learning rates are tuned."""
     return ", ".join(equal_terms(c.equalise) + rate_terms(c.rate, c.asked))
@@ -106,7 +111,7 @@ def verdict_lines(analysis: Analysis) -> list[str]:
             difference = number(c.difference, analysis.digits, sign=True)
             shown = f"{difference} {analysis.unit}" if c.difference is not None else "-"
             label = "  " * (len(sets) > 1) + c.title
-            rows.append((label, shown, bounds(c.low, c.high, analysis.digits), ": ".join(filter(None, [c.said, c.aside()]))))
+            rows.append((label, shown, bounds(c.low, c.high, analysis.digits), c.told))
     widths = [max((len(row[i]) for row in rows if len(row) > 1), default=0) for i in range(4)]
     return [
         f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}".rstrip() if len(row) > 1 else row[0]
@@ -168,10 +173,11 @@ def summary(analysis: Analysis, data: Mapping[str, Any] | None = None, searched:
     if a.contrasts:
         percent = f"{100 * a.confidence:g}% intervals over all {a.family} contrasts at once"
         table += [f"difference to the reference, {percent}, margin {a.margin:g} {a.unit}", "", *verdict_lines(a)]
-    return "\n".join([*_wrapped(head), *table, "", *_wrapped(_footer(a))])
+    return "\n".join([*wrapped(head), *table, "", *wrapped(_footer(a))])
 
 
-def _wrapped(lines: Iterable[str]) -> list[str]:
+def wrapped(lines: Iterable[str]) -> list[str]:
+    """Lines as a terminal holds them."""
     return [piece for line in lines for piece in (textwrap.wrap(line, 100, subsequent_indent="  ") or [""])]
 
 

@@ -28,6 +28,7 @@ from aotsearch.files import digest as digest_of
 from aotsearch.files import written
 from aotsearch.grammar import library
 from aotsearch.running.work import Record, Trial
+from aotsearch.study.sampling import SIZES
 from aotsearch.training.checkpoint import weights_of
 from aotsearch.training.environment import now
 
@@ -80,7 +81,7 @@ class Cache:
         if weights and not self._bring(weights, weights_of(checkpoints, trial["key"])):
             self._tell("weights", f"the weights of {path} are missing or altered: its trial is trained, as for every such file")
             return None
-        from aotsearch.training.trial import NAMED, SIZES
+        from aotsearch.training.trial import NAMED
 
         named = {name: trial[name] for name in (*NAMED, *SIZES)}
         return {**_asked(record, trial), **named, "cached": True, "origin": entry["origin"], "finished": now()}

@@ -6,6 +6,7 @@ import random
 from collections.abc import Collection, Sequence
 
 from aotsearch.errors import InputError
+from aotsearch.evidence.front import dominates
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.grammar.space import Space
 from aotsearch.study.sampling import Evolution
@@ -44,7 +45,6 @@ def best(members: Sequence[Member]) -> Architecture:
 
     def rank(member: Member) -> tuple[int, tuple[float, ...], str]:
         _, own = member
-        above = sum(other != own and all(a <= b for a, b in zip(other, own, strict=True)) for _, other in members)
-        return above, own, member[0].digest
+        return sum(dominates(other, own) for _, other in members), own, member[0].digest
 
     return min(members, key=rank)[0]

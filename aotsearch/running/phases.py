@@ -13,7 +13,7 @@ from typing import Any
 from aotsearch.errors import RunError
 from aotsearch.evidence.analysis import unsettled
 from aotsearch.evidence.declaration import History, Record, candidate, entry, history
-from aotsearch.evidence.front import goals, promising, unconfirmed, values
+from aotsearch.evidence.front import promising, unconfirmed, values
 from aotsearch.evidence.tables import curve_of, left_out, searched
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.running.journal import Journal
@@ -21,11 +21,11 @@ from aotsearch.running.rungs import Rungs
 from aotsearch.running.work import Executor, Search, Work, bundled
 from aotsearch.study.design import REFERENCE, Arm, order
 from aotsearch.study.rates import TUNE_SEED, Rate, asked, beyond, chosen
+from aotsearch.study.sampling import SIZES
 from aotsearch.study.study import Study
 from aotsearch.training.checkpoint import Checkpoints
 from aotsearch.training.environment import now
 
-KNOWN_AHEAD = ("parameters", "parameters_without_embeddings", "flops_per_token", "state_per_sequence")  # costs, before anything is trained
 Cell = tuple[Arm, int, float | None]  # arm, seed, learning rate where it is tuned
 
 
@@ -206,11 +206,10 @@ class _Searching:
         from aotsearch.running.search import Proposer
 
         self.phases, self.study, self.journal, self.say = phases, phases.study, phases.journal, phases.say
-        self.search, self.measure = self.study.settings.search, self.study.task.measure
         s = self.study.settings
-        ahead = all(
-            name in KNOWN_AHEAD or name == self.measure for name, _ in goals(self.study)
-        )  # else who is stopped might have been best
+        self.search, self.measure = s.search, self.study.task.measure
+        # where an objective is known of trained models alone, nothing is stopped: it might have been the best in that
+        ahead = all(name in SIZES or name == self.measure for name, _ in self.study.goals)
         self.rungs = Rungs(s.budget.evaluations if ahead else 1, self.search.reduction, s.margin)
         told, first = functools.partial(values, study=self.study), [self.study.arm(name).architecture for name in self.search.first]
         proposed = self._proposed()
@@ -245,7 +244,7 @@ class _Searching:
 
     def _price(self, told: Mapping[str, Any]) -> None:
         """What the rungs know of a trial, or of its record, besides its measure."""
-        costs = ((sign, told.get(name)) for name, sign in goals(self.study) if name in KNOWN_AHEAD)
+        costs = ((sign, told.get(name)) for name, sign in self.study.goals if name in SIZES)
         self.rungs.costs[told["digest"]] = tuple(sign * float(cost or 0) for sign, cost in costs)
 
     def _tell(self, record: Record) -> None:

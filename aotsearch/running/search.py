@@ -66,7 +66,7 @@ class Proposer:
         self.space, self.settings, self.measure = space, settings, measure
         self.sampler, self.options = sampling.chosen(settings.sampler)
         self.values = values or (lambda r: None if (v := r["measures"].get(measure)) is None else (float(v),))
-        self.names = [sampling.goal(o)[0] for o in settings.objectives] or [measure]
+        self.objectives = max(1, len(settings.objectives))
         self.states: dict[str, dict[str, Any]] = {}  # digest -> what a sampler keeps with its proposal
         self.proposals: dict[str, Architecture] = {}  # by digest, in the order in which they were made
         for event in proposed:
@@ -115,7 +115,7 @@ class Proposer:
             except Refused:
                 continue
             if architecture.digest not in self.proposals:
-                kept = self._optuna.study.Study.get_trials(study, deepcopy=False)[trial.number].system_attrs
+                kept = study.get_trials(deepcopy=False)[trial.number].system_attrs
                 self.states[architecture.digest] = {k: v for k, v in kept.items() if isinstance(v, int) and k.endswith("generation")}
                 return architecture
         return self._left()
@@ -130,7 +130,7 @@ class Proposer:
     def _recalled(self) -> Any:
         """Optuna's study of the proposals so far."""
         seed = random.Random(f"{self.settings.seed} {len(self.proposals)}").getrandbits(32)
-        study = self._optuna.create_study(directions=["minimize"] * len(self.names), sampler=self._made(seed))
+        study = self._optuna.create_study(directions=["minimize"] * self.objectives, sampler=self._made(seed))
         for digest, architecture in self.proposals.items():
             state = self._state(digest)
             if state:
@@ -161,7 +161,7 @@ class Proposer:
             return {"state": states.RUNNING}
         record = self.results[digest]
         outcome, told = record["outcome"], self._told(digest)
-        if (self.sampler, len(self.names)) != ("tpe", 1) or (outcome == "done" and told is not None):
+        if (self.sampler, self.objectives) != ("tpe", 1) or (outcome == "done" and told is not None):
             return {} if told is None else {"state": states.COMPLETE, "values": list(told)}
         if outcome == "pruned":
             return {"state": states.PRUNED, "intermediate_values": dict(enumerate(curve_of(record, self.measure), 1))}

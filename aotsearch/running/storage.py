@@ -9,7 +9,7 @@ from typing import Any
 
 from aotsearch.errors import InputError, RunError
 from aotsearch.evidence.declaration import history
-from aotsearch.evidence.front import goals, values
+from aotsearch.evidence.front import values
 from aotsearch.evidence.ledger import Ledger
 from aotsearch.evidence.tables import curve_of, searched
 from aotsearch.running.search import point, required
@@ -35,7 +35,7 @@ def put(folder: Path, url: str) -> int:
         raise InputError(f"{folder} holds no search, but the design {study.settings.design}")
     optuna = required()
     states, told = optuna.trial.TrialState, functools.partial(values, study=study)
-    signs = [sign for _, sign in goals(study)]
+    signs = [sign for _, sign in study.goals]
     trials = []
     for record, architecture in searched(records, study):
         found, curve = told(record), curve_of(record, study.task.measure)
@@ -50,7 +50,7 @@ def put(folder: Path, url: str) -> int:
         made = optuna.create_study(study_name=study.name, storage=url, directions=directions)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # names of objectives are marked experimental
-            made.set_metric_names([name for name, _ in goals(study)])
+            made.set_metric_names([name for name, _ in study.goals])
         made.add_trials(trials)
     except optuna.exceptions.DuplicatedStudyError:
         raise InputError(f"{url} has a study {study.name!r} already; name another storage") from None

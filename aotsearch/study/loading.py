@@ -95,8 +95,8 @@ def parse(node: Node, folder: Path) -> Study:
     assert name is not None and space is not None and task is not None
     study = Study(name, question, task, space, settings, node.plain() | {"task": task.to_plain()})
     known = {task.measure, *sampling.COSTS, *catalogue.catalogue()}
-    for objective in settings.search.objectives:
-        if (wanted := sampling.goal(objective)[0]) not in known:
+    for wanted, _ in study.goals:
+        if wanted not in known:
             raise InputError(f"no objective {wanted!r}{suggest(wanted, known)}", _search_mark(node, "objectives"))
     try:
         study.base_design  # noqa: B018 (arms that cannot be are errors of the file)

@@ -10,14 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from aotsearch.grammar.words import Count, Flag, Natural
 
 Share = Annotated[float, Field(ge=0, le=1)]
-COSTS = (  # of a model or of its training, known of every finished trial; each is to be small
-    "parameters",
-    "parameters_without_embeddings",
-    "flops_per_token",
-    "state_per_sequence",
-    "step_seconds",
-    "peak_memory",
-)
+SIZES = ("parameters", "parameters_without_embeddings", "flops_per_token", "state_per_sequence")  # of a model, before it is trained
+COSTS = (*SIZES, "step_seconds", "peak_memory")  # known of every finished trial
 
 
 class Options(BaseModel):

@@ -19,6 +19,7 @@ from aotsearch.grammar.architecture import Architecture
 from aotsearch.grammar.space import Space
 from aotsearch.study import design, designs, equalise
 from aotsearch.study.design import Arm, Comparison, Design
+from aotsearch.study.sampling import goal
 from aotsearch.study.settings import Adaptive, StudySettings, Tuning
 
 VERSIONS = ("aotsearch", "torch", "numpy")  # the packages that can move a loss: a trial records which made it
@@ -70,6 +71,11 @@ class Study:
         from aotsearch.study.loading import from_plain  # which makes studies, from files too
 
         return from_plain(plain, folder)
+
+    @functools.cached_property
+    def goals(self) -> tuple[tuple[str, int], ...]:
+        """What a search is after: names, each with 1 where it is to be small, -1 where large; the task's measure where none is named."""
+        return tuple(map(goal, self.settings.search.objectives)) or ((self.task.measure, 1),)
 
     @property
     def reference(self) -> Architecture:

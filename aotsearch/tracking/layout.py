@@ -17,6 +17,7 @@ TAG = "mlflow.sharedViewState."
 ARMS, FACTORS = "arms", "factors"  # the views: trials grouped by arm; every trial as a line through its factors
 AXES = 12  # of parallel coordinates, more cannot be read
 NAME, DATE = "attributes.`Run Name`", "runDateAndNestInfo"  # the first columns
+CHARTS = "&compareRunsMode=CHART"
 RUNS = 1000  # that a chart shows at most
 
 State = dict[str, Any]
@@ -68,10 +69,14 @@ def _arms_decisions(study: Study) -> list[Mapping[str, Any]]:
     return [arm.architecture.decisions for arm in study.base_design.arms]
 
 
-def page(experiment: str, view: str, charts: bool = False) -> str:
-    """The address of a view below that of the UI; without the last part of it the UI opens on its pages for agents."""
-    mode = "&compareRunsMode=CHART" if charts else ""
-    return f"#/experiments/{experiment}/runs?viewStateShareKey={view}{mode}&workflowType=machine_learning"
+def pages(experiment: str) -> dict[str, str]:
+    """The views by what they show, the first to be opened first: their addresses below that of the UI."""
+    shown = {"runs by arm": (ARMS, ""), "curves by arm": (ARMS, CHARTS), "factors": (FACTORS, CHARTS)}
+    # without the last part the UI opens on its pages for agents
+    return {
+        name: f"#/experiments/{experiment}/runs?viewStateShareKey={view}{mode}&workflowType=machine_learning"
+        for name, (view, mode) in shown.items()
+    }
 
 
 def _arms(study: Study, measure: str, varied: Sequence[str], parent: Iterable[str]) -> State:

@@ -247,8 +247,7 @@ class Store:
                 self._client.set_experiment_tag(self._experiment, name, value)
 
     def _links(self) -> str:
-        pages = {"runs by arm": (layout.ARMS, False), "curves by arm": (layout.ARMS, True), "factors": (layout.FACTORS, True)}
-        return "Views: " + ", ".join(f"[{name}]({layout.page(self._experiment, *view)})" for name, view in pages.items())
+        return "Views: " + ", ".join(f"[{name}]({address})" for name, address in layout.pages(self._experiment).items())
 
     def _mark_children(self, analysis: Values) -> None:
         """Give each trial its arm's verdict and its own paired difference, so that the table alone, grouped by arm, shows the effects."""

@@ -255,6 +255,6 @@ def ui_addresses(folder: str | Path, port: int, host: str = "127.0.0.1") -> dict
     query += "WHERE t.key = 'aot.role' AND r.lifecycle_stage = 'active' ORDER BY r.experiment_id"
     with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(Path(folder) / FILE)) as connection:
         for (experiment,) in connection.execute(query):  # the last is of the experiment in use, if the folder was ever moved
-            pages = {"MLflow": layout.page(experiment, layout.ARMS), "curves by arm": layout.page(experiment, layout.ARMS, charts=True)}
-            pages["factors"] = layout.page(experiment, layout.FACTORS, charts=True)
+            first, *rest = layout.pages(experiment).items()
+            pages = {"MLflow": first[1], **dict(rest)}
     return {name: f"http://{host}:{port}/{page}" for name, page in pages.items()}

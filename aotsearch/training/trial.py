@@ -26,6 +26,7 @@ from aotsearch.grammar.architecture import Architecture
 from aotsearch.models.cost import cost
 from aotsearch.models.model import build
 from aotsearch.study.design import REFERENCE, Arm
+from aotsearch.study.sampling import SIZES
 from aotsearch.study.study import Study
 from aotsearch.tasks import Halved, Task
 from aotsearch.training import choice, watch
@@ -38,7 +39,6 @@ from aotsearch.training.opened import load_task, manifest
 from aotsearch.training.train import Diverged, Member, Point, Report, Stopped, train_together
 
 DIAGNOSED = 32  # windows or images of the validation split on which layers are measured
-SIZES = ("parameters", "parameters_without_embeddings", "flops_per_token", "state_per_sequence")
 Trial = dict[str, Any]
 Record = dict[str, Any]
 Ending = tuple[str, dict[str, Any]]  # the outcome of a trained trial, and what its record says beside it
