@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import aotsearch
 from aotsearch.errors import InputError
 from aotsearch.evidence.declaration import history
-from aotsearch.evidence.ledger import Ledger
+from aotsearch.evidence.ledger import END, Ledger
 from aotsearch.report import report
 from aotsearch.running import runner
 from aotsearch.running.progress import Progress
@@ -228,6 +228,7 @@ def _make_old(folder: Folder) -> None:
     events = [e for e in Ledger(folder.out).events() if e["event"] != "declared"]
     old = [e | ({"key": "0" + e["key"][1:]} if "key" in e else {}) for e in events]
     Ledger(folder.out).path.write_bytes(damage.format_1(old))
+    (folder.out / END).unlink()
     copy = folder.out / "study.yaml"
     copy.write_text("".join(line for line in copy.read_text().splitlines(keepends=True) if not line.startswith("#")))
 

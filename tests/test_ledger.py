@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from aotsearch.errors import InputError, RunError
 from aotsearch.evidence import ledger as ledgers
-from aotsearch.evidence.ledger import FILE, Ledger
+from aotsearch.evidence.ledger import END, FILE, Ledger
 
 RECORD = {
     "key": "a", "arm": "reference", "seed": 0, "phase": "design", "digest": "d", "decisions": {}, "changes": {}, "outcome": "done",
@@ -53,6 +53,7 @@ def test_a_torn_last_line_is_skipped_and_the_next_takes_its_place(tmp_path: Path
     for key in "abc":
         if key == "c":
             ledger.path.write_bytes(ledger.path.read_bytes()[:-7])
+            (tmp_path / END).write_text(f"{ledger.id} 2")  # a line that is cut was not counted
         ledger.append("finished", **RECORD | {"key": key})
     assert list(ledger.records()) == ["a", "c"]
     assert not str(ledger.damage), "a crash is no damage: what it cut short never was"
@@ -193,6 +194,33 @@ def look(folder: Path, *lines: bytes) -> tuple[list[int], str]:
     return [e["value"] for e in ledger.events()], str(ledger.damage).partition(";")[0]
 
 
+def test_lines_that_are_gone_whole_at_the_end_are_told_and_still_told_when_the_ledger_goes_on(tmp_path: Path) -> None:
+    ledger, a = written(tmp_path)
+    assert look(tmp_path, *a[:-2]) == ([0, 1, 2, 3], "2 lines of the ledger are missing after line 5")
+    Ledger(tmp_path).append("noted", value=9)
+    assert [e["value"] for e in ledger.events()] == [0, 1, 2, 3, 9], "it takes no number that was given"
+    assert str(ledger.damage).startswith("2 lines of the ledger are missing after line 5;")
+    assert look(tmp_path)[1].startswith("the end of the ledger is not what was written here last")
+
+
+def test_a_kill_between_a_line_and_the_count_of_lines_is_no_damage(tmp_path: Path) -> None:
+    ledger, a = written(tmp_path)
+    for end in (f"{ledger.id} {len(a) - 1}", "", "\xff", f"{ledger.id} many"):
+        (tmp_path / END).write_text(end, encoding="latin-1")
+        assert look(tmp_path, *a) == ([*range(6)], ""), end
+    (tmp_path / END).unlink()
+    assert look(tmp_path, *a[:-2]) == ([0, 1, 2, 3], ""), "without it nothing is known"
+
+
+def test_a_ledger_put_in_the_place_of_another_is_told_until_it_goes_on(tmp_path: Path) -> None:
+    written(tmp_path)
+    _, b = written(tmp_path / "other", 2)
+    events, told = look(tmp_path, *b)
+    assert events == [0, 1] and told.endswith("it was cut, or another was put in its place")
+    Ledger(tmp_path).append("noted", value=2)
+    assert look(tmp_path, *(tmp_path / FILE).read_bytes().splitlines(keepends=True)) == ([0, 1, 2], "")
+
+
 def test_lines_lost_doubled_moved_altered_or_foreign_are_told_by_kind(tmp_path: Path) -> None:
     _, a = written(tmp_path)
     _, b = written(tmp_path / "other")
@@ -230,6 +258,7 @@ def test_line_ends_of_windows_change_nothing(tmp_path: Path) -> None:
     ledger.append("noted", value=6)
     assert look(tmp_path, ledger.path.read_bytes()) == (list(range(7)), "")
     old = damage.format_1([{"event": "noted", "value": 1}]).replace(b"\n", b"\r\n")
+    (tmp_path / END).unlink()
     assert look(tmp_path, b"\xef\xbb\xbf" + old) == ([1], "")
 
 

@@ -3,6 +3,8 @@
 `ledger.jsonl` holds one event per line, each a JSON object that `lines.py` numbers and checks. A line is written whole and synced before
 the next step; a line torn by a crash is skipped when read, and the next one starts on a line of its own and takes its number.
 
+Beside it `ledger.end` says how many lines it has: lines that are gone at its end, whole, would not show otherwise.
+
 A number that is not finite, which JSON has none of, is null; the event's `not_finite` holds what it was, by its path.
 
 Events: `run` (one per start of the command that had anything to tell: command, versions, machine), `data` (the splits and their
@@ -34,6 +36,7 @@ from aotsearch.evidence.lines import Damage, Reading, Row
 from aotsearch.files import written
 
 FILE = "ledger.jsonl"
+END = "ledger.end"
 LOCK = ".lock"
 LOCKLESS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)  # what file systems without locks answer
 PATIENCE = 1.0  # seconds for which a writer waits for the lock: longer than any look at it takes
@@ -136,6 +139,7 @@ class Ledger:
                 file.write((begin + "".join(lines.line(e, self._found.id or self._drawn, n) for n, e in numbered)).encode())
                 file.flush()
                 os.fsync(file.fileno())
+                self._tell_end(self._found.id or self._drawn, self._found.next + len(made))
                 self._read(file)
         except OSError as e:
             raise RunError(self._refused(e)) from None
@@ -179,24 +183,42 @@ class Ledger:
         """What is wrong with its lines, as they were last read."""
         return self._found.damage
 
+    def _tell_end(self, ledger: str, number: int) -> None:
+        """Write how many lines there are, in place: a kill leaves the former number, which is as true."""
+        with contextlib.suppress(OSError):  # the ledger itself is whole without it
+            file = os.open(self.folder / END, os.O_WRONLY | os.O_CREAT, 0o666)
+            try:
+                os.write(file, f"{ledger} {number:>12}\n".encode())
+            finally:
+                os.close(file)
+
+    def _told_end(self) -> tuple[str, int]:
+        """Of which ledger how many lines were written; of none where that is not known."""
+        with contextlib.suppress(OSError, ValueError):
+            ledger, number = (self.folder / END).read_text().split()
+            return ledger, int(number)
+        return "", 0
+
     def _read(self, file: IO[bytes]) -> None:
         """Read on from the end of the last whole line; what follows the new last one may still be written, and is read again."""
+        end = self._told_end()  # first: another process may write on meanwhile
         text = self._follow(file)
         if text is None:
             self._forget(os.fstat(file.fileno()).st_ino)
             text = self._follow(file) or b""
         fresh = io.BytesIO(text).readlines()
         tail = [fresh.pop()] if fresh and not fresh[-1].endswith(b"\n") else []
-        if not fresh and not tail and not self._tail:
+        whole = not end[0] or (end[0] == self._found.id and end[1] < self._found.next + len(fresh))
+        if not fresh and not tail and not self._tail and whole:
             return
         rows = [lines.parse(text) for text in fresh if text.strip()]
-        usual = not tail and not self._tail and all(map(self._found.follow, rows))
+        usual = whole and not tail and not self._tail and all(map(self._found.follow, rows))
         self._end += sum(map(len, fresh))
         self._text += fresh
         self._rows += rows
         self._tail = [lines.parse(text) for text in tail if text.strip()]
         if not usual:
-            self._found = lines.read([*self._rows, *self._tail], bool(tail))
+            self._found = lines.read([*self._rows, *self._tail], bool(tail), end)
         if self._found.newer:
             known = f"of format {self._found.newer}, which a newer version wrote; this one knows formats up to {lines.FORMAT}"
             raise InputError(f"{self.path} is {known}: install the newer version")

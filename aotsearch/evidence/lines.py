@@ -96,6 +96,7 @@ class Damage:
         foreign: Lines of another ledger, or put in by another version.
         repeated: Lines that are there already.
         moved: Lines that stand before one with a smaller number.
+        replaced: Whether no line is of the ledger that was written here last.
     """
 
     damaged: tuple[int, ...] = ()
@@ -103,6 +104,7 @@ class Damage:
     foreign: int = 0
     repeated: int = 0
     moved: int = 0
+    replaced: bool = False
 
     @property
     def lines(self) -> int:
@@ -119,12 +121,13 @@ class Damage:
             (self.moved, "out of order"),
         ]
         said = [f"{n} {'is' if n == 1 else 'are'} {kind}" for n, kind in kinds if n]
+        end = "the end of the ledger is not what was written here last: it was cut, or another was put in its place"
         if not said:
-            return ""
+            return end if self.replaced else ""
         first, _, rest = said[0].partition(" ")
         lost = self.damaged or self.missing or self.foreign
         after = "no such line is used, and trials that are lost by it are trained again" if lost else "each counts once, in its order"
-        return f"{first} line{'s' * (first != '1')} of the ledger {', '.join([rest, *said[1:]])}; {after}"
+        return f"{first} line{'s' * (first != '1')} of the ledger {', '.join([rest, *said[1:]])}; {end if self.replaced else after}"
 
 
 def _listed(places: Sequence[int], most: int = 3) -> str:
@@ -158,11 +161,12 @@ class Reading:
         return True
 
 
-def read(rows: Sequence[Row], torn: bool) -> Reading:
+def read(rows: Sequence[Row], torn: bool, end: tuple[str, int] = ("", 0)) -> Reading:
     """What is a ledger's own among its lines; the first of format 2 tells whose it is.
 
     Args:
         torn: Whether the last one has no line end: where it is damaged it was cut short by a crash, or is being written.
+        end: The ledger of which so many lines are known to have been written.
     """
     own = next((row.ledger for row in rows if row.ledger), "")
     number = _numbers(rows, own)
@@ -186,12 +190,14 @@ def read(rows: Sequence[Row], torn: bool) -> Reading:
         damaged.pop(last)
     damaged = {n: place for n, place in damaged.items() if n not in found}  # the others were torn: their numbers were taken again
     taken = sorted({0} | found.keys() | damaged.keys())
-    missing = tuple(a for a, b in itertools.pairwise(taken) for _ in range(min(b - a - 1, len(rows) + 1000)))
+    following = max(taken[-1], end[1] if own and end[0] == own else 0) + 1
+    missing = tuple(a for a, b in itertools.pairwise([*taken, following]) for _ in range(min(b - a - 1, len(rows) + 1000)))
     events = {n: found[n] for n in sorted(found) if found[n]["event"] != HEADER}
-    damage = Damage(tuple(damaged.values()), missing, foreign, repeated, moved)
+    replaced = end[0] not in ("", *(row.ledger for row in rows))
+    damage = Damage(tuple(damaged.values()), missing, foreign, repeated, moved, replaced)
     heads = (row.format for row in rows if not own or (row.event and row.ledger == own))  # a damaged one is not newer among lines we know
     newer = max(heads, default=0)
-    return Reading(events, damage, own, taken[-1] + 1, newer if newer > FORMAT else 0)
+    return Reading(events, damage, own, following, newer if newer > FORMAT else 0)
 
 
 def _numbers(rows: Sequence[Row], own: str) -> Callable[[int, Row], int]:
