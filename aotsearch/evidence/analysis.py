@@ -21,9 +21,10 @@ from aotsearch.evidence.declaration import History
 from aotsearch.evidence.notes import method, notes, warnings
 from aotsearch.evidence.outcome import outcomes
 from aotsearch.evidence.pairs import View, looks, widest, with_tails
+from aotsearch.evidence.path import path, steps
 from aotsearch.evidence.speed import speeds
 from aotsearch.evidence.statistics import Looks, noise_floor, reach, span
-from aotsearch.evidence.tables import Record, arms_met, arms_of, cells, measured
+from aotsearch.evidence.tables import Record, arms_met, arms_of, cells, measured, searched
 from aotsearch.evidence.verdicts import contrast, simple_effects, with_p
 from aotsearch.study.design import REFERENCE, Changes, Comparison
 from aotsearch.study.rates import TUNE_SEED, chosen, used
@@ -151,14 +152,17 @@ def unsettled(records: Sequence[Record], study: Study) -> set[str]:
     names: set[str] = set()
     for c in analyse(records, study).contrasts:
         if c.verdict == "undecided" and c.kind != "simple" and "diverged" not in c.remark:
-            names |= study.weights(c.arm, c.equalise).keys()
+            names |= c.weights.keys()
     return names
 
 
 def _candidates(records: list[Record], confirmed: list[Record], study: Study) -> tuple[Comparison, ...]:
-    """What a study with a search compares: its arms as declared, then candidates against the reference, the most promising first."""
+    """What a study with a search compares: its arms as declared, then candidates against the reference, the most promising first, then
+    the steps of the path to the best."""
     scores = {r["digest"]: measured(r, study) for r in records if r["phase"] == "search"}
-    found = {r["arm"]: r for r in confirmed if r["arm"] not in study.arm_names}
+    tried = searched(records, study)
+    passed = {a.digest for a in path(tried, study)} - {a.digest for a in front.promising(tried, study)[: study.settings.search.confirmed]}
+    found = {r["arm"]: r for r in confirmed if r["arm"] not in study.arm_names and r["digest"] not in passed}
 
     def rank(name: str) -> tuple[float, str]:
         score = scores.get(found[name]["digest"])
@@ -167,7 +171,8 @@ def _candidates(records: list[Record], confirmed: list[Record], study: Study) ->
     def changes(name: str) -> Changes:
         return tuple((k, a, b) for k, (a, b) in found[name]["changes"].items())
 
-    return (*study.comparisons, *(Comparison(n, "change", changes(n), {n: 1.0, REFERENCE: -1.0}) for n in sorted(found, key=rank)))
+    new = [Comparison(n, "change", changes(n), {n: 1.0, REFERENCE: -1.0}) for n in sorted(found, key=rank)]
+    return (*study.comparisons, *new, *(steps(tried, study) if confirmed else ()))
 
 
 def _refuse_mixtures(judged: list[Record]) -> None:

@@ -46,7 +46,8 @@ class Contrast:
         sd_unpaired: What it would be without pairing: the root of the sum of w_a^2 var(a) over the arms.
         remark: What else the reader must know, in words.
         kind: `change`, `main` (effect, averaged over the other factors), `interaction`, or `simple` (effect, at one value of another
-            factor): shown where the two interact, because then the main effect is an average of effects that differ.
+            factor): shown where the two interact, because then the main effect is an average of effects that differ; or `step`,
+            of an ablation path.
         rate: `shared` (one learning rate for all arms) or `tuned` (each arm at its own).
         asked: Whether `rate` is what the study asks for: each arm's own where it tunes; then what the shared one says stands beside.
         p: Of the exact sign-flip test of no difference, adjusted by Holm's rule over all contrasts; described, not judged by. None where
@@ -56,6 +57,7 @@ class Contrast:
         mixed: What the trials of a pair do not share (`torch`, `threads`, ..) -> seed -> what they have of it.
         margin: By which it was judged.
         size: Of the effect: `within` the margin, `beyond` it, or `open`.
+        weights: Arm -> its weight in d.
     """
 
     arm: str
@@ -80,6 +82,7 @@ class Contrast:
     mixed: Mapping[str, Mapping[int, tuple[str, ...]]] = dataclasses.field(default_factory=dict)
     margin: float = 0.0
     size: str = "open"
+    weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def change(self) -> str:
@@ -89,7 +92,7 @@ class Contrast:
     @property
     def title(self) -> str:
         """What was compared, without its terms: the change where it stands for the whole comparison, else the name."""
-        if self.alone and self.kind in ("change", "main"):
+        if self.alone and self.kind in ("change", "main", "step"):
             return self.change + " (of the stripped model)" * self.arm.startswith(f"{STRIPPED} of ")
         return plain_name(self.arm, self.equalise).removeprefix("main effect of ")
 
@@ -106,6 +109,8 @@ class Contrast:
         """At which values of the other factors an effect is meant, in words."""
         if self.kind == "main":
             return "averaged over the other factors"
+        if self.kind == "step":
+            return f"{self.arm.partition(':')[0]} of the path"
         if self.arm.startswith(f"{STRIPPED} of "):
             return "in the stripped model"
         return f"at {self.arm.partition(' at ')[2]}" if self.kind == "simple" else ""

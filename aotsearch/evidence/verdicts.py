@@ -81,6 +81,7 @@ def contrast(comparison: Comparison, view: View, study: Study, family: int, seed
         mixed=mixed,
         margin=settings.margin,
         size="open" if said == "undecided" else far,
+        weights=comparison.weights,
     )
 
 

@@ -117,7 +117,7 @@ class Material:
 
     def cells_of(self, c: Contrast) -> Cells:
         """The arms that a contrast sums, with their trials, whatever became of them."""
-        return {name: self.cells(c.rate).get(name, {}) for name in self.study.weights(c.arm, c.equalise)}
+        return {name: self.cells(c.rate).get(name, {}) for name in c.weights}
 
     def trials_of(self, c: Contrast) -> list[Record]:
         """The same trials in one list."""

@@ -43,7 +43,13 @@ def named(c: Contrast) -> str:
     return f"{c.title} ({c.change})" if len(c.changes) > 1 and c.kind == "change" else c.title
 
 
-KINDS = {"change": "", "main": "main effects", "interaction": "interactions", "simple": "simple effects"}
+KINDS = {
+    "change": "",
+    "main": "main effects",
+    "interaction": "interactions",
+    "simple": "simple effects",
+    "step": "path to the best found, step by step",
+}
 
 
 def groups(contrasts: Iterable[Contrast]) -> list[tuple[str, list[Contrast]]]:

@@ -51,7 +51,8 @@ def forecast(study: Study, workers: int | None = None) -> dict[str, Any]:
         document["further_seconds"] = round(one_seed * (s.adaptive.max - s.adaptive.min), 1)  # at most: where nothing is settled before
     if s.design == "search":  # the architectures are not known yet: each is taken to cost what the reference does
         document["search_seconds"] = round(one_seed * s.search.trials, 1)
-        total += document["search_seconds"] + one_seed * len(s.first_seeds) * (s.search.confirmed or 3)
+        steps = len(study.space.reference.decisions) // 2 if s.search.path else 0  # of a path, as many as differ
+        total += document["search_seconds"] + one_seed * len(s.first_seeds) * ((s.search.confirmed or 3) + steps)
     document["seconds"] = round(total / document["workers"] + STARTUP_S, 1)
     return document
 

@@ -13,7 +13,8 @@ from typing import Any
 from aotsearch.errors import RunError
 from aotsearch.evidence.analysis import unsettled
 from aotsearch.evidence.declaration import History, Record, candidate, entry, history
-from aotsearch.evidence.front import promising, unconfirmed, values
+from aotsearch.evidence.front import unconfirmed, values
+from aotsearch.evidence.path import confirmed
 from aotsearch.evidence.tables import curve_of, left_out, searched
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.running.journal import Journal
@@ -191,7 +192,7 @@ class Phases:
         arms, tried = self.study.arms(), searched(self.records, self.study)
         for note in unconfirmed(tried, self.study):
             self.say(note)
-        found = [arm_of(a, self.study) for a in promising(tried, self.study)[: self.study.settings.search.confirmed]]
+        found = [arm_of(a, self.study) for a in confirmed(tried, self.study)]
         known, entries = self.ledger.last("candidates") or {"arms": []}, [entry(a) for a in found]
         if entries != known["arms"]:  # the ledger is told which are confirmed
             self.journal.append("candidates", arms=entries)

@@ -9,8 +9,8 @@ from typing import Any
 
 from aotsearch.evidence.analysis import expected
 from aotsearch.evidence.declaration import Record, candidate, history
-from aotsearch.evidence.front import promising
 from aotsearch.evidence.ledger import FAILED, Ledger
+from aotsearch.evidence.path import confirmed
 from aotsearch.evidence.tables import searched
 from aotsearch.study.study import Study
 
@@ -63,8 +63,8 @@ def planned(ledger: Ledger, study: Study, records: Sequence[Record]) -> int:
     exhausted: int | None = (ledger.last("exhausted") or {}).get("architectures")  # with how many it found no other
     ended = len(tried) >= search.trials or len(tried) == exhausted
     models = {arm.name: arm.architecture.digest for arm in study.arms()}
-    best = [a.digest for a in promising(tried, study)] if ended else [str(i) for i in range(search.confirmed or 3)]
-    models |= {candidate(digest): digest for digest in best[: search.confirmed]}
+    best = [a.digest for a in confirmed(tried, study)] if ended else [str(i) for i in range(search.confirmed or 3)]
+    models |= {candidate(digest): digest for digest in best}
     others = sum(r["phase"] == "search" for r in records) - len(tried)
     searching: int = (len(tried) if ended else search.trials) + others
     return searching + (expected(records, study, models) if len(models) > 1 else 0)

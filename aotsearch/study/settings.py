@@ -88,6 +88,9 @@ class Search(Settings):
     first: list[str] = Field(
         [], description="arms of the study, such as reference, that are tried before anything that the sampler proposes"
     )
+    path: Flag = Field(
+        False, description="whether the best found is explained: the reference is changed into it step by step, each trained and compared"
+    )
     reduction: int = Field(3, ge=2, description="ASHA keeps one in so many at each rung")
     seed: int = Field(0, ge=0, lt=TUNE_SEED - SEARCH_SEED, description="seed of the sampler; each is a search of its own")
 

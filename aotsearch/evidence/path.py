@@ -1,0 +1,100 @@
+"""Records of a search -> the ablation path of what it found: from the reference to it, one decision at a time.
+
+Every step is compared, under the fresh seeds of the confirmation, with the one before it, so that a search ends in verdicts on single
+changes. What is explained is chosen by the search's own trials alone, before any of those seeds: the knee of a front, else the best.
+
+The order of the steps is that in which the search's trials spoke for them: the change whose trials did better on average by more comes
+first. Another order may share an interaction otherwise. Source: Fawcett and Hoos 2016 (doi:10.1007/s10732-014-9275-9), who train every
+change at every step and take the best: ours trains one chain.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from aotsearch.errors import InputError
+from aotsearch.evidence.declaration import candidate
+from aotsearch.evidence.front import front, knee, promising
+from aotsearch.evidence.tables import Record, measured
+from aotsearch.grammar.architecture import Architecture
+from aotsearch.study.design import Comparison, label
+from aotsearch.study.study import Study
+
+LOOKS = 1000  # at orders, some of which break a law, before what is left is one step
+
+Tried = Sequence[tuple[Record, Architecture]]
+
+
+def confirmed(tried: Tried, study: Study) -> list[Architecture]:
+    """What a search trains again on fresh seeds, besides the study's arms: the most promising, then what else its path goes through."""
+    best = promising(tried, study)[: study.settings.search.confirmed]
+    known = {a.digest for a in [*best, *(arm.architecture for arm in study.base_design.arms)]}
+    return [*best, *(a for a in path(tried, study) if a.digest not in known)]
+
+
+def path(tried: Tried, study: Study) -> list[Architecture]:
+    """From the reference to what the search found; empty where none is asked for, or where it is one change away."""
+    found = promising(tried, study)
+    if not study.settings.search.path or not found:
+        return []
+    middle = knee(front(tried, study))
+    target = middle.architecture if middle and middle.architecture in found else found[0]
+    space, wanted = study.space, target.decisions
+    changed = [a for a, (_, there) in space.reference.diff(target).items() if there is not None]
+    effects = {a: _effect(tried, study, a, wanted[a]) for a in changed}
+
+    def at(chosen: Sequence[str]) -> Architecture | None:
+        try:
+            return space.at({a: wanted[a] for a in chosen})
+        except InputError:  # it breaks a law, or is not met yet
+            return None
+
+    order = _ordered(sorted(changed, key=lambda a: (effects[a], a)), at)
+    made = [space.reference, *filter(None, (at(order[:n]) for n in range(1, len(order) + 1))), target]
+    steps = [a for a, _ in itertools.groupby(made, key=lambda a: a.digest)]
+    by_digest = {a.digest: a for a in made}
+    return [by_digest[digest] for digest in steps] if len(steps) > 2 else []
+
+
+def _effect(tried: Tried, study: Study, address: str, value: Any) -> float:
+    """How much lower the measure of the trials was with a value than with the reference's, on average; 0 where it is not known."""
+    reference = study.reference.decisions.get(address)
+    by_value: dict[Any, list[float]] = {}
+    for record, architecture in tried:
+        if record["outcome"] == "done" and (y := measured(record, study)) is not None:
+            by_value.setdefault(architecture.decisions.get(address), []).append(y)
+    if not by_value.get(value) or not by_value.get(reference):
+        return 0.0
+    return statistics.fmean(by_value[value]) - statistics.fmean(by_value[reference])
+
+
+def _ordered(addresses: Sequence[str], at: Callable[[Sequence[str]], Architecture | None]) -> list[str]:
+    """The decisions in the order nearest to the given one in which every prefix is an architecture; as far as one was found."""
+    looks, best = itertools.count(), list[str]()
+
+    def further(chosen: list[str]) -> Iterator[list[str]]:
+        if len(chosen) == len(addresses):
+            yield chosen
+        for a in addresses:
+            if a not in chosen and next(looks) < LOOKS and at([*chosen, a]) is not None:
+                if len(chosen) >= len(best):
+                    best[:] = [*chosen, a]
+                yield from further([*chosen, a])
+
+    return next(further([]), best)
+
+
+def steps(tried: Tried, study: Study) -> tuple[Comparison, ...]:
+    """The comparisons of the path, each architecture with the one before it."""
+    names = {arm.architecture.digest: arm.name for arm in reversed(study.base_design.arms)}
+    made = []
+    for number, (here, there) in enumerate(itertools.pairwise(path(tried, study)), 1):
+        pairs = here.diff(there)
+        chosen = [a for a, (_, to) in pairs.items() if to is not None and (a in here.decisions or len(pairs) == 1)] or list(pairs)
+        changes = tuple((a, *pairs[a]) for a in chosen)
+        weights = {names.get(a.digest, candidate(a.digest)): w for a, w in ((there, 1.0), (here, -1.0))}
+        made.append(Comparison(f"step {number}: {label([(a, to) for a, _, to in changes])}", "step", changes, weights))
+    return tuple(made)
