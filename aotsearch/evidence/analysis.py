@@ -18,6 +18,7 @@ from aotsearch.evidence import front
 from aotsearch.evidence.answer import Analysis
 from aotsearch.evidence.contrast import Contrast
 from aotsearch.evidence.declaration import History
+from aotsearch.evidence.hints import hints
 from aotsearch.evidence.notes import method, notes, warnings
 from aotsearch.evidence.outcome import outcomes
 from aotsearch.evidence.pairs import View, looks, widest, with_tails
@@ -92,6 +93,7 @@ def analyse(records: Iterable[Record], study: Study, declaration: tuple[str, ...
         aliases=() if search else study.base_design.aliases,
         speed=tuple(speed),
         front=front.found(study, everything, views[0].cells),
+        hints=hints(searched(everything, study), study) if search else (),
     )
     said = notes(analysis, study, everything, len(values), declared, views)
     return dataclasses.replace(analysis, notes=said, warnings=warnings(analysis, study, len(values)))

@@ -14,6 +14,7 @@ from typing import Any
 
 from aotsearch.evidence.contrast import Contrast, decimals
 from aotsearch.evidence.front import Front
+from aotsearch.evidence.hints import Hint
 from aotsearch.evidence.outcome import Outcome
 from aotsearch.evidence.speed import Speed
 from aotsearch.evidence.statistics import Looks, NoiseFloor
@@ -40,6 +41,7 @@ class Analysis:
         looks: Between which numbers of seeds they were chosen by looking; None where their number was fixed.
         aliases: Effect of a fraction -> the effects that it cannot be told from.
         front: Of a search after several objectives.
+        hints: Of a search, how well the sizes of models foretold how they end.
         speed: Of every arm whose time is known: how long its steps take, and its difference at equal training time.
     """
 
@@ -71,6 +73,7 @@ class Analysis:
     aliases: tuple[tuple[str, tuple[str, ...]], ...] = ()
     speed: tuple[Speed, ...] = ()
     front: Front | None = None
+    hints: tuple[Hint, ...] = ()
 
     @property
     def noise_floor(self) -> float | None:
@@ -141,6 +144,7 @@ class Analysis:
             "aliases": {effect: list(others) for effect, others in self.aliases},
             "speed": [s.to_dict() for s in self.speed],
             **({"front": self.front.to_dict(), "hypervolume": self.front.volume} if self.front else {}),
+            **({"hints": [dataclasses.asdict(h) for h in self.hints]} if self.hints else {}),
         }
 
 

@@ -40,7 +40,7 @@ EVENTS: Mapping[str, Shape] = {
     "finished": FINISHED,
     "proposed": {"digest": str, "decisions": {str: object}, "seed": int, "sampler": ({str: int},)},
     "exhausted": {"architectures": int},
-    "importance": {"shares": {str: MAYBE}},
+    "importance": {"shares": {str: MAYBE}, "ends": ({str: [NUMBER]},)},
     "timed": TIMED,
 }
 

@@ -219,6 +219,13 @@ def removed(knocked: Sequence[Knocked], contrasts: Sequence[Contrast]) -> list[t
     return [(part, ways, arms.get(next(iter(ways.values())).retrained)) for part, ways in parts.items()]
 
 
+def importance(m: Material) -> list[tuple[str, float, Sequence[float]]]:
+    """The decisions of a search with the share of each and its ends, the largest share first."""
+    ends = m.importance.get("ends", {})
+    known = [(name, v, ends.get(name, ())) for name, v in m.importance.get("shares", {}).items() if v is not None]
+    return sorted(known, key=lambda row: -row[1])
+
+
 def searched(m: Material, top: int = 20) -> list[dict[str, Any]]:
     """The best architectures of a search, each with the decisions in which it differs from the reference."""
     if not m.search:

@@ -124,7 +124,7 @@ def _rows(m: Material, profiles: Sequence[Profile], knocked: Sequence[Knocked]) 
         "sealed": sealed,
         "agreeing": sum(c.test is not None and c.test.verdict == c.verdict for _, c in sealed),
         "test": statistics.fmean(on_test) if on_test else None,
-        "importance": sorted(((k, v) for k, v in m.importance.get("shares", {}).items() if v is not None), key=lambda pair: -pair[1]),
+        "importance": contents.importance(m),
         "searched": contents.searched(m),
         "front": front_rows(a),
         "volume": front_volume(a),

@@ -185,7 +185,9 @@ class Phases:
         if told[-1:] != ["importance"]:
             from aotsearch.running.search import importance
 
-            self.journal.append("importance", shares=importance(self.records, self.study))
+            found = importance(self.records, self.study)
+            shares, ends = {a: share for a, (share, *_) in found.items()}, {a: list(ends) for a, (_, *ends) in found.items()}
+            self.journal.append("importance", shares=shares, ends=ends)
 
     def _candidates(self) -> list[Arm]:
         """The study's arms and the best that the search found, to be trained under fresh seeds; none where the reference is alone."""

@@ -1,0 +1,55 @@
+"""Records of a search -> how well what is known of a model before it is trained foretells how it ends."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aotsearch.evidence.tables import Record, measured
+from aotsearch.grammar.architecture import Architecture
+from aotsearch.study.sampling import SIZES
+from aotsearch.study.study import Study
+
+FEWEST = 8  # trials below which no rank correlation is told
+
+
+@dataclass(frozen=True)
+class Hint:
+    """Spearman's rank correlation of a size with the measure, over the trials of a search that trained to the end.
+
+    Attributes:
+        name: The size, one of `SIZES`.
+        correlation: From -1 (the larger the lower the measure, the better) to 1.
+        low, high: Its interval at the study's confidence.
+        trials: How many.
+    """
+
+    name: str
+    correlation: float
+    low: float
+    high: float
+    trials: int
+
+
+def hints(tried: Sequence[tuple[Record, Architecture]], study: Study) -> tuple[Hint, ...]:
+    """What each size foretells in this space; of sizes that do not vary, and below eight trials, nothing.
+
+    tanh(atanh r -+ z sqrt((1 + r^2 / 2) / (n - 3)))
+
+    It describes the trials that the search chose to make, one seed each. Source of the interval: Bonett and Wright 2000
+    (doi:10.1007/BF02294183).
+    """
+    from scipy.stats import spearmanr  # here, so that what needs no ranks does not wait for it
+
+    known = [(r, y) for r, _ in tried if r["outcome"] == "done" and (y := measured(r, study)) is not None]
+    made = []
+    for name in SIZES:
+        pairs = [(float(r[name]), y) for r, y in known if r.get(name) is not None]
+        if len(pairs) < FEWEST or len({x for x, _ in pairs}) < 2 or len({y for _, y in pairs}) < 2:
+            continue
+        r = max(-1 + 1e-12, min(1 - 1e-12, float(spearmanr(*zip(*pairs, strict=True)).statistic)))
+        half = statistics.NormalDist().inv_cdf((1 + study.settings.confidence) / 2) * math.sqrt((1 + r * r / 2) / (len(pairs) - 3))
+        made.append(Hint(name, r, math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half), len(pairs)))
+    return tuple(made)
