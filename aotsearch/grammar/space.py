@@ -261,12 +261,15 @@ class Space:
 
     def neighbours(self, architecture: Architecture) -> list[Architecture]:
         """Every other architecture that differs in one of the decisions both meet; decisions met anew take every value."""
-        found: dict[str, Architecture] = {}
-        for address, value in architecture.decisions.items():
-            kept = {a: v for a, v in architecture.decisions.items() if a != address}
-            for other in self._walk(kept):
-                if other.digest != architecture.digest and other.decisions.get(address, value) != value:
-                    found.setdefault(other.digest, other)
+        found = {a.digest: a for address in architecture.decisions for a in self.changed(architecture, address)}
+        return list(found.values())
+
+    def changed(self, architecture: Architecture, address: str) -> list[Architecture]:
+        """Those of the `neighbours` that differ in this decision."""
+        value, found = architecture.decisions[address], dict[str, Architecture]()
+        for other in self._walk({a: v for a, v in architecture.decisions.items() if a != address}):
+            if other.digest != architecture.digest and other.decisions.get(address, value) != value:
+                found.setdefault(other.digest, other)
         return list(found.values())
 
     def _walk(self, kept: Mapping[str, Any], work: Work | None = None, most: int = WORK) -> Iterator[Architecture]:

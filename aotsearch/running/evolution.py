@@ -16,7 +16,8 @@ Member = tuple[Architecture, tuple[float, ...]]  # with its objectives, lower is
 
 
 def child(space: Space, finished: Sequence[Member], known: Collection[str], options: Evolution, rng: random.Random) -> Architecture | None:
-    """A new architecture: at random until the population is full, else a neighbour of the best of a sample of the youngest.
+    """A new architecture: at random until the population is full, else the best of a sample of the youngest with one decision changed,
+    each as likely.
 
     Args:
         finished: In the order in which they ended.
@@ -32,12 +33,16 @@ def child(space: Space, finished: Sequence[Member], known: Collection[str], opti
             except InputError:  # nearly everything breaks a law
                 return None
         else:
-            drawn = rng.sample(list(finished[-options.population :]), min(options.sample, options.population))
-            found = space.neighbours(best(drawn))
-        fresh = [a for a in found if a.digest not in known]
-        if fresh:
+            parent = best(rng.sample(list(finished[-options.population :]), min(options.sample, options.population)))
+            addresses = rng.sample(list(parent.decisions), len(parent.decisions))
+            found = next(filter(None, (_fresh(space.changed(parent, address), known) for address in addresses)), [])
+        if fresh := _fresh(found, known):
             return rng.choice(fresh)
     return None
+
+
+def _fresh(found: Sequence[Architecture], known: Collection[str]) -> list[Architecture]:
+    return [a for a in found if a.digest not in known]
 
 
 def best(members: Sequence[Member]) -> Architecture:

@@ -21,6 +21,7 @@ lowered, and of what diverged the worst that was ever seen.
 
 from __future__ import annotations
 
+import copy
 import logging
 import random
 import statistics
@@ -80,6 +81,7 @@ class Proposer:
             if self.space.recall(architecture.decisions, architecture.digest) is not None:  # one that was re-sized is of no space
                 self.proposals.setdefault(architecture.digest, architecture)
         self.points: dict[str, dict[str, Any]] = {}  # digest -> where it lies in Optuna's space
+        self.trials: dict[str, tuple[Mapping[str, Any], Any]] = {}  # digest -> its state, and the trial of Optuna that tells it
         self.waiting = list(self.proposals)  # digests that an earlier start proposed
         self.results: dict[str, Record] = {}
         self.running: set[str] = set()
@@ -112,15 +114,28 @@ class Proposer:
         for _ in range(ATTEMPTS):
             # what is refused or known stays open in this study, so that the constant liar leads the next attempt elsewhere
             trial = study.ask()
-            try:
-                architecture = self.space.derive(lambda decision, trial=trial: _suggest(trial, decision))  # type: ignore[misc]
-            except Refused:
-                continue
-            if architecture.digest not in self.proposals:
+            if (architecture := self._drawn(trial)) is not None:
                 kept = study.get_trials(deepcopy=False)[trial.number].system_attrs
                 self.states[architecture.digest] = {k: v for k, v in kept.items() if isinstance(v, int) and k.endswith("generation")}
                 return architecture
         return self._left()
+
+    def _drawn(self, trial: Any) -> Architecture | None:
+        """What a trial of Optuna decides; None where that is refused or known."""
+        met: list[Decision] = []
+
+        def choose(decision: Decision) -> Any:
+            met.append(decision)
+            return _suggest(trial, decision)
+
+        try:
+            architecture = self.space.derive(choose)
+        except Refused:
+            return None
+        if architecture.digest in self.proposals:
+            return None
+        self.points[architecture.digest] = _place(met, architecture)
+        return architecture
 
     def _left(self) -> Architecture | None:
         """The first architecture of the space that was not proposed; None where there is none, or the space cannot be listed."""
@@ -132,15 +147,25 @@ class Proposer:
     def _recalled(self) -> Any:
         """Optuna's study of the proposals so far."""
         seed = random.Random(f"{self.settings.seed} {len(self.proposals)}").getrandbits(32)
-        study = self._optuna.create_study(directions=["minimize"] * self.objectives, sampler=self._made(seed))
-        for digest, architecture in self.proposals.items():
-            state = self._state(digest)
-            if state:
-                if digest not in self.points:
-                    self.points[digest] = point(self.space, architecture)
-                attributes = {"system_attrs": self.states.get(digest, {})}
-                study.add_trial(self._optuna.trial.create_trial(**self.points[digest], **state, **attributes))
+        storage = self._optuna.storages.InMemoryStorage()
+        directions = ["minimize"] * self.objectives
+        study = self._optuna.create_study(storage=storage, directions=directions, sampler=self._made(seed))
+        number = storage.get_study_id_from_name(study.study_name)
+        for digest in self.proposals:
+            if state := self._state(digest):
+                storage.create_new_trial(number, self._trial(digest, state))
         return study
+
+    def _trial(self, digest: str, state: Mapping[str, Any]) -> Any:
+        """A proposal as a trial of Optuna, made once for each state that it comes to."""
+        known, trial = self.trials.get(digest, (None, None))
+        if known != state:
+            if digest not in self.points:
+                self.points[digest] = point(self.space, self.proposals[digest])
+            attributes = {"system_attrs": self.states.get(digest, {})}
+            trial = _shared(self._optuna.trial.create_trial(**self.points[digest], **state, **attributes))
+            self.trials[digest] = state, trial
+        return trial
 
     def _made(self, seed: int) -> Any:
         """Optuna's sampler of this name."""
@@ -210,6 +235,18 @@ def _shares(trials: Sequence[Any]) -> dict[str, float]:
         return {address: float(share) for address, share in optuna.importance.get_param_importances(made).items()}
 
 
+def _shared(trial: Any) -> Any:
+    """A trial of which a deep copy, such as a storage makes, shares what it holds: nothing changes it, and copies were most of the time."""
+
+    class Shared(type(trial)):  # type: ignore[misc]
+        def __deepcopy__(self, memo: Any) -> Any:
+            return copy.copy(self)
+
+    made = copy.copy(trial)
+    made.__class__ = Shared
+    return made
+
+
 def required() -> Any:
     """Optuna, told to be quiet.
 
@@ -227,17 +264,22 @@ def required() -> Any:
 
 def point(space: Space, architecture: Architecture) -> dict[str, Any]:
     """Where an architecture lies in Optuna's space."""
-    from optuna import distributions
-
-    met: dict[str, Decision] = {}
+    met: list[Decision] = []
 
     def choose(decision: Decision) -> Any:
-        met[decision.address] = decision
+        met.append(decision)
         return architecture.decisions[decision.address]
 
     space.derive(choose)
-    params = {address: architecture.decisions[address] for address in met}
-    return {"params": params, "distributions": {address: _distribution(distributions, decision) for address, decision in met.items()}}
+    return _place(met, architecture)
+
+
+def _place(met: Iterable[Decision], architecture: Architecture) -> dict[str, Any]:
+    from optuna import distributions
+
+    found = {decision.address: decision for decision in met}
+    params = {address: architecture.decisions[address] for address in found}
+    return {"params": params, "distributions": {address: _distribution(distributions, decision) for address, decision in found.items()}}
 
 
 def _suggest(trial: Any, decision: Decision) -> Any:
