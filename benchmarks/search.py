@@ -5,8 +5,8 @@
 The spaces in `tables/` were trained completely (`tables.py`), so a search of them is a lookup: the product's own proposer asks, its own
 rungs stop, and what a trial says is what the table says of that architecture under one of the three seeds. All methods may spend the
 steps of the same number of whole trainings. The regret of a search is what the architecture that it holds for the best loses, in its mean
-over the three seeds, against the best of the space. A method is better or worse than random search where the interval of the paired difference of
-the mean regret over the course says so, over all methods and spaces at once.
+over the three seeds, against the best of the space. A method is better or worse than random search where the interval of the paired
+difference of the mean regret over the course says so, over all methods and spaces at once.
 
 The last table is the driver's own time: how long one proposal takes in a space of 36^26 architectures, when so many are known.
 """
