@@ -549,6 +549,26 @@ def test_arms_that_are_named_first_are_tried_first(path: Path, tmp_path: Path, q
     assert [e["arm"] for e in events(tmp_path / "first", "proposed")][:2] == ["reference", "bare"]
 
 
+def test_the_best_of_an_earlier_run_is_tried_first_and_is_done_without_once_the_search_has_begun(
+    path: Path, tmp_path: Path, quick: None
+) -> None:
+    run(load(path), tmp_path / "earlier")
+    done = [r for r in Ledger.open(tmp_path / "earlier").records().values() if r["outcome"] == "done"]
+    scores: dict[str, list[float]] = {}
+    for r in done:
+        scores.setdefault(r["digest"], []).append(r["measures"]["bits_per_byte"])
+    wanted = sorted(scores, key=lambda digest: sum(scores[digest]) / len(scores[digest]))[:2]
+    study = load(path, ["study.search.seed=1", f"study.search.first=[{{run: {tmp_path / 'earlier'}, best: 2}}, reference]"])
+    run(study, tmp_path / "warm")
+    first = list(dict.fromkeys([*wanted, study.reference.digest]))
+    assert [e["digest"] for e in events(tmp_path / "warm", "proposed")][: len(first)] == first
+    (tmp_path / "earlier").rename(tmp_path / "moved")
+    assert run(study, tmp_path / "warm").trained == 0
+    with pytest.raises(InputError, match="holds no run"):
+        run(study, tmp_path / "anew")
+    assert not (tmp_path / "anew").exists()
+
+
 def test_the_front_is_in_every_form(path: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     run(load(path, [BOTH, "study.search.trials=16", "study.seeds=3", "study.margin=0.05"]), tmp_path / "both")
     monkeypatch.undo()

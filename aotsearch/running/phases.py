@@ -17,6 +17,7 @@ from aotsearch.evidence.front import unconfirmed, values
 from aotsearch.evidence.path import confirmed
 from aotsearch.evidence.tables import curve_of, left_out, searched
 from aotsearch.grammar.architecture import Architecture
+from aotsearch.running import warm
 from aotsearch.running.journal import Journal
 from aotsearch.running.rungs import Rungs
 from aotsearch.running.work import Executor, Search, Work, bundled
@@ -214,8 +215,8 @@ class _Searching:
         # where an objective is known of trained models alone, nothing is stopped: it might have been the best in that
         ahead = all(name in SIZES or name == self.measure for name, _ in self.study.goals)
         self.rungs = Rungs(s.budget.evaluations if ahead else 1, self.search.reduction, s.margin)
-        told, first = functools.partial(values, study=self.study), [self.study.arm(name).architecture for name in self.search.first]
-        proposed = self._proposed()
+        told, proposed = functools.partial(values, study=self.study), self._proposed()
+        first = warm.first(self.study, begun=bool(proposed))
         self.proposer = Proposer(self.study.space, self.search, self.measure, proposed, first, told)
         self.told = {e["digest"] for e in proposed} & self.proposer.proposals.keys()
 

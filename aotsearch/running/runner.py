@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from aotsearch.errors import InputError, RunError
 from aotsearch.evidence.declaration import STUDY_FILE, History
-from aotsearch.evidence.ledger import FAILED, Ledger
+from aotsearch.evidence.ledger import FAILED, FILE, Ledger
 from aotsearch.files import from_user
 from aotsearch.running import continuing
 from aotsearch.running.interruption import RAYS, ClusterLost, Interrupted, Interruption
@@ -107,9 +107,11 @@ def run(study: Study, out: str | Path | None = None, options: Options | None = N
         raise InputError(f"{folder} is a file; --out names a folder")
     study.arms()  # of which one may not become equal
     if study.settings.design == "search":
-        from aotsearch.running import search
+        from aotsearch.running import search, warm
 
         search.required()
+        if not (folder / FILE).exists():
+            warm.first(study)  # what it names is there
     cache = _cache(options, study.settings.resources, progress)
     ledger = Ledger(folder)
     before = continuing.former(ledger, study)

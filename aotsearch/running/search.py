@@ -21,6 +21,7 @@ lowered, and of what diverged the worst that was ever seen.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import random
@@ -121,21 +122,23 @@ class Proposer:
         return self._left()
 
     def _drawn(self, trial: Any) -> Architecture | None:
-        """What a trial of Optuna decides; None where that is refused or known."""
+        """What a trial of Optuna decides; None where that is refused or known, which the trial is then told."""
         met: list[Decision] = []
+        together = trial.relative_params  # what the sampler decided at once; asking for each of them costs more than all of the rest
 
         def choose(decision: Decision) -> Any:
             met.append(decision)
-            return _suggest(trial, decision)
+            value = together.get(decision.address)
+            return value if value is not None and decision.allows(value) else _suggest(trial, decision)
 
-        try:
+        with contextlib.suppress(Refused):
             architecture = self.space.derive(choose)
-        except Refused:
-            return None
-        if architecture.digest in self.proposals:
-            return None
-        self.points[architecture.digest] = _place(met, architecture)
-        return architecture
+            if architecture.digest not in self.proposals:
+                self.points[architecture.digest] = _place(met, architecture)
+                return architecture
+        for decision in met:
+            _suggest(trial, decision)
+        return None
 
     def _left(self) -> Architecture | None:
         """The first architecture of the space that was not proposed; None where there is none, or the space cannot be listed."""

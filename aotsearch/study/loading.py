@@ -104,7 +104,7 @@ def parse(node: Node, folder: Path) -> Study:
         raise e.at(_arms_mark(node)) from None
     arms = [arm.name for arm in study.base_design.arms]
     for name in settings.search.first:
-        if name not in arms:
+        if isinstance(name, str) and name not in arms:
             raise InputError(f"search.first: no arm {name!r}{suggest(name, arms)}", _search_mark(node, "first"))
     return study
 

@@ -96,6 +96,13 @@ def chosen(sampler: Name | Sampler) -> tuple[str, Options]:
     return name, found
 
 
+class Earlier(Options):
+    """The best of another run of the same space."""
+
+    run: str = Field(description="its run folder, from where the command is started")
+    best: Count = Field(3, description="the best so many of its architectures")
+
+
 class Maximise(Options):
     """A quantity that is to be large."""
 

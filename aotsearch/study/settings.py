@@ -85,8 +85,10 @@ class Search(Settings):
     objectives: list[sampling.Objective] = Field(
         [], description="what is to be small: the task's measure, which is first if none are named, costs, diagnostics; or {maximise: ...}"
     )
-    first: list[str] = Field(
-        [], description="arms of the study, such as reference, that are tried before anything that the sampler proposes"
+    first: list[str | sampling.Earlier] = Field(
+        [],
+        description="tried before anything that the sampler proposes: arms of the study, such as reference; "
+        "{run: FOLDER, best: N} is the best of another run",
     )
     path: Flag = Field(
         False, description="whether the best found is explained: the reference is changed into it step by step, each trained and compared"
@@ -305,6 +307,7 @@ NESTED: dict[str, type[BaseModel]] = {
     "Steps": Steps,
     "Sampler": sampling.Sampler,
     "Maximise": sampling.Maximise,
+    "Earlier": sampling.Earlier,
 }  # settings that stand beside a plain value
 
 
