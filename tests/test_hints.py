@@ -24,15 +24,17 @@ study: {design: search, search: {trials: 12}, margin: 0.05}
 """
 
 
-def study() -> Study:
-    return Study.from_dict(yamlfile.parse(GRAMMAR, "hinted").plain())
+def study(evaluations: int = 1) -> Study:
+    plain = yamlfile.parse(GRAMMAR, "hinted").plain()
+    plain["study"]["budget"] = {"evaluations": evaluations}
+    return Study.from_dict(plain)
 
 
 def trials(of: Study, losses: list[float]) -> list[tuple[Record, Architecture]]:
     """One for each loss, with 100, 200, ... parameters."""
     architectures = list(of.space.enumerate())
     return [
-        ({"outcome": "done", "measures": {"log_noise": y}, "parameters": 100 * n, "flops_per_token": 7}, architectures[n])
+        ({"outcome": "done", "measures": {"log_noise": y}, "parameters": 100 * n, "flops_per_token": 7, "curve": []}, architectures[n])
         for n, y in enumerate(losses)
     ]  # fmt: skip
 
@@ -41,6 +43,16 @@ def test_a_size_that_orders_the_losses_correlates_wholly_and_one_that_is_the_sam
     of = study()
     (found,) = hints(trials(of, [float(-n) for n in range(10)]), of)
     assert (found.name, found.trials) == ("parameters", 10) and found.correlation == pytest.approx(-1)
+
+
+def test_a_rung_is_told_by_how_it_ranks_what_ends() -> None:
+    of = study(9)
+    made = trials(of, [float(n) for n in range(10)])
+    for record, _ in made:
+        y = record["measures"]["log_noise"]
+        record |= {"parameters": 7, "curve": [{"step": n, "log_noise": -y if n == 1 else y} for n in range(1, 10)]}
+    found = {h.name: h.correlation for h in hints(made, of)}
+    assert found == {"log_noise at evaluation 1 of 9": pytest.approx(-1), "log_noise at evaluation 3 of 9": pytest.approx(1)}
 
 
 def test_the_interval_is_that_of_bonett_and_wright() -> None:

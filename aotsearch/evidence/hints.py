@@ -1,4 +1,4 @@
-"""Records of a search -> how well what is known of a model before it is trained foretells how it ends."""
+"""Records of a search -> how well what is known of a model before its training ends foretells how that ends."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aotsearch.evidence.tables import Record, measured
+from aotsearch.evidence.tables import Record, curve_of, measured
 from aotsearch.grammar.architecture import Architecture
-from aotsearch.study.sampling import SIZES
+from aotsearch.study.sampling import SIZES, rungs
 from aotsearch.study.study import Study
 
 FEWEST = 8  # trials below which no rank correlation is told
@@ -17,11 +17,11 @@ FEWEST = 8  # trials below which no rank correlation is told
 
 @dataclass(frozen=True)
 class Hint:
-    """Spearman's rank correlation of a size with the measure, over the trials of a search that trained to the end.
+    """Spearman's rank correlation of something known early with the measure, over the trials of a search that trained to the end.
 
     Attributes:
-        name: The size, one of `SIZES`.
-        correlation: From -1 (the larger the lower the measure, the better) to 1.
+        name: One of `SIZES`; or the measure at an evaluation where the search prunes, a rung.
+        correlation: From -1 (the larger the lower the measure, the better) to 1; of a rung that foretells the end, near 1.
         low, high: Its interval at the study's confidence.
         trials: How many.
     """
@@ -34,19 +34,23 @@ class Hint:
 
 
 def hints(tried: Sequence[tuple[Record, Architecture]], study: Study) -> tuple[Hint, ...]:
-    """What each size foretells in this space; of sizes that do not vary, and below eight trials, nothing.
+    """What each size foretells in this space, and each rung; of sizes that do not vary, and below eight trials, nothing.
 
     tanh(atanh r -+ z sqrt((1 + r^2 / 2) / (n - 3)))
 
-    It describes the trials that the search chose to make, one seed each. Source of the interval: Bonett and Wright 2000
+    It describes the trials that the search chose to make and did not prune, one seed each. Source of the interval: Bonett and Wright 2000
     (doi:10.1007/BF02294183).
     """
     from scipy.stats import spearmanr  # here, so that what needs no ranks does not wait for it
 
     known = [(r, y) for r, _ in tried if r["outcome"] == "done" and (y := measured(r, study)) is not None]
+    measure, evaluations = study.task.measure, study.settings.budget.evaluations
+    early = {name: [(float(r[name]), y) for r, y in known if r.get(name) is not None] for name in SIZES}
+    for at in rungs(evaluations, study.settings.search.reduction):
+        curves = [(curve_of(r, measure), y) for r, y in known]
+        early[f"{measure} at evaluation {at} of {evaluations}"] = [(c[at - 1], y) for c, y in curves if len(c) >= at]
     made = []
-    for name in SIZES:
-        pairs = [(float(r[name]), y) for r, y in known if r.get(name) is not None]
+    for name, pairs in early.items():
         if len(pairs) < FEWEST or len({x for x, _ in pairs}) < 2 or len({y for _, y in pairs}) < 2:
             continue
         r = max(-1 + 1e-12, min(1 - 1e-12, float(spearmanr(*zip(*pairs, strict=True)).statistic)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from aotsearch.study.sampling import rungs
+
 
 class Rungs:
     """The rungs of one search, and who reached them.
@@ -26,11 +28,7 @@ class Rungs:
         self.reduction, self.tie = reduction, tie
         self.costs: dict[str, tuple[float, ...]] = {}  # of a trial: its other objectives, where they are known before it is trained
         self.evaluations = evaluations
-        self.reached: dict[int, dict[str, float]] = {}  # evaluation of a rung -> trial -> its measure there
-        at = 1
-        while at < evaluations:
-            self.reached[at] = {}
-            at *= reduction
+        self.reached: dict[int, dict[str, float]] = {at: {} for at in rungs(evaluations, reduction)}  # rung -> trial -> its measure there
 
     def reach(self, trial: str, evaluation: int, value: float) -> str:
         """A trial has come to an evaluation, counted from 1; returns why it is stopped here, empty where it goes on."""

@@ -103,6 +103,15 @@ class Earlier(Options):
     best: Count = Field(3, description="the best so many of its architectures")
 
 
+def rungs(evaluations: int, reduction: int) -> list[int]:
+    """The evaluations, counted from 1, at which a search prunes: the powers of the reduction below the last."""
+    at, found = 1, []
+    while at < evaluations:
+        found.append(at)
+        at *= reduction
+    return found
+
+
 class Maximise(Options):
     """A quantity that is to be large."""
 
