@@ -11,14 +11,20 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from aotsearch.evidence.layers import Knocked, Profile
+from aotsearch.evidence.places import by_place
+from aotsearch.evidence.tables import searched
 from aotsearch.report.data import Material
 from aotsearch.report.figures.canvas import to_pdf, to_png, to_svg
 from aotsearch.report.figures.depth import depths
 from aotsearch.report.figures.effects import forest, interactions, knock_outs
 from aotsearch.report.figures.learning import curves
+from aotsearch.report.figures.places import places
 from aotsearch.report.figures.size import front
 
-__all__ = ["SAYS", "Figure", "curves", "depths", "forest", "front", "interactions", "knock_outs", "pictures", "to_pdf", "to_png", "to_svg"]
+__all__ = [
+    "SAYS", "Figure", "curves", "depths", "forest", "front", "interactions", "knock_outs", "pictures", "places", "to_pdf",
+    "to_png", "to_svg",
+]  # fmt: skip
 
 SAYS = {  # what each picture shows, for those who do not see it
     "forest": "Difference of each change to what it is compared with, with its interval and verdict",
@@ -27,6 +33,7 @@ SAYS = {  # what each picture shows, for those who do not see it
     "loss-against-parameters": "Quality of each arm against its parameters",
     "loss-against-flops": "Quality of each arm against its FLOPs per token",
     "diagnostics": "Diagnostics along the depth of the models",
+    "places": "What the best models of the search have at each layer",
     "knock-out": "Increase of the loss when a part is switched off after training",
 }
 
@@ -36,6 +43,7 @@ def pictures(m: Material, profiles: Sequence[Profile], knocked: Sequence[Knocked
     found = {
         "forest": forest(m.analysis, m.distinct),
         "interactions": interactions(m),
+        "places": places(by_place(searched(m.records, m.study), m.study)) if m.search else None,
         "curves": curves(m),
         "loss-against-parameters": front(m, "parameters"),
         "loss-against-flops": front(m, "flops_per_token"),

@@ -1,0 +1,61 @@
+"""Records of a search over layers -> what the best of its models have at each place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aotsearch.evidence.tables import Record, measured
+from aotsearch.grammar.architecture import Architecture
+from aotsearch.study.study import Study
+
+FEWEST = 12  # trials below which a quarter of them says nothing
+QUARTER = 4
+
+Shares = tuple[tuple[float | None, ...], ...]  # of each alternative, at each place
+
+
+@dataclass(frozen=True)
+class Places:
+    """A decision under an `each`, by place.
+
+    Attributes:
+        name: It has at every place.
+        values: Its alternatives, the reference first.
+        best: For each alternative its share of the best quarter of the trials, by place; None where no such model meets it there.
+        all: The same of all trials that trained to the end.
+        trials: How many these are.
+    """
+
+    name: str
+    values: tuple[Any, ...]
+    best: Shares
+    all: Shares
+    trials: int
+
+
+def by_place(tried: Sequence[tuple[Record, Architecture]], study: Study) -> list[Places]:
+    """Which layers of the best models have what; nothing below twelve trials, or where nothing is decided layer by layer.
+
+    It describes the trials that the search chose to make, one seed each, and proves nothing.
+    """
+    known = [(y, a.digest, a) for r, a in tried if r["outcome"] == "done" and (y := measured(r, study)) is not None]
+    if len(known) < FEWEST:
+        return []
+    ranked = [a for *_, a in sorted(known, key=lambda row: row[:2])]
+    places: dict[tuple[str, tuple[Any, ...]], list[str]] = {}
+    for address, decision in study.space.decisions().items():
+        if decision.prefix and len(decision.values) > 1:
+            places.setdefault((decision.name, tuple(decision.values)), []).append(address)
+
+    def shares(of: Sequence[Architecture], addresses: Sequence[str], values: Sequence[Any]) -> Shares:
+        met = [[a.decisions[at] for a in of if at in a.decisions] for at in addresses]
+        return tuple(tuple(column.count(v) / len(column) if column else None for column in met) for v in values)
+
+    best = ranked[: -(-len(ranked) // QUARTER)]
+    return [
+        Places(name, values, shares(best, addresses, values), shares(ranked, addresses, values), len(ranked))
+        for (name, values), addresses in places.items()
+        if len(addresses) > 1
+    ]
