@@ -569,6 +569,29 @@ def test_the_best_of_an_earlier_run_is_tried_first_and_is_done_without_once_the_
     assert not (tmp_path / "anew").exists()
 
 
+def test_a_search_stops_when_nothing_better_comes_and_goes_on_without_the_stop(path: Path, tmp_path: Path, quick: None) -> None:
+    stopping = load(path, ["study.search.stop=4", "study.margin=0.05"])
+    text = said(stopping, tmp_path / "run")
+    assert "the last 4 trials brought nothing better by more than the margin: the search ends before its 18 trials" in text
+    number = len(tried(tmp_path / "run"))
+    ended = [r["measures"].get("bits_per_byte", 99.0) if r["outcome"] == "done" else 99.0 for r in tried(tmp_path / "run")]
+    assert 4 < number < 18 and all(y > min(ended[:-4]) - 0.05 for y in ended[-4:]) and ended[-5] < min([98, *ended[:-5]]) - 0.05
+    assert runner.status(tmp_path / "run")["left"] == 0 and run(stopping, tmp_path / "run").trained == 0
+    run(load(path, ["study.margin=0.05"]), tmp_path / "run")
+    assert len(tried(tmp_path / "run")) == 18
+
+
+@pytest.mark.parametrize("cut", [0.2, 0.5, 0.8])
+def test_a_search_that_stops_stops_where_it_would_have_after_a_cut(path: Path, tmp_path: Path, quick: None, cut: float) -> None:
+    study = load(path, ["study.search.stop=4", "study.margin=0.05"])
+    run(study, tmp_path / "whole")
+    lines = (tmp_path / "whole" / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "ledger.jsonl").write_bytes(b"".join(lines[: int(cut * len(lines))]))
+    run(study, tmp_path / "cut")
+    assert course(tmp_path / "cut") == course(tmp_path / "whole")
+
+
 def test_the_front_is_in_every_form(path: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     run(load(path, [BOTH, "study.search.trials=16", "study.seeds=3", "study.margin=0.05"]), tmp_path / "both")
     monkeypatch.undo()

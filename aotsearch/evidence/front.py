@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,24 @@ def _value(name: str, record: Record, study: Study) -> float | None:
 
 def dominates(a: Values, b: Values) -> bool:
     return all(x <= y for x, y in zip(a, b, strict=True)) and a != b
+
+
+def stale(records: Iterable[Record], study: Study) -> int:
+    """How many of a search's trials, in the order in which they ended, came after the last that brought something better.
+
+    Better is what trained to the end and is, against everything before it, lower in an objective; in the task's measure by more than the
+    margin.
+    """
+    at = next((i for i, (name, _) in enumerate(study.goals) if name == study.task.measure), None)
+    before: list[Values] = []
+    since = 0
+    for record in records:
+        found = values(record, study) if record["outcome"] == "done" else None
+        room = [study.settings.margin if i == at else 0.0 for i in range(len(study.goals))]
+        known = found is not None and any(all(b <= f + r for b, f, r in zip(other, found, room, strict=True)) for other in before)
+        since = since + 1 if found is None or known else 0
+        before += [found] if found is not None else []
+    return since
 
 
 @dataclass(frozen=True)

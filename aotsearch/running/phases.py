@@ -13,7 +13,7 @@ from typing import Any
 from aotsearch.errors import RunError
 from aotsearch.evidence.analysis import unsettled
 from aotsearch.evidence.declaration import History, Record, candidate, entry, history
-from aotsearch.evidence.front import unconfirmed, values
+from aotsearch.evidence.front import stale, unconfirmed, values
 from aotsearch.evidence.path import confirmed
 from aotsearch.evidence.tables import curve_of, left_out, searched
 from aotsearch.grammar.architecture import Architecture
@@ -236,7 +236,15 @@ class _Searching:
             if (self.journal.ledger.last("exhausted") or {}).get("architectures") != number:
                 self.journal.append("exhausted", architectures=number)
             few = f"no architecture but these {number} was found in the space"
+            few = f"the last {self.search.stop} trials brought nothing better by more than the margin" if self._settled else few
             self.say(f"{few}: the search ends before its {self.search.trials} trials")
+
+    @property
+    def _settled(self) -> bool:
+        """Whether enough trials in a row brought nothing better, and nothing that was proposed before an interruption is left."""
+        if self.search.stop is None or self.proposer.waiting:
+            return False
+        return stale(self.proposer.results.values(), self.study) >= self.search.stop
 
     def _proposed(self) -> list[Record]:
         """What earlier starts of this search proposed, in that order; before the ledger told it, what was finished."""
@@ -258,7 +266,7 @@ class _Searching:
             self.rungs.recall(record["digest"], evaluation, value)
 
     def _trials(self) -> Iterator[dict[str, Any]]:
-        while (architecture := self.proposer.ask()) is not None:
+        while not self._settled and (architecture := self.proposer.ask()) is not None:
             from aotsearch.training import trial  # as above
 
             made = trial.plan(self.study, arm_of(architecture, self.study), self.search.training_seed, "search")

@@ -91,7 +91,6 @@ class Proposer:
         """An architecture that is neither finished nor running; None when there are enough, or the space holds no other."""
         if len(self.results) + len(self.running) >= self.settings.trials:
             return None
-        self.waiting = [digest for digest in self.waiting if digest not in self.results]
         architecture = self.proposals[self.waiting.pop(0)] if self.waiting else self._propose()
         if architecture is not None:
             self.proposals.setdefault(architecture.digest, architecture)
@@ -104,6 +103,7 @@ class Proposer:
         assert digest in self.proposals, digest
         self.running.discard(digest)
         self.results[digest] = record
+        self.waiting = [other for other in self.waiting if other != digest]
 
     def _propose(self) -> Architecture | None:
         if self.sampler == "evolution":
