@@ -1,6 +1,6 @@
 """Kills at random moments: whatever dies, the same command ends with what an undisturbed run has, to the last bit.
 
-    python benchmarks/chaos.py [--kills 100] [--seed 0] [--short]
+    python benchmarks/chaos.py [--kills 100] [--seed 0] [--short] [--study search]
 
 Three studies of 40 trials or more: one change at a time, adaptive seeds with tuned learning rates, and a search. Each is run once without a
 disturbance, in one process. Then it is run again, under Ray or in one process, and killed again and again: the driver by SIGKILL, a worker,
@@ -46,7 +46,7 @@ study:
 STUDIES = {
     "one change at a time": "  seeds: 5",
     "adaptive seeds, tuned rates": "  seeds: {min: 3, max: 5}\n  learning_rate: {tune: [1e-3, 3e-3]}\n  margin: 0.05",
-    "search": "  design: search\n  search: {trials: 36, confirm: 2}\n  seeds: 2",
+    "search": "  design: search\n  search: {trials: 60, confirm: 2}\n  seeds: 2",
 }
 VICTIMS = {  # who is killed: share of the kills
     "ray": {"driver": 3, "worker": 3, "raylet": 1, "gcs_server": 1, "everything": 2, "driver, SIGTERM": 2},
@@ -155,8 +155,10 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--short", action="store_true", help="one study in one process, six kills")
+    parser.add_argument("--study", choices=STUDIES, help="one study in one process, with all the kills")
     options = parser.parse_args()
     wanted = [("one change at a time", "local", 6)] if options.short else list(scenarios(options.kills))
+    wanted = [(options.study, "local", options.kills)] if options.study else wanted
     rng, total = random.Random(options.seed), collections.Counter[str]()
     say("| study | executor | kills | runs | trials | went on from a checkpoint | lost or added | other | told twice | s |")
     say("|---|---|---|---|---|---|---|---|---|---|")
