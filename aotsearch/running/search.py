@@ -41,7 +41,8 @@ from aotsearch.study.settings import Search
 from aotsearch.study.study import Study
 
 DRAWS = 100  # of a bootstrap over trials
-ATTEMPTS = 100  # samples that may be spent on architectures already known or refused before the space is walked for what is left
+ATTEMPTS = 10  # samples that may be spent on architectures already known or refused before chance takes over,
+DRAWN = 100  # and draws of chance before the space is walked for what is left
 
 
 class Proposer:
@@ -141,7 +142,12 @@ class Proposer:
         return None
 
     def _left(self) -> Architecture | None:
-        """The first architecture of the space that was not proposed; None where there is none, or the space cannot be listed."""
+        """One at random, or the first architecture of the space, that was not proposed; None where there is none, or none is found."""
+        rng = random.Random(f"{self.settings.seed} {len(self.proposals)} left")
+        with contextlib.suppress(InputError):  # nearly everything breaks a law
+            for _ in range(DRAWN):
+                if (drawn := self.space.sample(rng.getrandbits(32))).digest not in self.proposals:
+                    return drawn
         try:  # among one more than are known there is a new one
             return next((a for a in self.space.enumerate() if a.digest not in self.proposals), None)
         except InputError:  # a continuous range cannot be listed, and neither can what nearly always breaks a law
