@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from aotsearch.report.figures import canvas
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported: on models this small threads wait for one another
 
 WORDS = "the of and to in is that it was for on are as with his they at be this from have or by one had not but what all were".split()
@@ -29,6 +31,13 @@ study: {seeds: 2, budget: {steps: 6, batch: 4, evaluations: 2}, learning_rate: 1
 @pytest.fixture(autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AOTSEARCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _fonts() -> None:
+    """Fonts of PDFs as glyphs that are drawn: the outlines of our users' take half a second for each picture."""
+    assert canvas.STYLE["pdf.fonttype"] == 42, "journals take no other"
+    canvas.STYLE["pdf.fonttype"] = 3
 
 
 @pytest.fixture

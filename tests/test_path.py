@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,33 @@ def test_what_is_one_change_away_needs_no_path_and_without_the_setting_there_is_
     near = [(r, a) for r, a in tried(of) if len(changed(of.space.reference, a)) <= 1 and a.decisions["channel"] == "none"]
     assert len(near) > 3 and path(near, of) == []
     assert path(tried(without), without) == [] == path([], of)
+
+
+TWICE = """
+name: twice
+task: {denoise: {subspaces: 2, dimension: 8, tokens: 16, sets: 2}}
+grammar:
+  model: {width: 16, depth: 1, norm: {any: [layernorm, rmsnorm]}, place: {any: [pre, post]}, block: [first, second, channel]}
+  first: {any: [{attention: {heads: 2}}, none]}
+  second: {any: [none, {attention: {heads: 2}}]}
+  channel: {any: [none, {mlp: {expand: 2}}]}
+study: {design: search, search: {trials: 12, confirm: 1, path: true}, margin: 0.05}
+"""
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_no_model_stands_twice_on_a_path_and_a_decision_that_makes_no_other_model_is_no_step(seed: int) -> None:
+    """Attention at the first place alone is the same model as at the second alone."""
+    of, rng = Study.from_dict(yamlfile.parse(TWICE, "twice").plain()), random.Random(seed)
+    worth = {a.digest: rng.random() for a in of.space.enumerate()}
+    every = [({"outcome": "done", "measures": {"log_noise": worth[a.digest]}, "digest": a.digest}, a) for a in of.space.enumerate()]
+    records = rng.sample(every, 14)
+    found = path(records, of)
+    assert len({a.digest for a in found}) == len(found)
+    for c in steps(records, of):
+        assert c.changes and all(here != there for _, here, there in c.changes)
+    if found:
+        assert worth[found[-1].digest] == min(worth[a.digest] for _, a in records if a.digest != of.reference.digest)
 
 
 def test_of_several_objectives_it_leads_to_the_knee() -> None:

@@ -525,6 +525,12 @@ def test_a_search_after_one_objective_has_no_front(path: Path, tmp_path: Path, q
     assert "front" not in report.read(tmp_path / "one").analysis.to_dict()
 
 
+def test_evolution_changes_ranges_too(path: Path, tmp_path: Path, quick: None) -> None:
+    path.write_text(GRAMMAR.replace("expand: {any: [4, 2, 1]}", "expand: {range: [1.0, 4.0]}"))
+    run(load(path, ["study.search.sampler={evolution: {population: 4, sample: 2}}"]), tmp_path / "run")
+    assert len(tried(tmp_path / "run")) == 18
+
+
 def test_what_is_dominated_is_a_volume() -> None:
     assert front.hypervolume([[0.0, 0.5], [0.5, 0.0]], [1.0, 1.0]) == pytest.approx(0.75)
     assert front.hypervolume([[0.0, 0.0, 0.0]], [1.0, 2.0, 3.0]) == pytest.approx(6.0)

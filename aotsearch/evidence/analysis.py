@@ -22,7 +22,7 @@ from aotsearch.evidence.hints import hints
 from aotsearch.evidence.notes import method, notes, warnings
 from aotsearch.evidence.outcome import outcomes
 from aotsearch.evidence.pairs import View, looks, widest, with_tails
-from aotsearch.evidence.path import path, steps
+from aotsearch.evidence.path import steps
 from aotsearch.evidence.speed import speeds
 from aotsearch.evidence.statistics import Looks, noise_floor, reach, span
 from aotsearch.evidence.tables import Record, arms_met, arms_of, cells, measured, searched
@@ -162,9 +162,7 @@ def _candidates(records: list[Record], confirmed: list[Record], study: Study) ->
     """What a study with a search compares: its arms as declared, then candidates against the reference, the most promising first, then
     the steps of the path to the best."""
     scores = {r["digest"]: measured(r, study) for r in records if r["phase"] == "search"}
-    tried = searched(records, study)
-    passed = {a.digest for a in path(tried, study)} - {a.digest for a in front.promising(tried, study)[: study.settings.search.confirmed]}
-    found = {r["arm"]: r for r in confirmed if r["arm"] not in study.arm_names and r["digest"] not in passed}
+    found = {r["arm"]: r for r in confirmed if r["arm"] not in study.arm_names and not r.get("passed")}
 
     def rank(name: str) -> tuple[float, str]:
         score = scores.get(found[name]["digest"])
@@ -174,7 +172,7 @@ def _candidates(records: list[Record], confirmed: list[Record], study: Study) ->
         return tuple((k, a, b) for k, (a, b) in found[name]["changes"].items())
 
     new = [Comparison(n, "change", changes(n), {n: 1.0, REFERENCE: -1.0}) for n in sorted(found, key=rank)]
-    return (*study.comparisons, *new, *(steps(tried, study) if confirmed else ()))
+    return (*study.comparisons, *new, *(steps(searched(records, study), study) if confirmed else ()))
 
 
 def _refuse_mixtures(judged: list[Record]) -> None:

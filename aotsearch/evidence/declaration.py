@@ -244,6 +244,7 @@ def _place(records: Iterable[Record], declared: Declared) -> list[Record]:
         elif entries:
             phase = r["phase"] if r["phase"] == "tune" else "confirm" if search else "design"
             named = {"arm": entries[0]["name"], "arms": [e["name"] for e in entries], "phase": phase}
+            named |= {"passed": True} if all(e.get("passed") for e in entries) else {}
             placed.append({**r, **named, **{label: entries[0][label] for label in LABELS}})
     return placed
 
@@ -269,6 +270,7 @@ def _changes(old: Declared, new: Declared) -> list[str]:
     if "search" in (one.design, two.design):
         pairs += [
             ("design", one.design, two.design),
+            ("search.path", str(one.search.path).lower(), str(two.search.path).lower()),
             ("search.confirm", str(one.search.confirmed or "the front"), str(two.search.confirmed or "the front")),
         ]
     said = [f"{name} changed from {here} to {there}" for name, here, there in pairs if here != there]

@@ -168,6 +168,7 @@ class Ledger:
             if self._held and self._text:
                 raise RunError(self._refused(e)) from None
             self._forget(0)
+            self._found = lines.read([], False, self._told_end())
         except OSError as e:
             raise RunError(f"{self.path} cannot be read: {e.strerror}") from None
         return iter([*self._found.events.values()])

@@ -22,7 +22,8 @@ class View:
 
     Attributes:
         cells: Arm -> seed -> record.
-        tails: Kind of comparison -> the `long_tail` of its differences; a simple effect is of the kind of the main effects.
+        tails: Kind of comparison -> the `long_tail` of its differences; a simple effect is of the kind of the main effects, a step of
+            that of the changes.
     """
 
     mode: str
@@ -30,7 +31,7 @@ class View:
     tails: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def tail(self, kind: str) -> float:
-        return self.tails.get("main" if kind == "simple" else kind, 0.0)
+        return self.tails.get(_kind(kind), 0.0)
 
     @property
     def records(self) -> list[Record]:
@@ -74,6 +75,11 @@ def said_of(name: str) -> str:
     return name.replace("_", " ")
 
 
+def _kind(kind: str) -> str:
+    """Comparisons whose differences have one shape."""
+    return {"simple": "main", "step": "change"}.get(kind, kind)
+
+
 def with_tails(view: View, declared: Iterable[Comparison], study: Study) -> View:
     """The same trials, and the shape that the differences of all comparisons of one kind share.
 
@@ -82,7 +88,7 @@ def with_tails(view: View, declared: Iterable[Comparison], study: Study) -> View
     at, samples = looks(study), dict[str, list[list[float]]]()
     for c in declared:
         d = list(differences(c, pairs(c, view, study), study).values())
-        samples.setdefault(c.kind, []).append(d if at is None else d[: at[1]])
+        samples.setdefault(_kind(c.kind), []).append(d if at is None else d[: at[1]])
     return dataclasses.replace(view, tails={kind: long_tail(of_kind) for kind, of_kind in samples.items()})
 
 

@@ -26,25 +26,29 @@ from aotsearch.study.study import Study
 LOOKS = 1000  # at orders, some of which break a law, before what is left is one step
 
 Tried = Sequence[tuple[Record, Architecture]]
+At = Callable[[Sequence[str]], Architecture | None]  # the reference with so many decisions of what was found; None where that is unlawful
+Stage = tuple[Architecture, list[str]]  # and the decisions that lead to it from the stage before
 
 
-def confirmed(tried: Tried, study: Study) -> list[Architecture]:
-    """What a search trains again on fresh seeds, besides the study's arms: the most promising, then what else its path goes through."""
+def confirmed(tried: Tried, study: Study) -> tuple[list[Architecture], list[Architecture]]:
+    """What a search trains again on fresh seeds, besides the study's arms: the most promising; and what else its path goes through."""
     best = promising(tried, study)[: study.settings.search.confirmed]
     known = {a.digest for a in [*best, *(arm.architecture for arm in study.base_design.arms)]}
-    return [*best, *(a for a in path(tried, study) if a.digest not in known)]
+    return best, [a for a in path(tried, study) if a.digest not in known]
 
 
 def path(tried: Tried, study: Study) -> list[Architecture]:
     """From the reference to what the search found; empty where none is asked for, or where it is one change away."""
+    return [a for a, _ in _stages(tried, study)]
+
+
+def _stages(tried: Tried, study: Study) -> list[Stage]:
     found = promising(tried, study)
     if not study.settings.search.path or not found:
         return []
     middle = knee(front(tried, study))
     target = middle.architecture if middle and middle.architecture in found else found[0]
     space, wanted = study.space, target.decisions
-    changed = [a for a, (_, there) in space.reference.diff(target).items() if there is not None]
-    effects = {a: _effect(tried, study, a, wanted[a]) for a in changed}
 
     def at(chosen: Sequence[str]) -> Architecture | None:
         try:
@@ -52,11 +56,44 @@ def path(tried: Tried, study: Study) -> list[Architecture]:
         except InputError:  # it breaks a law, or is not met yet
             return None
 
+    changed = [a for a, (_, there) in space.reference.diff(target).items() if there is not None]
+    for address in list(changed):  # what makes no difference to the model belongs to no step
+        if _same(at([a for a in changed if a != address]), target):
+            changed.remove(address)
+    effects = {a: _effect(tried, study, a, wanted[a]) for a in changed}
     order = _ordered(sorted(changed, key=lambda a: (effects[a], a)), at)
-    made = [space.reference, *filter(None, (at(order[:n]) for n in range(1, len(order) + 1))), target]
-    steps = [a for a, _ in itertools.groupby(made, key=lambda a: a.digest)]
-    by_digest = {a.digest: a for a in made}
-    return [by_digest[digest] for digest in steps] if len(steps) > 2 else []
+    made = _apart(order, [a for a in changed if a not in order], target, space.reference, at)
+    return made if len(made) > 2 else []
+
+
+def _apart(
+    order: Sequence[str],
+    rest: Sequence[str],
+    target: Architecture,
+    reference: Architecture,
+    at: Callable[[Sequence[str]], Architecture | None],
+) -> list[Stage]:
+    """The stages of an order, each another model than all before it, with the decisions that make it so; what is left is the last step."""
+    stages: list[Stage] = [(reference, [])]
+    pending: list[str] = []
+    for n, address in enumerate(order):
+        here, pending = at(order[: n + 1]), [*pending, address]
+        assert here is not None, order
+        back = next((i for i, (a, _) in enumerate(stages) if _same(a, here)), None)
+        if back is not None:  # the way there made no difference
+            pending = [*(a for _, made in stages[back + 1 :] for a in made), *pending]
+            stages = stages[: back + 1]
+            continue
+        idle = [a for a in pending[:-1] if _same(at([b for b in order[: n + 1] if b != a]), here)]
+        stages.append((here, [a for a in pending if a not in idle]))
+        pending = idle
+    if not _same(stages[-1][0], target):
+        stages.append((target, [*pending, *rest]))
+    return stages
+
+
+def _same(one: Architecture | None, other: Architecture) -> bool:
+    return one is not None and one.digest == other.digest
 
 
 def _effect(tried: Tried, study: Study, address: str, value: Any) -> float:
@@ -71,7 +108,7 @@ def _effect(tried: Tried, study: Study, address: str, value: Any) -> float:
     return statistics.fmean(by_value[value]) - statistics.fmean(by_value[reference])
 
 
-def _ordered(addresses: Sequence[str], at: Callable[[Sequence[str]], Architecture | None]) -> list[str]:
+def _ordered(addresses: Sequence[str], at: At) -> list[str]:
     """The decisions in the order nearest to the given one in which every prefix is an architecture; as far as one was found."""
     looks, best = itertools.count(), list[str]()
 
@@ -91,10 +128,8 @@ def steps(tried: Tried, study: Study) -> tuple[Comparison, ...]:
     """The comparisons of the path, each architecture with the one before it."""
     names = {arm.architecture.digest: arm.name for arm in reversed(study.base_design.arms)}
     made = []
-    for number, (here, there) in enumerate(itertools.pairwise(path(tried, study)), 1):
-        pairs = here.diff(there)
-        chosen = [a for a, (_, to) in pairs.items() if to is not None and (a in here.decisions or len(pairs) == 1)] or list(pairs)
-        changes = tuple((a, *pairs[a]) for a in chosen)
+    for number, ((here, _), (there, chosen)) in enumerate(itertools.pairwise(_stages(tried, study)), 1):
+        changes = tuple((a, here.decisions.get(a), there.decisions.get(a)) for a in chosen)
         weights = {names.get(a.digest, candidate(a.digest)): w for a, w in ((there, 1.0), (here, -1.0))}
         made.append(Comparison(f"step {number}: {label([(a, to) for a, _, to in changes])}", "step", changes, weights))
     return tuple(made)

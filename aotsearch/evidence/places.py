@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from aotsearch.evidence.tables import Record, measured
 from aotsearch.grammar.architecture import Architecture
+from aotsearch.grammar.decision import Decision
 from aotsearch.study.study import Study
 
 FEWEST = 12  # trials below which a quarter of them says nothing
@@ -45,7 +46,7 @@ def by_place(tried: Sequence[tuple[Record, Architecture]], study: Study) -> list
         return []
     ranked = [a for *_, a in sorted(known, key=lambda row: row[:2])]
     places: dict[tuple[str, tuple[Any, ...]], list[str]] = {}
-    for address, decision in study.space.decisions().items():
+    for address, decision in sorted(_met(ranked, study).items(), key=lambda pair: _order(pair[0])):
         if decision.prefix and len(decision.values) > 1:
             places.setdefault((decision.name, tuple(decision.values)), []).append(address)
 
@@ -59,3 +60,22 @@ def by_place(tried: Sequence[tuple[Record, Architecture]], study: Study) -> list
         for (name, values), addresses in places.items()
         if len(addresses) > 1
     ]
+
+
+def _met(architectures: Sequence[Architecture], study: Study) -> dict[str, Decision]:
+    """Every decision that they meet: deeper models have some that the reference has not."""
+    met = dict(study.space.decisions())
+    for architecture in architectures:
+        if not architecture.decisions.keys() <= met.keys():
+
+            def choose(decision: Decision, decided: Mapping[str, Any] = architecture.decisions) -> Any:
+                met.setdefault(decision.address, decision)
+                return decided[decision.address]
+
+            study.space.derive(choose)
+    return met
+
+
+def _order(address: str) -> list[tuple[int, str]]:
+    """Layer 2 before layer 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in address.split(".")]

@@ -261,16 +261,27 @@ class Space:
 
     def neighbours(self, architecture: Architecture) -> list[Architecture]:
         """Every other architecture that differs in one of the decisions both meet; decisions met anew take every value."""
-        found = {a.digest: a for address in architecture.decisions for a in self.changed(architecture, address)}
+        found: dict[str, Architecture] = {}
+        for address, value in architecture.decisions.items():
+            kept = {a: v for a, v in architecture.decisions.items() if a != address}
+            for other in self._walk(kept):
+                if other.digest != architecture.digest and other.decisions.get(address, value) != value:
+                    found.setdefault(other.digest, other)
         return list(found.values())
 
-    def changed(self, architecture: Architecture, address: str) -> list[Architecture]:
-        """Those of the `neighbours` that differ in this decision."""
-        value, found = architecture.decisions[address], dict[str, Architecture]()
-        for other in self._walk({a: v for a, v in architecture.decisions.items() if a != address}):
-            if other.digest != architecture.digest and other.decisions.get(address, value) != value:
-                found.setdefault(other.digest, other)
-        return list(found.values())
+    def mutated(self, architecture: Architecture, address: str, rng: random.Random) -> Architecture | None:
+        """The architecture with another value of one decision, at random, as are decisions met anew; None where that is refused."""
+
+        def choose(decision: Decision) -> Any:
+            if decision.address != address:
+                return architecture.decisions[decision.address] if decision.address in architecture.decisions else decision.draw(rng)
+            others = [v for v in decision.values if v != architecture.decisions[address]]
+            return rng.choice(others) if others else decision.draw(rng)
+
+        try:
+            return self.derive(choose)
+        except Refused:
+            return None
 
     def _walk(self, kept: Mapping[str, Any], work: Work | None = None, most: int = WORK) -> Iterator[Architecture]:
         """Every derivation that agrees with the kept decisions, in depth-first order."""

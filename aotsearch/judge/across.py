@@ -86,7 +86,7 @@ def compare(paths: Sequence[Path]) -> Across:
     found: dict[tuple[str, str, str], list[Contrast | None]] = {}
     for i, folder in enumerate(folders):
         for c in folder.analysis.contrasts:
-            if c.asked:
+            if c.asked and c.kind != "step":  # which says what it does after the steps before it
                 key = (c.kind, c.title, view(c))
                 found.setdefault(key, [None] * len(folders))[i] = c
     lines = [Line(title + (f" ({terms})" if terms else ""), tuple(cs)) for (_, title, terms), cs in found.items()]

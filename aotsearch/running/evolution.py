@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from aotsearch.errors import InputError
 from aotsearch.evidence.front import dominates
@@ -12,6 +12,7 @@ from aotsearch.grammar.space import Space
 from aotsearch.study.sampling import Evolution
 
 TRIES = 20  # parents, or draws, of which none leads to a new architecture, before the space is walked instead
+VALUES = 4  # tries of a decision, of which none leads to a new architecture, before another decision is changed
 Member = tuple[Architecture, tuple[float, ...]]  # with its objectives, lower is better
 
 
@@ -29,20 +30,16 @@ def child(space: Space, finished: Sequence[Member], known: Collection[str], opti
     for _ in range(TRIES):
         if len(finished) < options.population:
             try:
-                found = [space.sample(rng.getrandbits(32))]
+                found: Iterable[Architecture | None] = [space.sample(rng.getrandbits(32))]
             except InputError:  # nearly everything breaks a law
                 return None
         else:
             parent = best(rng.sample(list(finished[-options.population :]), min(options.sample, options.population)))
             addresses = rng.sample(list(parent.decisions), len(parent.decisions))
-            found = next(filter(None, (_fresh(space.changed(parent, address), known) for address in addresses)), [])
-        if fresh := _fresh(found, known):
-            return rng.choice(fresh)
+            found = (space.mutated(parent, address, rng) for address in addresses for _ in range(VALUES))
+        if (fresh := next((a for a in found if a is not None and a.digest not in known), None)) is not None:
+            return fresh
     return None
-
-
-def _fresh(found: Sequence[Architecture], known: Collection[str]) -> list[Architecture]:
-    return [a for a in found if a.digest not in known]
 
 
 def best(members: Sequence[Member]) -> Architecture:

@@ -53,6 +53,9 @@ def forecast(study: Study, workers: int | None = None) -> dict[str, Any]:
         document["search_seconds"] = round(one_seed * s.search.trials, 1)
         steps = len(study.space.reference.decisions) // 2 if s.search.path else 0  # of a path, as many as differ
         total += document["search_seconds"] + one_seed * len(s.first_seeds) * ((s.search.confirmed or 3) + steps)
+    if s.design == "search" and s.search.path:
+        most = len(study.space.reference.decisions) - 1
+        document["notes"] = [*study.notes, f"path: at most about {most} more models on every seed, one for each decision that is another"]
     document["seconds"] = round(total / document["workers"] + STARTUP_S, 1)
     return document
 

@@ -195,8 +195,9 @@ class Phases:
         arms, tried = self.study.arms(), searched(self.records, self.study)
         for note in unconfirmed(tried, self.study):
             self.say(note)
-        found = [arm_of(a, self.study) for a in confirmed(tried, self.study)]
-        known, entries = self.ledger.last("candidates") or {"arms": []}, [entry(a) for a in found]
+        best, passed = ([arm_of(a, self.study) for a in those] for those in confirmed(tried, self.study))
+        found, entries = [*best, *passed], [*map(entry, best), *({**entry(a), "passed": True} for a in passed)]
+        known = self.ledger.last("candidates") or {"arms": []}
         if entries != known["arms"]:  # the ledger is told which are confirmed
             self.journal.append("candidates", arms=entries)
             self.declared = history(self.ledger)
@@ -216,7 +217,7 @@ class _Searching:
         ahead = all(name in SIZES or name == self.measure for name, _ in self.study.goals)
         self.rungs = Rungs(s.budget.evaluations if ahead else 1, self.search.reduction, s.margin)
         told, proposed = functools.partial(values, study=self.study), self._proposed()
-        first = warm.first(self.study, begun=bool(proposed))
+        first = warm.first(self.study, self.say if proposed else None)
         self.proposer = Proposer(self.study.space, self.search, self.measure, proposed, first, told)
         self.told = {e["digest"] for e in proposed} & self.proposer.proposals.keys()
 

@@ -123,12 +123,13 @@ def run(study: Study, out: str | Path | None = None, options: Options | None = N
         _make(folder)
         stack.enter_context(ledger.lock())
         stack.callback(progress.end)
+        damage = str(ledger.damage)  # as it is found, before anything is written
         continuing.write_study(study, ledger)
         journal = Journal(study, ledger, progress, options.retry_failed, functools.partial(_begin, ledger, study, options, facts))
         journal.cache, journal.interruption = cache, interruption
         declared = continuing.declare(journal, study, before)
         for note in (
-            *filter(None, [str(ledger.damage)]),
+            *filter(None, [damage]),
             *declared.changes,
             *continuing.further_measures(study, before, len(journal.records)),
             *study.notes,

@@ -40,7 +40,7 @@ from aotsearch.study import sampling
 from aotsearch.study.settings import Search
 from aotsearch.study.study import Study
 
-DRAWS = 100  # of a bootstrap over trials
+DRAWS = 50  # of a bootstrap over trials
 ATTEMPTS = 10  # samples that may be spent on architectures already known or refused before chance takes over,
 DRAWN = 100  # and draws of chance before the space is walked for what is left
 
@@ -216,7 +216,7 @@ class Proposer:
 
 def importance(records: Iterable[Record], study: Study, draws: int = DRAWS) -> dict[str, tuple[float, float, float]]:
     """Decision -> its share of what sets the best tenth of a search's finished trials apart from all, the largest first, with the ends
-    between which nine in ten draws of as many trials, with replacement, have it; empty below four trials.
+    between which nine in ten draws of as many trials, with replacement, have it, and it lies; empty below four trials.
 
     It describes the trials that the search chose to make, one seed each, and proves nothing. Source: PED-ANOVA (Watanabe et al. 2023,
     arXiv:2304.10255), for conditional decisions arXiv:2601.20800; by Optuna.
@@ -232,7 +232,14 @@ def importance(records: Iterable[Record], study: Study, draws: int = DRAWS) -> d
         low, *_, high = statistics.quantiles([each.get(address, 0.0) for each in drawn], n=20)
         return low, high
 
-    return {address: (share, *ends(address)) for address, share in sorted(shares.items(), key=lambda pair: (-pair[1], pair[0]))}
+    return {
+        address: (share, *_around(share, *ends(address))) for address, share in sorted(shares.items(), key=lambda pair: (-pair[1], pair[0]))
+    }
+
+
+def _around(share: float, low: float, high: float) -> tuple[float, float]:
+    """Ends that hold the share too: of many small ones draws have another mean."""
+    return min(low, share), max(high, share)
 
 
 def _shares(trials: Sequence[Any]) -> dict[str, float]:

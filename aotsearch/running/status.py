@@ -63,7 +63,7 @@ def planned(ledger: Ledger, study: Study, records: Sequence[Record]) -> int:
     exhausted: int | None = (ledger.last("exhausted") or {}).get("architectures")  # with how many it found no other
     ended = len(tried) >= search.trials or len(tried) == exhausted
     models = {arm.name: arm.architecture.digest for arm in study.arms()}
-    best = [a.digest for a in confirmed(tried, study)] if ended else [str(i) for i in range(search.confirmed or 3)]
+    best = [a.digest for those in confirmed(tried, study) for a in those] if ended else [str(i) for i in range(search.confirmed or 3)]
     models |= {candidate(digest): digest for digest in best}
     others = sum(r["phase"] == "search" for r in records) - len(tried)
     searching: int = (len(tried) if ended else search.trials) + others
