@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import itertools
 import runpy
 from pathlib import Path
@@ -16,7 +18,9 @@ from aotsearch.study.loading import load
 
 ROOT = Path(__file__).parent.parent
 CLAIMS = ROOT / "studies" / "claims.py"
-FILES = sorted(itertools.chain((ROOT / "spaces").rglob("*.yaml"), (ROOT / "studies").glob("*/*.yaml")))
+FILES = sorted([*ROOT.glob("spaces/**/*.yaml"), *ROOT.glob("studies/*/*.yaml"), *ROOT.glob("benchmarks/*/*.yaml")])
+    itertools.chain((ROOT / "spaces").rglob("*.yaml"), (ROOT / "studies").glob("*/*.yaml"), (ROOT / "benchmarks").rglob("*.yaml"))
+)
 SMALL = 1_000_000  # parameters; a larger model is built and run without memory
 
 
@@ -55,3 +59,11 @@ def test_an_interval_supports_or_contradicts_a_claim_only_as_a_whole() -> None:
     better = (float("-inf"), 0.0)
     assert [judged(*ends, better) for ends in ((-2, -1), (-1, 1), (1, 2))] == ["supported", "open", "contradicted"]
     assert [judged(*ends, (-0.02, 0.02)) for ends in ((-0.01, 0.02), (0.01, 0.03), (0.03, 0.04))] == ["supported", "open", "contradicted"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "tables").glob("*.yaml")), ids=lambda p: p.stem)
+def test_a_table_of_a_space_holds_every_architecture_of_it_under_three_seeds(path: Path) -> None:
+    with gzip.open(path.with_suffix("").with_suffix(".csv.gz"), "rt") as file:
+        rows = [(row["digest"], row["seed"]) for row in csv.DictReader(file)]
+    architectures = {a.digest[:12] for a in load(path).space.enumerate()}
+    assert sorted(rows) == sorted(itertools.product(architectures, "012"))
