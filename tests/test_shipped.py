@@ -19,8 +19,6 @@ from aotsearch.study.loading import load
 ROOT = Path(__file__).parent.parent
 CLAIMS = ROOT / "studies" / "claims.py"
 FILES = sorted([*ROOT.glob("spaces/**/*.yaml"), *ROOT.glob("studies/*/*.yaml"), *ROOT.glob("benchmarks/*/*.yaml")])
-    itertools.chain((ROOT / "spaces").rglob("*.yaml"), (ROOT / "studies").glob("*/*.yaml"), (ROOT / "benchmarks").rglob("*.yaml"))
-)
 SMALL = 1_000_000  # parameters; a larger model is built and run without memory
 
 
