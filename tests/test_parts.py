@@ -172,7 +172,7 @@ def inputs(model: Model) -> torch.Tensor:
     """A batch of three for the task of a model."""
     generator = torch.Generator().manual_seed(0)
     if "image" in model.site.sizes:
-        return torch.randn(3, 2, 8, 8, generator=generator)
+        return torch.randn(3, model.site.sizes["channels"], 8, 8, generator=generator)
     vectors = model.site.sizes.get("inputs")
     return TOKENS if vectors is None else torch.randn(3, 8, vectors, generator=generator)
 
