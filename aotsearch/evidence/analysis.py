@@ -27,6 +27,7 @@ from aotsearch.evidence.speed import speeds
 from aotsearch.evidence.statistics import Looks, noise_floor, reach, span
 from aotsearch.evidence.tables import Record, arms_met, arms_of, cells, measured, searched
 from aotsearch.evidence.verdicts import contrast, simple_effects, with_p
+from aotsearch.grammar.architecture import Architecture
 from aotsearch.study.design import REFERENCE, Changes, Comparison
 from aotsearch.study.rates import TUNE_SEED, chosen, used
 from aotsearch.study.study import Study
@@ -47,7 +48,8 @@ def analyse(records: Iterable[Record], study: Study, declaration: tuple[str, ...
     everything, settings = list(records), study.settings
     search = settings.design == "search"
     phase = [r for r in everything if r["phase"] == ("confirm" if search else "design")]
-    declared = _candidates(everything, phase, study) if search else study.comparisons
+    tried = searched(everything, study) if search else []
+    declared = _candidates(everything, tried, phase, study) if search else study.comparisons
     met = {REFERENCE, *(arm for c in declared for arm in c.weights)}
     rates = {arm: chosen(everything, arm, study.task.measure) for arm in sorted(met)} if settings.tuning else {}
     views = [View(mode, cells(phase, met, rates, mode)) for mode in (("tuned", "shared") if rates else ("shared",))]
@@ -92,8 +94,8 @@ def analyse(records: Iterable[Record], study: Study, declaration: tuple[str, ...
         declaration=declaration,
         aliases=() if search else study.base_design.aliases,
         speed=tuple(speed),
-        front=front.found(study, everything, views[0].cells),
-        hints=hints(searched(everything, study), study) if search else (),
+        front=front.found(study, tried, views[0].cells),
+        hints=hints(tried, study) if search else (),
     )
     said = notes(analysis, study, everything, len(values), declared, views)
     return dataclasses.replace(analysis, notes=said, warnings=warnings(analysis, study, len(values)))
@@ -158,7 +160,9 @@ def unsettled(records: Sequence[Record], study: Study) -> set[str]:
     return names
 
 
-def _candidates(records: list[Record], confirmed: list[Record], study: Study) -> tuple[Comparison, ...]:
+def _candidates(
+    records: list[Record], tried: Sequence[tuple[Record, Architecture]], confirmed: list[Record], study: Study
+) -> tuple[Comparison, ...]:
     """What a study with a search compares: its arms as declared, then candidates against the reference, the most promising first, then
     the steps of the path to the best."""
     scores = {r["digest"]: measured(r, study) for r in records if r["phase"] == "search"}
@@ -172,7 +176,7 @@ def _candidates(records: list[Record], confirmed: list[Record], study: Study) ->
         return tuple((k, a, b) for k, (a, b) in found[name]["changes"].items())
 
     new = [Comparison(n, "change", changes(n), {n: 1.0, REFERENCE: -1.0}) for n in sorted(found, key=rank)]
-    return (*study.comparisons, *new, *(steps(searched(records, study), study) if confirmed else ()))
+    return (*study.comparisons, *new, *(steps(tried, study) if confirmed else ()))
 
 
 def _refuse_mixtures(judged: list[Record]) -> None:

@@ -41,7 +41,7 @@ class Analysis:
         looks: Between which numbers of seeds they were chosen by looking; None where their number was fixed.
         aliases: Effect of a fraction -> the effects that it cannot be told from.
         front: Of a search after several objectives.
-        hints: Of a search, how well the sizes of models foretold how they end.
+        hints: Of a search, how well the sizes of models, and its rungs, foretold how they end.
         speed: Of every arm whose time is known: how long its steps take, and its difference at equal training time.
     """
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from aotsearch.evidence.pairs import looks
 from aotsearch.evidence.statistics import span
-from aotsearch.evidence.tables import Record, measured, searched
+from aotsearch.evidence.tables import Record, measured
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.study.sampling import COSTS
 from aotsearch.study.study import Study
@@ -44,18 +44,23 @@ def dominates(a: Values, b: Values) -> bool:
     return all(x <= y for x, y in zip(a, b, strict=True)) and a != b
 
 
+def _measure(study: Study) -> int | None:
+    """Which of the objectives is the task's measure."""
+    return next((i for i, (name, _) in enumerate(study.goals) if name == study.task.measure), None)
+
+
 def stale(records: Iterable[Record], study: Study) -> int:
     """How many of a search's trials, in the order in which they ended, came after the last that brought something better.
 
     Better is what trained to the end and is, against everything before it, lower in an objective; in the task's measure by more than the
     margin.
     """
-    at = next((i for i, (name, _) in enumerate(study.goals) if name == study.task.measure), None)
+    at = _measure(study)
     before: list[Values] = []
+    room = [study.settings.margin if i == at else 0.0 for i in range(len(study.goals))]
     since = 0
     for record in records:
         found = values(record, study) if record["outcome"] == "done" else None
-        room = [study.settings.margin if i == at else 0.0 for i in range(len(study.goals))]
         known = found is not None and any(all(b <= f + r for b, f, r in zip(other, found, room, strict=True)) for other in before)
         since = since + 1 if found is None or known else 0
         before += [found] if found is not None else []
@@ -148,7 +153,7 @@ class Front:
         ]
 
 
-def found(study: Study, records: Sequence[Record], confirmed: Mapping[str, Mapping[int, Record]]) -> Front | None:
+def found(study: Study, tried: Sequence[tuple[Record, Architecture]], confirmed: Mapping[str, Mapping[int, Record]]) -> Front | None:
     """The front of a study's search; None where it is after one objective.
 
     Args:
@@ -156,7 +161,7 @@ def found(study: Study, records: Sequence[Record], confirmed: Mapping[str, Mappi
     """
     if study.settings.design != "search" or len(study.goals) < 2:
         return None
-    points = front(searched(records, study), study)
+    points = front(tried, study)
     seeds = _by_seed(confirmed, study)
     return Front(study.goals, points, knee(points), _survivors(points, seeds, study), _volume(points, seeds, study))
 
@@ -176,7 +181,7 @@ def _survivors(points: Sequence[Point], seeds: BySeed, study: Study) -> dict[str
     interval of the paired difference. It survives where all that is not larger elsewhere is higher by the whole interval; where
     there is no such thing it is unopposed, and nothing was tested.
     """
-    at = next((i for i, (name, _) in enumerate(study.goals) if name == study.task.measure), None)
+    at = _measure(study)
     names = [p.record["arm"] for p in points if p.record["arm"] in seeds]
     if at is None:
         return {}

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aotsearch.evidence.tables import Record, curve_of, measured
+from aotsearch.evidence.tables import Record, curve_of, finished
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.study.sampling import SIZES, rungs
 from aotsearch.study.study import Study
@@ -43,7 +43,7 @@ def hints(tried: Sequence[tuple[Record, Architecture]], study: Study) -> tuple[H
     """
     from scipy.stats import spearmanr  # here, so that what needs no ranks does not wait for it
 
-    known = [(r, y) for r, _ in tried if r["outcome"] == "done" and (y := measured(r, study)) is not None]
+    known = [(r, y) for r, _, y in finished(tried, study)]
     measure, evaluations = study.task.measure, study.settings.budget.evaluations
     early = {name: [(float(r[name]), y) for r, y in known if r.get(name) is not None] for name in SIZES}
     for at in rungs(evaluations, study.settings.search.reduction):

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from aotsearch.errors import InputError
 from aotsearch.evidence.declaration import candidate
 from aotsearch.evidence.front import front, knee, promising
-from aotsearch.evidence.tables import Record, measured
+from aotsearch.evidence.tables import Record, finished
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.study.design import Comparison, label
 from aotsearch.study.study import Study
@@ -60,8 +60,8 @@ def _stages(tried: Tried, study: Study) -> list[Stage]:
     for address in list(changed):  # what makes no difference to the model belongs to no step
         if _same(at([a for a in changed if a != address]), target):
             changed.remove(address)
-    effects = {a: _effect(tried, study, a, wanted[a]) for a in changed}
-    order = _ordered(sorted(changed, key=lambda a: (effects[a], a)), at)
+    ended = [(a.decisions, y) for _, a, y in finished(tried, study)]
+    order = _ordered(sorted(changed, key=lambda a: (_effect(ended, a, wanted[a], space.reference.decisions.get(a)), a)), at)
     made = _apart(order, [a for a in changed if a not in order], target, space.reference, at)
     return made if len(made) > 2 else []
 
@@ -71,7 +71,7 @@ def _apart(
     rest: Sequence[str],
     target: Architecture,
     reference: Architecture,
-    at: Callable[[Sequence[str]], Architecture | None],
+    at: At,
 ) -> list[Stage]:
     """The stages of an order, each another model than all before it, with the decisions that make it so; what is left is the last step."""
     stages: list[Stage] = [(reference, [])]
@@ -96,13 +96,11 @@ def _same(one: Architecture | None, other: Architecture) -> bool:
     return one is not None and one.digest == other.digest
 
 
-def _effect(tried: Tried, study: Study, address: str, value: Any) -> float:
-    """How much lower the measure of the trials was with a value than with the reference's, on average; 0 where it is not known."""
-    reference = study.reference.decisions.get(address)
+def _effect(ended: Sequence[tuple[Mapping[str, Any], float]], address: str, value: Any, reference: Any) -> float:
+    """How much lower the measure was with a value of a decision than with the reference's, on average; 0 where it is not known."""
     by_value: dict[Any, list[float]] = {}
-    for record, architecture in tried:
-        if record["outcome"] == "done" and (y := measured(record, study)) is not None:
-            by_value.setdefault(architecture.decisions.get(address), []).append(y)
+    for decisions, y in ended:
+        by_value.setdefault(decisions.get(address), []).append(y)
     if not by_value.get(value) or not by_value.get(reference):
         return 0.0
     return statistics.fmean(by_value[value]) - statistics.fmean(by_value[reference])

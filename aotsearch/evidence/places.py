@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aotsearch.evidence.tables import Record, measured
+from aotsearch.evidence.tables import Record, finished, natural
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.grammar.decision import Decision
 from aotsearch.study.study import Study
@@ -41,12 +41,11 @@ def by_place(tried: Sequence[tuple[Record, Architecture]], study: Study) -> list
 
     It describes the trials that the search chose to make, one seed each, and proves nothing.
     """
-    known = [(y, a.digest, a) for r, a in tried if r["outcome"] == "done" and (y := measured(r, study)) is not None]
-    if len(known) < FEWEST:
+    ranked = [a for _, a, _ in sorted(finished(tried, study), key=lambda row: (row[2], row[1].digest))]
+    if len(ranked) < FEWEST:
         return []
-    ranked = [a for *_, a in sorted(known, key=lambda row: row[:2])]
     places: dict[tuple[str, tuple[Any, ...]], list[str]] = {}
-    for address, decision in sorted(_met(ranked, study).items(), key=lambda pair: _order(pair[0])):
+    for address, decision in sorted(_met(ranked, study).items(), key=lambda pair: natural(pair[0])):
         if decision.prefix and len(decision.values) > 1:
             places.setdefault((decision.name, tuple(decision.values)), []).append(address)
 
@@ -74,8 +73,3 @@ def _met(architectures: Sequence[Architecture], study: Study) -> dict[str, Decis
 
             study.space.derive(choose)
     return met
-
-
-def _order(address: str) -> list[tuple[int, str]]:
-    """Layer 2 before layer 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in address.split(".")]

@@ -44,10 +44,10 @@ def arms_met(records: Iterable[Record], study: Study) -> list[str]:
     """The arms met in records: in the study's order, then the others by name."""
     met = {arm for r in records for arm in arms_of(r)}
     declared = list(dict.fromkeys([*(arm.name for arm in study.base_design.arms), *study.arm_names]))
-    return [a for a in declared if a in met] + sorted(met - set(declared), key=_natural)
+    return [a for a in declared if a in met] + sorted(met - set(declared), key=natural)
 
 
-def _natural(text: str) -> list[tuple[int, str]]:
+def natural(text: str) -> list[tuple[int, str]]:
     """Sorts search-2 before search-10."""
     return [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in re.split(r"(\d+)", text)]
 
@@ -101,6 +101,11 @@ def searched(records: Iterable[Record], study: Study) -> list[tuple[Record, Arch
     tried = [r for r in records if r["phase"] == "search" and r["seed"] == study.settings.search.training_seed]
     found = [(r, study.space.recall(r["decisions"], r["digest"])) for r in tried]
     return [(r, architecture) for r, architecture in found if architecture is not None]
+
+
+def finished(tried: Iterable[tuple[Record, Architecture]], study: Study) -> list[tuple[Record, Architecture, float]]:
+    """Those that trained to the end, each with its measure."""
+    return [(r, a, y) for r, a in tried if r["outcome"] == "done" and (y := measured(r, study)) is not None]
 
 
 def left_out(records: Iterable[Record], study: Study) -> list[str]:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import logging
 import random
 import statistics
@@ -32,7 +33,7 @@ from typing import Any
 
 from aotsearch.errors import InputError
 from aotsearch.evidence.ledger import FAILED
-from aotsearch.evidence.tables import Record, curve_of, measured, searched
+from aotsearch.evidence.tables import Record, curve_of, finished, searched
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.grammar.space import Decision, Refused, Space
 from aotsearch.running import evolution
@@ -221,10 +222,10 @@ def importance(records: Iterable[Record], study: Study, draws: int = DRAWS) -> d
     It describes the trials that the search chose to make, one seed each, and proves nothing. Source: PED-ANOVA (Watanabe et al. 2023,
     arXiv:2304.10255), for conditional decisions arXiv:2601.20800; by Optuna.
     """
-    done = [(a, value) for r, a in searched(records, study) if r["outcome"] == "done" and (value := measured(r, study)) is not None]
+    done = finished(searched(records, study), study)
     if len(done) < 4:
         return {}
-    trials = [required().trial.create_trial(value=value, **point(study.space, architecture)) for architecture, value in done]
+    trials = [_shared(required().trial.create_trial(value=value, **point(study.space, architecture))) for _, architecture, value in done]
     shares, rng = _shares(trials), random.Random(study.settings.search.seed)
     drawn = [_shares(rng.choices(trials, k=len(trials))) for _ in range(draws)]
 
@@ -254,13 +255,18 @@ def _shares(trials: Sequence[Any]) -> dict[str, float]:
 def _shared(trial: Any) -> Any:
     """A trial of which a deep copy, such as a storage makes, shares what it holds: nothing changes it, and copies were most of the time."""
 
-    class Shared(type(trial)):  # type: ignore[misc]
+    made = copy.copy(trial)
+    made.__class__ = _sharing(type(trial))  # type: ignore[arg-type]
+    return made
+
+
+@functools.cache
+def _sharing(kind: Any) -> Any:
+    class Shared(kind):  # type: ignore[misc]
         def __deepcopy__(self, memo: Any) -> Any:
             return copy.copy(self)
 
-    made = copy.copy(trial)
-    made.__class__ = Shared
-    return made
+    return Shared
 
 
 def required() -> Any:

@@ -48,8 +48,7 @@ class Comparison:
     Attributes:
         name: The arm's name; `main effect of ...`; `... x ...`; `... at ...`.
         kind: `change` (an arm against another), `main` (effect, averaged over all other factors), `interaction`, or `simple` (effect,
-            where another factor has one value), or
-            `step` (of the ablation path of a search: an architecture against the one before it).
+            where another factor has one value), or `step` (of the ablation path of a search: an architecture against the one before it).
         changes: (decision, from, to) for each decision that is changed.
         weights: Arm -> weight; they add up to 0.
         equalise: What its arms were made equal in.
