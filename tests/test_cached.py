@@ -175,7 +175,7 @@ def test_a_trial_of_which_more_is_asked_is_trained_and_one_of_which_less_is_aske
 
 def test_a_trial_whose_test_split_was_not_read_is_none_of_a_design() -> None:
     record = {"outcome": "done", "diagnostics": {"a": [1.0], "b": [None]}, "not_finite": {"diagnostics.b.0": "inf", "test.loss": "nan"}}
-    asked = {"diagnostics": ["a"], "knock_out": False, "sealed": True}
+    asked = {"diagnostics": ["a"], "knock_out": False, "sealed": True, "hints": []}
     assert not cached._holds(record, asked) and cached._holds(record | {"test": {"loss": None}}, asked)
     assert cached._holds({"outcome": "diverged"}, asked)
     assert cached._asked(record | {"test": {"loss": None}}, asked)["not_finite"] == {"test.loss": "nan"}

@@ -55,6 +55,18 @@ def test_a_rung_is_told_by_how_it_ranks_what_ends() -> None:
     assert found == {"log_noise at evaluation 1 of 9": pytest.approx(-1), "log_noise at evaluation 3 of 9": pytest.approx(1)}
 
 
+def test_what_was_measured_before_training_is_told_where_it_was() -> None:
+    plain = yamlfile.parse(GRAMMAR, "hinted").plain()
+    plain["study"]["search"]["hints"] = ["synflow", "initial-effective-rank"]
+    of = Study.from_dict(plain)
+    made = trials(of, [float(n) for n in range(10)])
+    for record, _ in made:
+        y = record["measures"]["log_noise"]
+        record |= {"parameters": 7, "hints": {"synflow": -y if y else None, "initial-effective-rank": 1.0}}
+    (found,) = hints([*made, ({**made[0][0], "hints": {}}, made[0][1])], of)
+    assert (found.name, found.trials) == ("synflow", 9) and found.correlation == pytest.approx(-1)
+
+
 def test_the_interval_is_that_of_bonett_and_wright() -> None:
     of = study()
     (found,) = hints(trials(of, [0, 1, 2, 3, 4, 6, 5, 7, 9, 8]), of)

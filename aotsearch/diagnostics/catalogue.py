@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
-Kind = Literal["stream", "sublayer", "subspaces", "map", "gradient"]
+Kind = Literal["stream", "sublayer", "subspaces", "map", "gradient", "untrained"]
 F = TypeVar("F")
 
 # Of what a diagnostic is a function, and so where it has a value.
@@ -25,6 +25,7 @@ KINDS: dict[str, str] = {
     "subspaces": "of mixers with a projection per head: attention with values of its own, and tssa",
     "map": "of attention that has scores",
     "gradient": "of every sublayer",
+    "untrained": "of the whole model before it is trained: hints, which a search may ask for",
 }
 
 MODULES = ("subspaces", "energy", "stream", "sublayer", "maps", "gradients")  # of `measures`, in reading order
@@ -86,14 +87,24 @@ def catalogue() -> dict[str, Diagnostic]:
     """Every diagnostic by name, in reading order."""
     found: dict[str, Diagnostic] = {}
     for module in MODULES:
-        source = (Path(__file__).parent / "measures" / f"{module}.py").read_text(encoding="utf-8")
-        found |= {d.name: d for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) for d in _read(node)}
+        found |= _declared(Path(__file__).parent / "measures" / f"{module}.py")
     return found
+
+
+@functools.cache
+def hints() -> dict[str, Diagnostic]:
+    """What is measured of a model before it is trained, by name; none of them has the name of a diagnostic of trained models."""
+    return _declared(Path(__file__).with_name("hints.py"))
 
 
 def cheap() -> tuple[str, ...]:
     """The names of what is measured by default."""
     return tuple(d.name for d in catalogue().values() if d.cheap)
+
+
+def _declared(path: Path) -> dict[str, Diagnostic]:
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    return {d.name: d for node in body if isinstance(node, ast.FunctionDef) for d in _read(node)}
 
 
 def _read(node: ast.FunctionDef) -> list[Diagnostic]:
@@ -131,7 +142,8 @@ What can be measured inside a trained model, sublayer by sublayer. Those in bold
 Every number is a mean over windows (sequences or images), computed window by window from one forward pass, without gradient and without
 reduced precision. There is one per sublayer, in the order of the forward pass, where a sublayer whose weights are tied counts each time it
 acts; a quantity of the stream has one more, before the first sublayer. Where a sublayer has no such quantity (an MLP has no attention
-map) it is absent, and so is a number that is not finite. Class attention, which pools, is not a sublayer.
+map) it is absent, and so is a number that is not finite. Class attention, which pools, is not a sublayer. The hints at the end are of the
+whole model before it is trained, one number each, from its first training batch.
 
 Letters: N tokens of a window, D width, H heads, P = D / H, X (N, D) the stream, Z (N, D) the tokens *as the sublayer reads them*: after its
 norm, where the norm stands before the operation. Where a quantity compares after with before, after is what the same norm would make of the
@@ -149,7 +161,7 @@ def page() -> str:
     for kind, text in KINDS.items():
         lines += [f"## {text[0].upper()}{text[1:]}", "", *HEADING]
         rows: dict[str, list[Diagnostic]] = {}
-        for d in catalogue().values():
+        for d in (*catalogue().values(), *hints().values()):
             if d.kind == kind:
                 rows.setdefault(d.function, []).append(d)
         lines += [*map(_row, rows.values()), ""]

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aotsearch.diagnostics.catalogue import hints
 from aotsearch.evidence.pairs import looks
 from aotsearch.evidence.statistics import span
 from aotsearch.evidence.tables import Record, measured
@@ -33,8 +34,8 @@ def values(record: Record, study: Study) -> Values | None:
 def _value(name: str, record: Record, study: Study) -> float | None:
     if name == study.task.measure:
         return measured(record, study)
-    if name in COSTS:
-        value = record.get(name)
+    if name in COSTS or name in hints():
+        value = record.get(name) if name in COSTS else (record.get("hints") or {}).get(name)
         return None if value is None else float(value)
     layers = [v for v in (record.get("diagnostics") or {}).get(name, ()) if v is not None]
     return statistics.fmean(layers) if layers else None

@@ -130,6 +130,7 @@ def _rates(analysis: Analysis, study: Study) -> list[str]:
 PARTS = {
     "test": "the test split",
     "diagnostics": "the diagnostics",
+    "hints": "the hints",
     "knock_out": "the knock-out",
     "whole_validation": "the whole validation split",
 }

@@ -23,6 +23,7 @@ FINISHED = {
     "parameters": (int,), "seconds": (NUMBER,), "training_seconds": (NUMBER,), "step_seconds": (NUMBER,), "peak_memory": (NUMBER,),
     "device": str, "precision": str, "threads": int, "fused": (int,), "message": (str,), "finished": str, "environment": MADE_WITH,
     "test": ({str: MAYBE},), "whole_validation": ({str: MAYBE},), "diagnostics": ({str: list},), "knock_out": ([{str: object}],),
+    "hints": ({str: MAYBE},),
     "unmeasured": ({str: str},), "not_finite": ({str: str},), "cached": (bool,), "state_per_sequence": (int,), "origin": ({"study": str},),
 }  # fmt: skip
 TIMED = {

@@ -72,16 +72,17 @@ def tabulate(records: Iterable[Record], study: Study) -> pd.DataFrame:
     splits = {measure: "measures", test: "test"}
     if any("whole_validation" in r for r in everything):
         splits[f"whole_validation_{measure}"] = "whole_validation"
-    columns = ["arm", "seed", "phase", "outcome", *splits, *PLAIN, *SPEED, "equalise", "digest", "device", "key", "same_as"]
+    hints = list(dict.fromkeys(name for r in everything for name in r.get("hints") or ()))
+    columns = ["arm", "seed", "phase", "outcome", *splits, *PLAIN, *SPEED, *hints, "equalise", "digest", "device", "key", "same_as"]
     addresses = list(dict.fromkeys(address for r in everything for address in r["decisions"]))
     rows = []
     for r in sorted(everything, key=lambda r: (r["phase"] == "confirm", arms[r["arm"]], r["seed"], r["key"])):
         row = {name: r.get(name) for name in columns}
-        row |= {name: measured(r, study, split) for name, split in splits.items()}
+        row |= {name: measured(r, study, split) for name, split in splits.items()} | (r.get("hints") or {})
         row |= {"same_as": ", ".join(arms_of(r)[1:]), "tokens_per_second": tokens_per_second(r)}
         rows.append(row | {_column(address, columns): r["decisions"].get(address) for address in addresses})
     table = pd.DataFrame(rows, columns=[*columns, *(_column(address, columns) for address in addresses)])
-    return table.astype({**dict.fromkeys((*splits, *SPEED), float), "peak_memory": "Int64"})
+    return table.astype({**dict.fromkeys((*splits, *SPEED, *hints), float), "peak_memory": "Int64"})
 
 
 def _column(address: str, taken: Sequence[str]) -> str:

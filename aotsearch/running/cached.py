@@ -128,7 +128,9 @@ class Cache:
 
 
 def _holds(record: Record, trial: Trial) -> bool:
-    """Whether a record has all that is asked of a trial; of one that diverged nothing can be measured."""
+    """Whether a record has all that is asked of a trial; of one that diverged nothing can be measured afterwards."""
+    if not set(trial["hints"]) <= set(record.get("hints") or {}):
+        return False
     if record["outcome"] != "done":
         return True
     layers = set(trial["diagnostics"]) <= set(record.get("diagnostics") or {})
@@ -139,11 +141,13 @@ def _asked(record: Record, trial: Trial) -> Record:
     """A record without what another study asked of its trial and this one does not."""
     gone = [] if trial["sealed"] else list(SEALED)
     gone += [] if trial["knock_out"] else ["knock_out"]
-    gone += [] if trial["diagnostics"] else ["diagnostics"]
+    gone += [name for name in ("diagnostics", "hints") if not trial[name]]
     found = {name: value for name, value in record.items() if name not in gone}
     if "diagnostics" in found:
         gone += [f"diagnostics.{name}" for name in found["diagnostics"] if name not in trial["diagnostics"]]
         found["diagnostics"] = {name: found["diagnostics"][name] for name in trial["diagnostics"]}
+    if "hints" in found:
+        found["hints"] = {name: found["hints"][name] for name in trial["hints"]}
     odd = {path: value for path, value in found.pop("not_finite", {}).items() if not any(f"{path}.".startswith(f"{g}.") for g in gone)}
     return found | ({"not_finite": odd} if odd else {})
 

@@ -59,6 +59,7 @@ def callback(
 
         def __init__(self) -> None:
             self.curves: dict[str, list[Mapping[str, float]]] = {}
+            self.known: dict[str, Mapping[str, Any]] = {}  # what a worker knows of a trial before it trains it
             self.plans: dict[str, Trial] = {}  # of trials that have no record yet
             self.ended = ""  # what ends the run, as a worker says it
 
@@ -74,6 +75,7 @@ def callback(
             if "ends" in result:
                 self.ended = result["ends"]
                 raise RunError(self.ended)
+            self.known.update(result.get("known", {}))
             for key, point in result.get("points", ()):
                 self.curves[key].append(point)
                 observer.point(self.plans[key], point)
@@ -131,7 +133,8 @@ def callback(
         def _tell(self, key: str, outcome: str, more: dict[str, str]) -> None:
             from aotsearch.training.trial import record
 
-            self._finish(record(self.plans[key], outcome, list(self.curves.get(key, ()))) | more)  # type: ignore[arg-type]
+            made = record(self.plans[key], outcome, list(self.curves.get(key, ())))  # type: ignore[arg-type]
+            self._finish({**made, **self.known.get(key, {}), **more})
 
         def _finish(self, record: Record) -> None:
             del self.plans[record["key"]]

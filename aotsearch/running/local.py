@@ -69,7 +69,7 @@ def reporter(search: Search | None, observer: Observer) -> Callable[..., None]:
     """Tells the observer each point, and ends the trial of a search where its rungs say so."""
     evaluations = itertools.count(1)
 
-    def report(trial: Trial, point: Mapping[str, float], recalled: bool = False) -> None:
+    def report(trial: Trial, point: Mapping[str, float], recalled: bool = False, known: Any = None) -> None:
         observer.point(trial, point)
         if search is None or not on_the_way(trial, point):
             return

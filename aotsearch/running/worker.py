@@ -27,12 +27,16 @@ def trainable(config: dict[str, Any]) -> None:
     hardware = devices.DeviceSettings(config["threads"], "cuda" if on_gpu else "cpu", share, config["usual"])
     checkpoints = dataclasses.replace(config["checkpoints"], memory=_memory(config))
     points: list[tuple[str, Mapping[str, float]]] = []
+    before: dict[str, Mapping[str, Any]] = {}  # by key, what the record of one that the scheduler stops has from before training
     evaluations = itertools.count(1)
 
-    def report(trial: Trial, point: Mapping[str, float], recalled: bool = False) -> None:
+    def report(trial: Trial, point: Mapping[str, float], recalled: bool = False, known: Any = None) -> None:
         points.append((trial["key"], point))
+        if known:
+            before[trial["key"]] = known
         if on_the_way(trial, point):
-            tell({"points": list(points), "loss": point["loss"], "evaluation": next(evaluations), "recalled": recalled})
+            told = {"points": list(points), "known": dict(before)}
+            tell({**told, "loss": point["loss"], "evaluation": next(evaluations), "recalled": recalled})
             points.clear()
 
     def tell(result: Mapping[str, Any]) -> None:

@@ -94,7 +94,10 @@ def parse(node: Node, folder: Path) -> Study:
         raise InputError(dict.fromkeys(problems))
     assert name is not None and space is not None and task is not None
     study = Study(name, question, task, space, settings, node.plain() | {"task": task.to_plain()})
-    known = {task.measure, *sampling.COSTS, *catalogue.catalogue()}
+    for wanted in settings.search.hints:
+        if wanted not in catalogue.hints():
+            raise InputError(f"no hint {wanted!r}{suggest(wanted, catalogue.hints())}", _search_mark(node, "hints"))
+    known = {task.measure, *sampling.COSTS, *catalogue.catalogue(), *catalogue.hints()}
     for wanted, _ in study.goals:
         if wanted not in known:
             raise InputError(f"no objective {wanted!r}{suggest(wanted, known)}", _search_mark(node, "objectives"))

@@ -115,7 +115,7 @@ def rungs(evaluations: int, reduction: int) -> list[int]:
 class Maximise(Options):
     """A quantity that is to be large."""
 
-    maximise: str = Field(description="a diagnostic, by name: its mean over the layers")
+    maximise: str = Field(description="a diagnostic, by name: its mean over the layers; or a hint")
 
 
 Objective = str | Maximise

@@ -83,8 +83,10 @@ class Search(Settings):
     )
     sampler: sampling.Name | sampling.Sampler = Field("tpe", description="what proposes, by name, or {name: {option: value}}")
     objectives: list[sampling.Objective] = Field(
-        [], description="what is to be small: the task's measure, which is first if none are named, costs, diagnostics; or {maximise: ...}"
+        [],
+        description="what is to be small: the task's measure, first if none are named, costs, diagnostics, hints; or {maximise: ...}",
     )
+    hints: list[str] = Field([], description="what is measured of each model before it is trained, to tell what it foretells")
     first: list[str | sampling.Earlier] = Field(
         [],
         description="tried before anything that the sampler proposes: arms of the study, such as reference; "
@@ -112,6 +114,11 @@ class Search(Settings):
     def diagnosed(self) -> list[str]:
         """The diagnostics that are objectives."""
         return [name for name, _ in map(sampling.goal, self.objectives) if name in catalogue.catalogue()]
+
+    @property
+    def hinted(self) -> list[str]:
+        """The hints that are measured: those asked for, and those that are objectives."""
+        return list(dict.fromkeys([*self.hints, *(name for name, _ in map(sampling.goal, self.objectives) if name in catalogue.hints())]))
 
     @property
     def confirmed(self) -> int | None:
@@ -286,6 +293,10 @@ class StudySettings(Settings):
     def measured_in(self, phase: str) -> list[str]:
         """The diagnostics of a trial: a search measures what it is after, the tuning of learning rates nothing."""
         return self.measured if phase in ("design", "confirm") else self.search.diagnosed if phase == "search" else []
+
+    def hinted_in(self, phase: str) -> list[str]:
+        """The hints of a trial: those of a search, also where what it found is confirmed."""
+        return self.search.hinted if phase in ("search", "confirm") else []
 
     @property
     def adaptive(self) -> Adaptive | None:

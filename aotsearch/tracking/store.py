@@ -192,6 +192,7 @@ class Store:
         points: list[Values] = [{**p, "time": start + round((end - start) * p["step"] / last)} for p in record["curve"]]
         points += self._points.pop(record["key"], [])
         finals = {f"final/{name}": value for name, value in record["measures"].items()}
+        finals |= {f"hint/{name}": value for name, value in (record.get("hints") or {}).items()}
         finals |= {name: record[name] for name in COST if name in record} | {"tokens_per_second": tokens_per_second(record)}
         metrics = [*client.curve(points, child.points), *client.metrics(finals, end), *client.layers(record, end)]
         tags = {"aot.outcome": record["outcome"], FINISHED: record["finished"]}

@@ -196,7 +196,8 @@ READING = (
     "the figures images in `figures`. Every run below that one is a trial: one arm under one seed. Grouped by `arm`, a group shows the "
     "mean over its seeds of `final/{measure}` and of `final/difference`, which is the trial minus the reference under the same seed. "
     "`train/loss` and `validation/loss` in {loss_unit} and `validation/{measure}` in {unit} are curves, `layer/...` are diagnostics with "
-    "the layer as the step; `aot.outcome` says how a trial ended. The test split is in `effects.json` and in the report alone. A "
+    "the layer as the step, `hint/...` what was measured before training; `aot.outcome` says how a trial ended. The test split is in "
+    "`effects.json` and in the report alone. A "
     "trained model comes here by `aotsearch export DIR --arm ARM --seed SEED --to mlflow`; the weights of every trial are in its folder.\n"
 )
 INTERACTING = (

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import torch
 
-from aotsearch.diagnostics import probe
+from aotsearch.diagnostics import hints, probe
 from aotsearch.errors import AotsearchError, RunError, WordError, first_line
 from aotsearch.files import digest, written
 from aotsearch.grammar.architecture import Architecture
@@ -69,6 +69,7 @@ def plan(study: Study, arm: Arm, seed: int, phase: str, rate: float | None = Non
         "training": training,
         "sealed": phase in ("design", "confirm"),  # whether the test split is read, once, at the end
         "diagnostics": study.settings.measured_in(phase),
+        "hints": study.settings.hinted_in(phase),
         "knock_out": study.settings.knock_out and arm.name == REFERENCE and phase in ("design", "confirm"),
         **_counts(architecture),
     }
@@ -100,6 +101,7 @@ def run(trial: Trial, hardware: DeviceSettings, report: Report, checkpoints: Che
         trial: What `plan` made.
         hardware: The resources it may use.
         report: Called with every point of the curve, once, or with those before an interruption again, as `recalled`; may raise Stopped.
+            With the first point it is told what the record has from before training, as `known`, where that is anything.
         checkpoints: Where its trained weights go, and its state while it trains; what is there of it already is where it goes on.
     """
     return _ended([_Teller(trial, report)], hardware, checkpoints, fused=False)[0]
@@ -147,17 +149,19 @@ def _fused(tellers: list[_Teller], hardware: DeviceSettings, checkpoints: Checkp
 
 
 class _Teller:
-    """A trial whose points are told once, however often it is tried."""
+    """A trial whose points are told once, however often it is tried, and what is `known` before the first."""
 
     def __init__(self, trial: Trial, report: Report):
         self.trial, self.report, self.told = trial, report, 0
         self.curve: list[Point] = []
+        self.known: dict[str, Any] = {}
 
     def keep(self, point: Point, **recalled: bool) -> None:
         self.curve.append(point)
         if len(self.curve) > self.told:  # else an attempt before this one has told it
+            known = {"known": self.known} if self.known and not self.told else {}
             self.told = len(self.curve)
-            self.report(point, **recalled)
+            self.report(point, **recalled, **known)
 
 
 def _ended(tellers: list[_Teller], hardware: DeviceSettings, checkpoints: Checkpoints | None, fused: bool) -> list[Record]:
@@ -202,7 +206,7 @@ def _ended(tellers: list[_Teller], hardware: DeviceSettings, checkpoints: Checkp
         **({"device_lost": True} if lost else {}),
     }
     return [
-        record(t.trial, outcome, list(t.curve)) | {"message": "", "traceback": ""} | after | common | _whole_time(common, after)
+        record(t.trial, outcome, list(t.curve)) | {"message": "", "traceback": ""} | t.known | after | common | _whole_time(common, after)
         for t, (outcome, after) in zip(tellers, endings, strict=True)
     ]
 
@@ -237,6 +241,8 @@ def _trained(
     first = tellers[0].trial
     architecture, task = Architecture.from_dict(first["architecture"], first["decisions"]), load_task(first)
     members = [Member(build(architecture, t.trial["seed"]), t.trial["training"], t.trial["seed"], t.keep) for t in tellers]
+    for teller, member in zip(tellers, members, strict=True):
+        teller.known = _before(member.model, task, teller.trial, hardware)
     clock = train_together(members, task, hardware, fused, keeper)
     if load_task(first) is not task:  # it was opened again
         if checkpoints is not None:  # nor does it go on from what it became by that
@@ -249,16 +255,39 @@ def _trained(
             endings.append((outcome, clock.told(len(members)) | {"message": str(member.error)}))
             continue
         saved = _save(member.model, weights_of(checkpoints.folder, teller.trial["key"])) if checkpoints is not None else {}
-        after = _after(member.model, task, teller.trial, hardware, member.curve[-1])  # raises nothing that an error could be: it is trained
+        lost = teller.known.get("unmeasured", {})
+        # raises nothing that an error could be: it is trained
+        after = _after(member.model, task, teller.trial, hardware, member.curve[-1], lost)
         endings.append(("done", clock.told(len(members)) | saved | after))
     return endings
 
 
-def _after(model: Any, task: Task, trial: Mapping[str, Any], hardware: DeviceSettings, last: Mapping[str, float]) -> dict[str, Any]:
+def _before(model: Any, task: Task, trial: Mapping[str, Any], hardware: DeviceSettings) -> dict[str, Any]:
+    """What is measured of a model before it is trained, which stays as it is; what goes wrong in it costs the hints, not the trial."""
+    if not trial.get("hints"):
+        return {}
+    try:
+        items = task.batch(trial["seed"], 0, trial["training"]["batch"])
+        inputs, targets = (devices.put(a, hardware.device) for a in items)
+        with hardware.use():
+            return {"hints": hints.measure(model, inputs, lambda m: task.loss(m(inputs), targets), trial["hints"])}
+    except Exception as e:  # as after training
+        if devices.unlike(e):
+            raise
+        return {"unmeasured": {"hints": first_line(e)}}
+    finally:
+        devices.release(hardware.device)
+        devices.begin_peak(hardware.device)  # which is that of training
+
+
+def _after(
+    model: Any, task: Task, trial: Mapping[str, Any], hardware: DeviceSettings, last: Mapping[str, float], lost: Mapping[str, str]
+) -> dict[str, Any]:
     """What is measured of a trained model besides its loss: the test split, every layer, every layer removed; and where the task's source
     has validation and test as one, the measures over both, for comparison with published numbers.
 
-    Whatever goes wrong in one of them, the trial is trained and the others are measured: `unmeasured` says which is missing, and why.
+    Whatever goes wrong in one of them, the trial is trained and the others are measured: `unmeasured` says which is missing, and why, with
+    what was `lost` before.
     """
     seed, precision = trial["seed"], hardware.precision(trial["training"])
 
@@ -285,7 +314,7 @@ def _after(model: Any, task: Task, trial: Mapping[str, Any], hardware: DeviceSet
         "knock_out": (trial.get("knock_out"), knock_out),
     }
     found: dict[str, Any] = {}
-    unmeasured: dict[str, str] = {}
+    unmeasured = dict(lost)
     for part, (wanted, measure) in asked.items():
         if not wanted:
             continue
