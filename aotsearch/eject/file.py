@@ -297,6 +297,8 @@ class File:
         p, path, lines = self.model.architecture.dropout, self.model.architecture.drop_path, []
         counts = collections.Counter(self.model.steps[name].mixes for name in self.model.order)
         places = {mixes: itertools.count() for mixes in counts}
+        if not self.model.drops:
+            return []
         for name, drop, module in zip(self.model.order, self.model.drops, self.model.drops.values(), strict=True):
             mixes = self.model.steps[name].mixes
             given = {"entries": repr(p), "samples": f"{path!r} * {mark(f'#_{next(places[mixes])}')} / {max(counts[mixes] - 1, 1)}"}
@@ -304,7 +306,7 @@ class File:
             read = arguments(home.methods["__init__"])[1:] if kind is not None and (home := kind.home("__init__")) is not None else []
             made = f"nn.Dropout({p!r})" if kind is None else f"{self._name(kind)}({', '.join(given[name] for name in read)})"
             lines.append(f"self.drops[{mark(drop)}] = {made}")
-        return ["self.drops = nn.ModuleDict()", *looped(lines)] if lines else []
+        return ["self.drops = nn.ModuleDict()", *looped(lines)]
 
     def _model(self) -> str:
         model, head, pooled = self.model, self.model.head, self.model.pooling is not None
