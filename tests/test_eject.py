@@ -90,7 +90,7 @@ ATTENTION: list[dict[str, Any]] = [
     {"map": 0, "uniform": 1},
     {"dropout": 0.2},
     {"dropout": 0.2, "identity": -1, "qkv": "tied", "mask_self": True},
-    {"dropout": 0.2, "score": "sink", "squared_map": 0.5, "persistent_kv": 2},
+    {"dropout": 0.2, "score": "sink", "persistent_kv": 2},
 ]
 
 MODELS: list[tuple[dict[str, Any], dict[str, int]]] = [

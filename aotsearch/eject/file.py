@@ -301,12 +301,12 @@ class File:
             return []
         for name, drop, module in zip(self.model.order, self.model.drops, self.model.drops.values(), strict=True):
             mixes = self.model.steps[name].mixes
-            given = {"entries": repr(p), "samples": f"{path!r} * {mark(f'#_{next(places[mixes])}')} / {max(counts[mixes] - 1, 1)}"}
+            given = {"entries": repr(p), "samples": f"{path!r} * ({mark(f'#_{next(places[mixes])}')}) / {max(counts[mixes] - 1, 1)}"}
             kind = self.program.of.get(id(module))
             read = arguments(home.methods["__init__"])[1:] if kind is not None and (home := kind.home("__init__")) is not None else []
             made = f"nn.Dropout({p!r})" if kind is None else f"{self._name(kind)}({', '.join(given[name] for name in read)})"
             lines.append(f"self.drops[{mark(drop)}] = {made}")
-        return ["self.drops = nn.ModuleDict()", *looped(lines)]
+        return ["self.drops = nn.ModuleDict()", *(re.sub(r" \((\w+)\) ", r" \1 ", line) for line in looped(lines))]
 
     def _model(self) -> str:
         model, head, pooled = self.model, self.model.head, self.model.pooling is not None
