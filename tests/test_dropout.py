@@ -18,6 +18,7 @@ from aotsearch.errors import InputError
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.grammar.space import Space
 from aotsearch.models.cost import cost
+from aotsearch.models.exchange import config_gpt2, config_vit
 from aotsearch.models.model import Model, build
 from aotsearch.models.parts.attention import Attention
 from aotsearch.models.parts.context import ForwardContext, LayerContext, Positions
@@ -312,3 +313,11 @@ def test_it_stands_beside_class_attention_and_keeps_what_every_model_keeps() -> 
     torch.save(subject.model().state_dict(), saved)
     saved.seek(0)
     build(architecture(pooled, IMAGE)).load_state_dict(torch.load(saved))
+
+
+def test_a_config_of_hugging_face_says_what_is_dropped() -> None:
+    said = {"dropout": 0.1, "block": [{"attention": {"dropout": 0.2}}, "mlp"]}
+    gpt2 = config_gpt2(build(architecture({"depth": 2, "drop_path": 0.3, **said})))
+    assert (gpt2["embd_pdrop"], gpt2["resid_pdrop"], gpt2["attn_pdrop"]) == (0.1, 0.1, 0.2)
+    vit = config_vit(build(architecture({"depth": 2, "pooling": "class-token", **said}, IMAGE)))
+    assert (vit["hidden_dropout_prob"], vit["attention_probs_dropout_prob"]) == (0.1, 0.2)
