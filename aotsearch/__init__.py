@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # what type checkers see; the names are those of _HOMES
     from aotsearch.eject.trained import load_trained
     from aotsearch.errors import AotsearchError, InputError, RunError
     from aotsearch.grammar.architecture import Architecture
-    from aotsearch.grammar.words import Coefficient, Count, Divisor, Flag, Natural, Number, Positive, Score, Text, word
+    from aotsearch.grammar.words import Coefficient, Count, Divisor, Flag, Natural, Number, Positive, Probability, Score, Text, word
     from aotsearch.models.model import build
     from aotsearch.models.parts.context import ForwardContext, LayerContext
     from aotsearch.report.data import results
@@ -33,7 +33,7 @@ _HOMES = {
     "errors": ["AotsearchError", "InputError", "RunError"],
     "grammar.architecture": ["Architecture"],
     # for packages with words of their own
-    "grammar.words": ["Coefficient", "Count", "Divisor", "Flag", "Natural", "Number", "Positive", "Score", "Text", "word"],
+    "grammar.words": ["Coefficient", "Count", "Divisor", "Flag", "Natural", "Number", "Positive", "Probability", "Score", "Text", "word"],
     "models.model": ["build"],
     "models.parts.context": ["ForwardContext", "LayerContext"],
     "report.data": ["results"],

@@ -23,6 +23,7 @@ from aotsearch.models.model import Model, build
 from aotsearch.models.parts.attention import Attention, present, value_of
 from aotsearch.models.parts.coefficient import Follows
 from aotsearch.models.parts.score import LinearScore, Sigmoid
+from aotsearch.training.masks import Masks
 
 BATCH, STEPS, RATE = 4, 20, 3e-3
 SHIFT = 3  # tokens
@@ -60,7 +61,7 @@ class Subject:
         return torch.randint(0, s["vocabulary"], (BATCH, s["context"]), generator=generator)
 
     def model(self) -> Model:
-        return build(self.architecture, seed=1)
+        return masked(build(self.architecture, seed=1))
 
     def loss(self, y: torch.Tensor) -> torch.Tensor:
         if "inputs" in self.sizes:
@@ -85,6 +86,13 @@ class Subject:
     def exact_outputs(self) -> torch.Tensor:
         outputs: torch.Tensor = self.exact(self.exact_inputs)
         return outputs
+
+
+def masked(model: Model) -> Model:
+    """A model in whose every pass the same is dropped."""
+    masks = Masks(model, [1], replicas=False)
+    model.register_forward_pre_hook(lambda *_: masks.begin(0))
+    return model
 
 
 def apart(found: torch.Tensor, expected: torch.Tensor) -> float:

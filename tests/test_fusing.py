@@ -60,7 +60,7 @@ def batches(architecture: Architecture, seed: int) -> list[tuple[torch.Tensor, t
 def losses(architecture: Architecture, seeds: Sequence[int], fused: bool, precision: str = "float32") -> torch.Tensor:
     """Of every step and seed."""
     task: Any = SimpleNamespace(loss=loss)
-    made = program([build(architecture, s) for s in seeds], task, [TRAINING] * len(seeds), precision, fused)
+    made = program([build(architecture, s) for s in seeds], task, [TRAINING] * len(seeds), precision, fused, seeds)
     given = [batches(architecture, s) for s in seeds]
     found = []
     for step in range(STEPS):
@@ -169,7 +169,7 @@ def test_members_may_differ_in_learning_rate(study: Study) -> None:
 
 
 def test_the_gradient_of_each_replica_is_clipped_by_its_own_norm(study: Study) -> None:
-    made = programs.Fused([build(study.reference, s) for s in (0, 1)], study.task, [study.training()] * 2, "float32")
+    made: Any = program([build(study.reference, s) for s in (0, 1)], study.task, [study.training()] * 2, "float32", fused=True)
     made.clip = 1.0
     given = [torch.tensor([[3.0, 4.0], [0.3, 0.4]]), torch.tensor([[0.0], [0.0]])]
     clipped = made._clipped(given)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from invariants import masked
 from torch.nn import functional as F
 
 from aotsearch import yamlfile
@@ -58,6 +59,7 @@ LEVELS: dict[str, list[Any]] = {
     "features": [16],
     "tau": [0.2],
     "second_map": [0.5, "learned", "differential"],
+    "dropout": [0.2],
 }
 SETTINGS = {"class-attention": {"heads": 2}, "stem": {"size": 4}}  # beside which the other options of a word act
 
@@ -150,6 +152,10 @@ def cases() -> list[Any]:
         "alibi-capped": {"positions": "alibi", "block": [{"attention": {"softcap": 5, "score": "sink"}}]},
         "alibi-memory": {"positions": "alibi", "block": [{"attention": {"persistent_kv": 2}}]},
         "multi-query-identity": {"block": [{"attention": {"kv_heads": 1, "identity": -1}}]},
+        "dropout": {"dropout": 0.2, "block": [{"attention": {"dropout": 0.2, "identity": -1}}, "mlp"]},
+        "drop-path": {"dropout": 0.2, "drop_path": 0.4, "block": ["tssa", "mlp"]},
+        "dropout-transposed": {"dropout": 0.2, "block": [{"attention": {"dropout": 0.2, "qkv": "tied", "output": "transposed"}}]},
+        "dropout-masked": {"place": "post", "dropout": 0.2, "block": [{"attention": {"dropout": 0.2, "mask_self": True}}]},
     }
     models |= {
         f"initialisation-{name}": {"initialisation": name, "block": ["attention", "mlp"]}
@@ -157,12 +163,17 @@ def cases() -> list[Any]:
     }
     found += [pytest.param(({"depth": 2, **model}, SIZES), id=name) for name, model in models.items()]
     found.append(pytest.param(({"blocks": {"repeat": 2, "of": ["attention", "mlp"], "tied": True}}, SIZES), id="tied"))
+    dropped = {"dropout": 0.2, "drop_path": 0.4}
+    tied = {"repeat": 3, "of": [{"attention": {"dropout": 0.2}}, "mlp"], "tied": True}
+    found.append(pytest.param(({**dropped, "blocks": tied}, SIZES), id="tied-dropout"))
+    pooled = {"depth": 2, "pooling": {"class-attention": {"heads": 2}}, "block": [{"attention": {"dropout": 0.2}}, "mlp"]}
+    found.append(pytest.param(({**dropped, **pooled}, IMAGE), id="class-attention-dropout"))
     return found
 
 
 @pytest.fixture(params=cases())
 def model(request: pytest.FixtureRequest) -> Model:
-    return build(architecture(*request.param), seed=1)
+    return masked(build(architecture(*request.param), seed=1))
 
 
 TOKENS = torch.randint(0, 11, (3, 8), generator=torch.Generator().manual_seed(0))
@@ -249,7 +260,7 @@ def acts(first: Architecture, second: Architecture) -> bool:
     """Whether two architectures differ in what they compute, or in the gradient of a parameter that both have."""
     answers = []
     for a in (first, second):
-        model = disturb(build(a, seed=1))
+        model = disturb(masked(build(a, seed=1)))
         y = model(inputs(model))
         y.square().sum().backward()
         answers.append((y, {n: p.grad for n, p in model.named_parameters()}))

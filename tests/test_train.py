@@ -25,7 +25,7 @@ from aotsearch.training.checkpoint import Checkpoints
 from aotsearch.training.device import DeviceSettings
 from aotsearch.training.environment import environment
 from aotsearch.training.evaluation import evaluate
-from aotsearch.training.program import Alone
+from aotsearch.training.program import program
 from aotsearch.training.schedule import learning_rate
 from aotsearch.training.train import Diverged, Stopped, train
 
@@ -103,7 +103,9 @@ def test_what_decays_is_what_its_source_decays(study_file: Path) -> None:
     ]
     for text, sizes, spared in models:
         model = build(Space.parse(yamlfile.parse(f"model: {{width: 16, {text}}}", "f"), sizes).reference)
-        adam = Alone(model, load(study_file).task, {"weight_decay": 0.1, "clip": 1.0, "beta1": 0.9, "beta2": 0.99}, "float32").adam
+        training = {"weight_decay": 0.1, "clip": 1.0, "beta1": 0.9, "beta2": 0.99}
+        made: Any = program([model], load(study_file).task, [training], "float32", fused=False)
+        adam = made.adam
         names = {id(p): name for name, p in model.named_parameters()}
         decaying = {names[id(p)] for p, decay in zip(adam.weights, adam.decays, strict=True) if decay > 0}
         assert sorted(map(id, adam.weights)) == sorted(names)  # each once

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import builtins
 import collections
+import itertools
 import re
 import sys
 import textwrap
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from aotsearch.eject.fold import Put, Table, bound, computed, definition, owned, refused, top, tree
+from aotsearch.eject.fold import Put, Table, arguments, bound, computed, definition, owned, refused, top, tree
 from aotsearch.eject.program import Kind, Program, Record, recorded, stateful
 from aotsearch.eject.text import class_name, description, header, looped, mark, quoted, usage, written
 from aotsearch.errors import AotsearchError, RunError, one_line
@@ -106,7 +107,7 @@ class File:
         self.program, self.record, self.architecture, self.model = program, record, architecture, program.model
         self.carried, self.parallel = program.flow_reads(), any(self.model.parallel)
         self.flows = any(self._takes_flow(step) for step in self.model.steps.values())
-        self.given = ["x_BLD"] + ["flow"] * self.flows + ["z_BLD"] * self.parallel
+        self.given = ["x_BLD"] + ["flow"] * self.flows + ["z_BLD"] * self.parallel + ["drop"] * bool(self.model.drops)
         self.blocks: list[str] = []
         self.constants: list[str] = []
         self.imports = {"import math", "import torch", "from torch import nn", "from torch.nn import functional as F"}
@@ -234,14 +235,15 @@ class File:
 
     def _sublayer(self, step: Any) -> str:
         """The class of a step, written if it is not there."""
-        z = self.given[-1] if self.parallel else "x_BLD"
+        z = "z_BLD" if self.parallel else "x_BLD"
         joined, names, flows = self._joined(step), self._parts(step), self._takes_flow(step)
         place = step.place if "norm" in names else "none"
         lines = [f"y_BLD = self.operation({z if place in ('post', 'none') else f'self.norm({z})'}{', flow' if flows else ''})"]
-        lines += ["y_BLD = self.after(y_BLD)"] * ("after" in names)
+        lines += ["y_BLD = self.after(y_BLD)"] * ("after" in names) + ["y_BLD = drop(y_BLD)"] * ("drop" in self.given)
         lines += [f"return self.norm({joined})" if place == "post" else f"return {joined}"]
         told = FORMS.get(place, "x <- {join}, y = f({z})").format(z=z[0], join=joined.replace("_BLD", "").replace("self.", ""))
-        taken = ", ".join(f"{n}: ForwardContext" if n == "flow" else f"{n}: torch.Tensor" for n in self.given)
+        kinds = {"flow": "ForwardContext", "drop": "nn.Module"}
+        taken = ", ".join(f"{n}: {kinds.get(n, 'torch.Tensor')}" for n in self.given)
         text = [
             "class @(nn.Module):",
             quoted(f"One sublayer: {told}." + "\n\nz is x, or what the sublayer before it read." * self.parallel, 1),
@@ -275,15 +277,36 @@ class File:
 
     def _calls(self) -> list[str]:
         """The lines that take the stream through the steps."""
-        order, names, given = self.model.order, list(self.model.steps), ", ".join(self.given)
+        order, names, drops = self.model.order, list(self.model.steps), list(self.model.drops)
+        given = ", ".join("self.drops[name]" if n == "drop" else n for n in self.given)
         rounds = len(order) // max(len(names), 1)
         if len(names) > 1 and order == names * rounds and not self.parallel:
-            loop = ["for step in self.steps.values():", f"    x_BLD = step({given})"]
-            return loop if rounds == 1 else [f"for _ in range({rounds}):", *("    " + line for line in loop)]
+            loop = ["for name, step in self.steps.items():" if drops else "for step in self.steps.values():", f"    x_BLD = step({given})"]
+            if rounds == 1:
+                return loop
+            if not drops:
+                return [f"for _ in range({rounds}):", *("    " + line for line in loop)]
         items: list[str] = []
-        for name, beside in zip(order, self.model.parallel, strict=True):
-            items += ["z_BLD = x_BLD"] * (self.parallel and not beside) + [f"x_BLD = self.steps[{mark(name)}]({given})"]
+        for name, beside, drop in zip(order, self.model.parallel, drops or order, strict=True):
+            call = f"self.steps[{mark(name)}]({given.replace('[name]', f'[{mark(drop)}]')})"
+            items += ["z_BLD = x_BLD"] * (self.parallel and not beside) + [f"x_BLD = {call}"]
         return list(looped(items))
+
+    def _drops(self) -> list[str]:
+        """The lines that make what training drops."""
+        p, path, lines = self.model.architecture.dropout, self.model.architecture.drop_path, []
+        counts = collections.Counter(self.model.steps[name].mixes for name in self.model.order)
+        places = {mixes: itertools.count() for mixes in counts}
+        if not self.model.drops:
+            return []
+        for name, drop, module in zip(self.model.order, self.model.drops, self.model.drops.values(), strict=True):
+            mixes = self.model.steps[name].mixes
+            given = {"entries": repr(p), "samples": f"{path!r} * ({mark(f'#_{next(places[mixes])}')}) / {max(counts[mixes] - 1, 1)}"}
+            kind = self.program.of.get(id(module))
+            read = arguments(home.methods["__init__"])[1:] if kind is not None and (home := kind.home("__init__")) is not None else []
+            made = f"nn.Dropout({p!r})" if kind is None else f"{self._name(kind)}({', '.join(given[name] for name in read)})"
+            lines.append(f"self.drops[{mark(drop)}] = {made}")
+        return ["self.drops = nn.ModuleDict()", *(re.sub(r" \((\w+)\) ", r" \1 ", line) for line in looped(lines))]
 
     def _model(self) -> str:
         model, head, pooled = self.model, self.model.head, self.model.pooling is not None
@@ -291,13 +314,16 @@ class File:
         placed = id(model.positions) in self.program.of and not self._passes(model.positions, "embed")
         held = {"embedding": read, "pooling": pooled, "positions": placed or "positions" in self.carried or stateful(model.positions)}
         made = [f"self.{name} = {self._makes(getattr(model, name))}" for name, there in held.items() if there]
+        made += [f"self.dropout = nn.Dropout({model.dropout.p!r})"] if model.dropout is not None else []
         made += ["self.steps = nn.ModuleDict()", *looped(list(self._steps()))] if len(model.steps) else []
+        made += self._drops()
         made += [f"self.final_norm = {self._makes(model.final_norm)}"] if normed else []
         if head is not None:
             made += [f"self.head = nn.Linear({head.in_features}, {head.out_features}{', bias=False' * (head.bias is None)})"]
         lines = ["x_BLD = self.embedding(inputs)" if read else "x_BLD = inputs"]
         lines += ["x_BLD = self.pooling.open(x_BLD)"] * (pooled and not self._passes(model.pooling, "open"))
         lines += ["x_BLD = self.positions.embed(x_BLD)"] * placed
+        lines += ["x_BLD = self.dropout(x_BLD)"] * (model.dropout is not None)
         lines += [f"flow = ForwardContext({'self.positions' if 'positions' in self.carried else ''})"] * self.flows + self._calls()
         lines += ["x_BLD = self.pooling(x_BLD)"] * pooled + ["x_BLD = self.final_norm(x_BLD)"] * normed
         last = "self.head(x_BLD)" if head is not None else "F.linear(x_BLD, self.embedding.weight)" if model.tied else "x_BLD"

@@ -10,7 +10,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -47,7 +49,15 @@ NONE = Part(NO_WORD)
 TOKEN = Part("token")
 ADD = Part("add")
 # The options of a model at their defaults, but for those that depend on the task or on the others (see `complete`).
-USUAL: Mapping[str, Any] = {"norm": Part("layernorm"), "place": "pre", "join": ADD, "positions": Part("learned"), "initialisation": "gpt2"}
+USUAL: Mapping[str, Any] = {
+    "norm": Part("layernorm"),
+    "place": "pre",
+    "join": ADD,
+    "positions": Part("learned"),
+    "initialisation": "gpt2",
+    "dropout": 0.0,
+    "drop_path": 0.0,
+}
 SLOTS = {"positions": "positions", "final_norm": "norm", "embedding": "embedding", "pooling": "pooling"}  # of a model's own parts
 MAX_SUBLAYERS = 5_000  # of a model
 
@@ -139,6 +149,8 @@ class Architecture:
         embedding: How what the task gives becomes the stream.
         pooling: How the tokens become one before the head.
         initialisation: How the initial values are drawn.
+        dropout: The share of entries that training drops from the embedded tokens, and from the output of every operation.
+        drop_path: The share of samples for which training drops the output of the last sublayer of each kind; see `drop_paths`.
         decisions: Address -> value of every decision that was met; not part of the identity.
     """
 
@@ -151,13 +163,15 @@ class Architecture:
     head: str
     initialisation: str
     sizes: Sizes
+    dropout: float = USUAL["dropout"]
+    drop_path: float = USUAL["drop_path"]
     decisions: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The canonical form as plain data, without what is at its default."""
         own = {"positions": self.positions, "final_norm": self.final_norm}
         usual = complete({"embedding": self.embedding}, self.sizes) | _ends(self.sizes)
-        left = {name: getattr(self, name) for name in ("embedding", "pooling", "head", "initialisation")}
+        left = {name: getattr(self, name) for name in ("embedding", "pooling", "head", "initialisation", "dropout", "drop_path")}
         own |= {name: value for name, value in left.items() if value != usual[name]}
         plain = {name: value.to_plain() if isinstance(value, Part) else value for name, value in own.items()}
         return {"width": self.width, "sublayers": [s.to_plain() for s in self.sublayers], "sizes": dict(self.sizes), **plain}
@@ -181,6 +195,18 @@ class Architecture:
         """Twelve hexadecimal characters that name the model; equal models have equal digests on every machine."""
         text = json.dumps(former.plain(self.to_dict()), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def drop_paths(self) -> list[float]:
+        """Of each sublayer the probability that training drops its output for a sample: of the k-th of n mixers, and of the k-th of n
+        channel operations, `drop_path` * k / (n - 1), k from 0.
+
+        Source: Huang et al. 2016, arXiv:1603.09382, by blocks as timm has it.
+        """
+        kinds = [library.find("sublayer", s.operation.word).slot for s in self.sublayers]
+        last = {kind: max(number - 1, 1) for kind, number in Counter(kinds).items()}
+        places = {kind: itertools.count() for kind in last}
+        return [self.drop_path * next(places[kind]) / last[kind] for kind in kinds]
 
     def size(self, name: str) -> int:
         """A size given by the task."""

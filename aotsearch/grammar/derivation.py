@@ -19,7 +19,7 @@ from aotsearch.grammar.architecture import MAX_SUBLAYERS, Architecture, Part, Si
 from aotsearch.grammar.constraint import Constraint
 from aotsearch.grammar.decision import Decision
 from aotsearch.grammar.forms import Choice, Component, Fixed, Form, ModelForm, Parallel, Range, Recurse, Repeat, Sequence
-from aotsearch.grammar.laws import Around, Context, broken, unfit
+from aotsearch.grammar.laws import Around, Context, broken, skippable, unfit
 
 Step = tuple[Sublayer, Any]  # with the name of its weights, which others may share: a number, or what all `tied` ones have in common
 MEASURABLE = 500  # sublayers of a model whose parameters a constraint asks for
@@ -92,7 +92,11 @@ class Derivation:
             raise Refused(Problem(law[0], self.resolve(o[law[1]]).mark if law[1] in o else form.mark))
         self.context = Context.of(made, options)
         self.around = self.context.around
-        return dataclasses.replace(made, sublayers=_placed(self.steps(form.body)), decisions=self.made)
+        whole = dataclasses.replace(made, sublayers=_placed(self.steps(form.body)), decisions=self.made)
+        try:
+            return skippable(whole)
+        except ValueError as e:
+            raise Refused(Problem(str(e), self.resolve(o["drop_path"]).mark)) from None
 
     def decide(self, form: Choice | Range) -> Any:
         decision = Decision.of(form, self.shared.get(form.rule, self.prefix), self.depth[form.rule])

@@ -46,6 +46,18 @@ MODEL: dict[str, Place] = {
         "head", HEADS, "tied", "output matrix: the token embedding (tied, where there is one), its own, or none: the stream is the output"
     ),
     "initialisation": _words("initialisation", STARTS, USUAL["initialisation"], "how the initial values are drawn"),
+    "dropout": _scalar(
+        "dropout",
+        "Probability",
+        USUAL["dropout"],
+        "share of entries that training drops from the embedded tokens and every operation's output",
+    ),
+    "drop_path": _scalar(
+        "drop_path",
+        "Probability",
+        USUAL["drop_path"],
+        "share of samples that skip the last layer in training, rising evenly from 0 at the first",
+    ),
     "block": "block",
     "blocks": "block",
 }

@@ -10,6 +10,7 @@ part among them stands for its own word), `width`, sizes of the task, and
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -186,6 +187,21 @@ def unfit(model: Architecture) -> Breach | None:
         law = f"pooling: {pooling.word} makes one vector of all tokens, where the task asks for one per token; leave it out"
         return law, "pooling"
     return None
+
+
+def skippable(model: Architecture) -> Architecture:
+    """A model whose sublayers may be skipped; without `drop_path` where each is the first of its kind, which never is.
+
+    Raises:
+        ValueError: a sublayer that is skipped does not leave the stream as it is.
+    """
+    if model.drop_path == 0:
+        return model
+    for s in model.sublayers:
+        if s.join.absent or "shrinks" in library.find("join", s.join.word).traits:
+            law = "drop_path lets a sample skip a sublayer, whose join must then leave the stream as it is"
+            raise ValueError(f"{law}; that of {s.operation.word} is {s.join.word}")
+    return model if any(model.drop_paths) else dataclasses.replace(model, drop_path=0.0)
 
 
 def _named(value: Any) -> Any:

@@ -31,6 +31,7 @@ Natural = Annotated[int, Field(ge=0, strict=True)]
 Divisor = Annotated[int, Field(ge=1, strict=True, json_schema_extra={"divides": "width"})]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
 Flag = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(strict=True)]
 Table = dict[str, Any]
@@ -44,6 +45,7 @@ TYPES: dict[str, tuple[Any, str, str]] = {
     "Divisor": (Divisor, "a whole number that divides width", ""),
     "Number": (Number, "a number", ""),
     "Positive": (Positive, "a number above 0", ""),
+    "Probability": (Probability, "a number from 0 to below 1", ""),
     "Flag": (Flag, "true or false", ""),
     "Text": (Text, "a string", ""),
     "Table": (Table, "a mapping", ""),

@@ -13,7 +13,7 @@ import collections
 import contextlib
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ from aotsearch.models import initial
 from aotsearch.models.initial import Start
 from aotsearch.models.parts.coefficient import LearnedCoefficient
 from aotsearch.models.parts.context import ForwardContext, LayerContext, Positions
+from aotsearch.models.parts.dropout import DropPath
 
 
 class Replace(nn.Module):
@@ -42,7 +43,7 @@ class ResidualStep(nn.Module):
 
     pre: x <- join(x, f(norm(z)));  post: x <- norm(join(x, f(z)));  sandwich: x <- join(x, after(f(norm(z))))
 
-    z is the stream x, or what the sublayer before it read, where they are parallel.
+    z is the stream x, or what the sublayer before it read, where they are parallel. What training drops, it drops before the join.
     """
 
     def __init__(self, site: LayerContext, sublayer: Sublayer):
@@ -55,12 +56,14 @@ class ResidualStep(nn.Module):
         self.join = join_of(sublayer.join, site)
         self.place = sublayer.place
 
-    def forward(self, x_BLD: torch.Tensor, flow: ForwardContext, z_BLD: torch.Tensor) -> torch.Tensor:
+    def forward(self, x_BLD: torch.Tensor, flow: ForwardContext, z_BLD: torch.Tensor, drop: nn.Module | None = None) -> torch.Tensor:
         if self.place != "post":
             z_BLD = self.norm(z_BLD)
         y_BLD = self.operation(z_BLD, flow) if self.mixes else self.operation(z_BLD)
         if self.after is not None:
             y_BLD = self.after(y_BLD)
+        if drop is not None:
+            y_BLD = drop(y_BLD)
         x_BLD = self.join(x_BLD, y_BLD)
         return self.norm(x_BLD) if self.place == "post" else x_BLD
 
@@ -96,6 +99,8 @@ class Model(nn.Module):
             self.steps[name] = step
             self.order.append(name)
         _share_coefficients(self.steps)
+        self.dropout = nn.Dropout(architecture.dropout) if architecture.dropout > 0 else None  # of the embedded tokens
+        self.drops = _drops(architecture, self.order)
         self.final_norm = _optional("norm", architecture.final_norm, site)
         self.head: nn.Linear | None = None
         self.tied = architecture.head == "tied"
@@ -129,11 +134,14 @@ class Model(nn.Module):
         if self.pooling is not None:
             x_BLD = self.pooling.open(x_BLD)
         x_BLD = self.positions.embed(x_BLD)
+        if self.dropout is not None:
+            x_BLD = self.dropout(x_BLD)
         flow = ForwardContext(self.positions)
         z_BLD = x_BLD
-        for name, beside in zip(self.order, self.parallel, strict=True):
+        drops = self.drops.values() if len(self.drops) else [None] * len(self.order)
+        for name, beside, drop in zip(self.order, self.parallel, drops, strict=True):
             z_BLD = z_BLD if beside else x_BLD
-            x_BLD = self.steps[name](x_BLD, flow, z_BLD)
+            x_BLD = self.steps[name](x_BLD, flow, z_BLD, drop=drop)
         if self.pooling is not None:
             x_BLD = self.pooling(x_BLD)
         x_BLD = self.final_norm(x_BLD)
@@ -218,6 +226,20 @@ def join_of(part: Part, site: LayerContext) -> nn.Module:
 def _optional(slot: str, part: Part, site: LayerContext) -> nn.Module:
     module: nn.Module = nn.Identity() if part == NONE else module_of(slot, part, site)
     return module
+
+
+def _drops(architecture: Architecture, order: Sequence[str]) -> nn.ModuleDict:
+    """What drops the output of every sublayer, in their order, named by the step: where weights come again, by how often before. Empty
+    where nothing is dropped."""
+    found = nn.ModuleDict()
+    p, seen = architecture.dropout, collections.Counter[str]()
+    if p == 0 and architecture.drop_path == 0:
+        return found
+    for name, path in zip(order, architecture.drop_paths, strict=True):
+        place = f"{name}_{seen[name]}" if seen[name] else name
+        found[place] = DropPath(p, path) if architecture.drop_path > 0 else nn.Dropout(p)
+        seen[name] += 1
+    return found
 
 
 def _share_coefficients(steps: nn.ModuleDict) -> None:

@@ -49,7 +49,7 @@ def outline(architecture: Architecture) -> list[Line]:
     inside: list[list[Row]] = [[r for r in rows if r.sublayer == i] for i in range(len(a.sublayers))]
     texts = {
         "input": ", ".join(f"{name} {size}" for name, size in a.sizes),
-        "embedding": f"width {a.width}" if a.embedding == TOKEN else f"{a.embedding}, width {a.width}",
+        "embedding": (f"width {a.width}" if a.embedding == TOKEN else f"{a.embedding}, width {a.width}") + _dropped(a),
         "positions": str(a.positions),
         "norm": str(a.final_norm),
         "pooling": str(a.pooling),
@@ -81,6 +81,12 @@ def defaults(architecture: Architecture) -> dict[str, str]:
         for word, options in known
         if options
     }
+
+
+def _dropped(a: Architecture) -> str:
+    """What training drops of the stream and what joins it; "" where it is nothing."""
+    shares = {"dropout": a.dropout, "drop path": a.drop_path}
+    return "".join(f", {name} {plain(share)}" for name, share in shares.items() if share > 0)
 
 
 def _line(row: Row, text: str) -> Line:

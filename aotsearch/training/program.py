@@ -24,6 +24,7 @@ from aotsearch.models.parts.context import decays
 from aotsearch.tasks import Task
 from aotsearch.training import device as devices
 from aotsearch.training.adamw import AdamW
+from aotsearch.training.masks import Masks
 
 Training = Mapping[str, Any]
 
@@ -33,9 +34,11 @@ class Program(Protocol):
 
     Attributes:
         models: The models, whose weights are those of the program at any time.
+        masks: Those of dropout, which are told of each step before it is taken.
     """
 
     models: Sequence[nn.Module]
+    masks: Masks
 
     def step(self, inputs: torch.Tensor, targets: torch.Tensor, rates: Sequence[float]) -> torch.Tensor:
         """One update of every model, with its own batch (the first axis is N) and learning rate; the losses (N,) before it, still on the
@@ -51,7 +54,9 @@ class Program(Protocol):
         """The state of Adam of one model; to be read and written."""
 
 
-def program(models: Sequence[nn.Module], task: Task, trainings: Sequence[Training], precision: str, fused: bool) -> Program:
+def program(
+    models: Sequence[nn.Module], task: Task, trainings: Sequence[Training], precision: str, fused: bool, seeds: Sequence[int] | None = None
+) -> Program:
     """The program of models on their device.
 
     Args:
@@ -60,18 +65,21 @@ def program(models: Sequence[nn.Module], task: Task, trainings: Sequence[Trainin
         trainings: Of each, alike but for the learning rate.
         precision: `float32` or `bfloat16`, of the forward pass.
         fused: Whether they are one program; one alone may be, too.
+        seeds: Of the masks of dropout; by default each its number.
     """
+    masks = Masks(models[0], range(len(models)) if seeds is None else seeds, fused)
     if fused:
-        return Fused(models, task, trainings, precision)
+        return Fused(models, task, trainings, precision, masks)
     assert len(models) == 1
-    return Alone(models[0], task, trainings[0], precision)
+    return Alone(models[0], task, trainings[0], precision, masks)
 
 
 class Alone:
     """One model as it is."""
 
-    def __init__(self, model: nn.Module, task: Task, training: Training, precision: str):
+    def __init__(self, model: nn.Module, task: Task, training: Training, precision: str, masks: Masks):
         self.models: Sequence[nn.Module] = [model]
+        self.masks = masks
         self.task, self.clip, self.precision = task, training["clip"], precision
         self.parameters = list(model.parameters())
         self.adam = AdamW(self.parameters, [decays(p) for p in self.parameters], training)
@@ -106,8 +114,8 @@ class Fused:
     that of each. The models hold views of the stacked weights: to evaluate, measure or save one is to use it as it is.
     """
 
-    def __init__(self, models: Sequence[nn.Module], task: Task, trainings: Sequence[Training], precision: str):
-        self.models, self.task, self.clip, self.precision = models, task, trainings[0]["clip"], precision
+    def __init__(self, models: Sequence[nn.Module], task: Task, trainings: Sequence[Training], precision: str, masks: Masks):
+        self.models, self.task, self.clip, self.precision, self.masks = models, task, trainings[0]["clip"], precision, masks
         first = models[0]
         declared = dict(first.named_parameters())
         self.parameters = {name: _stacked(models, name).requires_grad_() for name in declared}

@@ -147,7 +147,8 @@ class _Loop:
         self.precision = hardware.precision(self.training)
         for member in members:
             member.model.to(hardware.device)
-        self.program = program([m.model for m in members], task, [m.training for m in members], self.precision, fused)
+        seeds = [m.seed for m in members]
+        self.program = program([m.model for m in members], task, [m.training for m in members], self.precision, fused, seeds)
         self.means, self.mean = averaged(self.training), Mean(self.program)
         self.evaluations = set(evaluations(self.training))
         self.clock = Clock()
@@ -160,6 +161,7 @@ class _Loop:
         start = self._resume()
         batches, began = self._batches(start, steps), time.perf_counter()
         for done, (inputs, targets) in enumerate(batches, start + 1):
+            self.program.masks.begin(done - 1)
             self.total += self.program.step(inputs, targets, [learning_rate(done - 1, m.training) for m in self.members])
             if done in self.means:
                 self.mean.add(self.means[done])

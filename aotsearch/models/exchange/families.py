@@ -23,7 +23,7 @@ def _norm(ours: str, theirs: str) -> dict[str, Theirs]:
 
 TRANSFORMER = {
     "positions": Kind("learned", said=DRAWN),
-    "mixer": Kind("attention", said={"heads": (), "bias": ()}),
+    "mixer": Kind("attention", said={"heads": (), "bias": (), "dropout": ()}),
     "channel": Kind("mlp", said={"expand": (), "activation": tuple(ACTIVATIONS), "bias": ()}),
     "norm": Kind("layernorm", said={"eps": ()}),
 }
@@ -57,9 +57,12 @@ GPT2 = Layout(
         "n_inner": "inner",
         "activation_function": "activation",
         "layer_norm_epsilon": "eps",
+        "resid_pdrop": "model.dropout",
+        "embd_pdrop": "model.dropout",
+        "attn_pdrop": "mixer.dropout",
         "tie_word_embeddings": "tied",
     },
-    constants={**dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0), "bos_token_id": None, "eos_token_id": None},
+    constants={"bos_token_id": None, "eos_token_id": None},
     tied="lm_head.weight",
     ignored=r"transformer\.h\.\d+\.attn\.(masked_)?bias",  # the causal mask, in older files
     biased=True,
@@ -114,6 +117,8 @@ VIT = _Vision(
         "intermediate_size": "inner",
         "hidden_act": "activation",
         "layer_norm_eps": "eps",
+        "hidden_dropout_prob": "model.dropout",
+        "attention_probs_dropout_prob": "mixer.dropout",
         "image_size": "image",
         "patch_size": "size",
         "num_channels": "channels",
@@ -143,7 +148,7 @@ LLAMA = Layout(
         "embedding": Kind("token"),
         "positions": Kind("rope", said={"base": ()}),
         "pooling": Kind(NONE),
-        "mixer": Kind("attention", said={"heads": (), "kv_heads": (), "bias": (True, False)}),
+        "mixer": Kind("attention", said={"heads": (), "kv_heads": (), "bias": (True, False), "dropout": ()}),
         "channel": Kind("glu", said={"expand": (), "activation": tuple(ACTIVATIONS), "bias": ()}),
         "norm": Kind("rmsnorm", said={"eps": ()}),
     },
@@ -159,6 +164,7 @@ LLAMA = Layout(
         "rms_norm_eps": "eps",
         "rope_theta": "base",
         "attention_bias": "mixer.bias",
+        "attention_dropout": "mixer.dropout",
         "mlp_bias": "channel.bias",
         "tie_word_embeddings": "tied",
     },

@@ -135,12 +135,14 @@ class Layout:
         return made
 
     def config(self, model: Model) -> dict[str, Any]:
-        """What the family's config is to be told for the exported weights to compute what the model does.
+        """What the family's config is to be told for the exported weights to compute what the model does. What training drops and the
+        config cannot say is left out: drop path, and of Llama the dropout of the stream.
 
         Raises:
             InputError: the model is none of the family.
         """
         facts = self._said(model) | dict(model.architecture.sizes) | {"width": model.architecture.width, "tied": model.tied}
+        facts |= {"model.dropout": model.architecture.dropout}
         facts |= {"layers": len(model.order) // 2, "inner": len(model.get_parameter(f"steps.{model.order[1]}.operation.up.weight"))}
         facts |= {"activation": ACTIVATIONS[facts["activation"]]}
         if facts.get("kv_heads") == "all":

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from aotsearch.grammar.words import Coefficient, Count, Divisor, Flag, Natural, Number, Positive, Score, word
+from aotsearch.grammar.words import Coefficient, Count, Divisor, Flag, Natural, Number, Positive, Probability, Score, word
 from aotsearch.models.parts.coefficient import Differential, Follows
 from aotsearch.models.parts.context import ForwardContext, LayerContext
 from aotsearch.models.parts.score import LinearScore, Softmax
@@ -95,6 +95,8 @@ class Attention(nn.Module):
         gate: Whether the output is multiplied by sigmoid(x W_g), one number per head or per element.
         persistent_kv: How many learned keys and values stand beside those of the tokens, for each head; they decay as the matrices of the
             MLP whose place they take.
+        dropout: Share of the entries of every map that training drops, the others over 1 - dropout. The terms without a map keep theirs,
+            and a map that acts twice is dropped anew.
 
     Requires:
         kv_heads == 'all' or heads % kv_heads == 0
@@ -143,6 +145,7 @@ class Attention(nn.Module):
         head_norm: Literal["none", "rms"] = "none",
         gate: Literal["none", "head", "element"] = "none",
         persistent_kv: Natural = 0,
+        dropout: Probability = 0.0,
     ):
         super().__init__()
         width = site.width
@@ -168,7 +171,8 @@ class Attention(nn.Module):
             self.projections[name] = nn.Linear(width, inner.get(name, width), bias=bias is True)
 
         self.fused = isinstance(score, Softmax) and softcap == "none"
-        self.score = None if self.fused or not self.attends else score
+        self.dropout = nn.Dropout(dropout) if dropout > 0 and self.attends else None
+        self.score = score if self.attends and not (self.fused and self.dropout is None) else None
         self.features = isinstance(score, LinearScore)
         self.softcap = softcap
         self.qk_norm = qk_norm if self.attends else "none"
@@ -287,17 +291,17 @@ class Attention(nn.Module):
         return q_BHLP, k_BHLP
 
     def attend(self, q_BHLP: torch.Tensor, k_BHMP: torch.Tensor, v_BHMP: torch.Tensor, flow: ForwardContext) -> torch.Tensor:
-        """A V, by the fused kernel where the score is plain softmax."""
+        """A V, by the fused kernel where the score is plain softmax, and A is not dropped."""
         L = q_BHLP.shape[-2]
         if self.memory > 0:
             k_BHMP = self.remembered(k_BHMP)
             v_BHMP = torch.cat([self.memory_value.to(v_BHMP.dtype).expand(len(v_BHMP), -1, -1, -1), v_BHMP], dim=-2)
-        if self.fused and not self.masked:
+        if self.fused and not self.masked and (self.dropout is None or not self.training):
             return F.scaled_dot_product_attention(q_BHLP, k_BHMP, v_BHMP, is_causal=self.causal, scale=self.scale)
         keep_LM = self.keep(L, q_BHLP.device)
         if self.biases:
             bias_HLM = F.pad(flow.positions.bias(self.heads, L, q_BHLP.device).to(q_BHLP.dtype), (self.memory, 0))
-        if self.fused:
+        if self.fused and self.masked and (self.dropout is None or not self.training):
             mask_HLM = bias_HLM.masked_fill(~keep_LM, float("-inf")) if self.biases else keep_LM
             y_BHLP = F.scaled_dot_product_attention(q_BHLP, k_BHMP, v_BHMP, attn_mask=mask_HLM, scale=self.scale)
         else:
@@ -309,7 +313,10 @@ class Attention(nn.Module):
                 s_BHLM = self.softcap * torch.tanh(s_BHLM / self.softcap)
             if self.biases:
                 s_BHLM = s_BHLM + bias_HLM
-            y_BHLP = self.score(s_BHLM, keep_LM) @ v_BHMP
+            a_BHLM = self.score(s_BHLM, keep_LM)
+            if self.dropout is not None:
+                a_BHLM = self.dropout(a_BHLM)
+            y_BHLP = a_BHLM @ v_BHMP
         if self.causal and not self.diagonal and self.memory == 0:  # the first token sees none
             y_BHLP = torch.cat([torch.zeros_like(y_BHLP[..., :1, :]), y_BHLP[..., 1:, :]], dim=-2)
         return y_BHLP

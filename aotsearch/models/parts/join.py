@@ -81,6 +81,8 @@ class Convex(nn.Module):
         start: Initial value of every entry of a.
     """
 
+    shrinks = True  # the stream, where the output is 0
+
     def __init__(self, site: LayerContext, *, start: Number = 0.05):
         super().__init__()
         self.share = nn.Parameter(torch.full((site.width,), float(start)))
