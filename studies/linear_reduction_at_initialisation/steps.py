@@ -3,9 +3,10 @@
     python studies/linear_reduction_at_initialisation/steps.py runs/digits --out studies/linear_reduction_at_initialisation/digits-steps
 
 The models and sets are those of the trials of a run: the same arms and seeds. A step is one application of the whole block; step 0 is what
-the block is given. Rows are as in a report's diagnostics.csv, with 95 % intervals (Student t) over seeds.
+the block is given. Rows are as in a report's diagnostics.csv, with 95 % intervals (Student t) over seeds, and paired differences to the
+reference, the projection itself.
 
-    impurity, nmi, ari       scores of the tokens, as the task has them
+    impurity, nmi, ari       scores of the tokens, as the task has them; of what needs no model as well, whose name stands for the arm
     variance-kept            share of the variance of the tokens in their first K directions, K the number of classes
     angle-pca                mean squared cosine of the principal angles between the spans of the first K directions of the tokens (left
                              singular vectors, centred) and of PCA of the pixels; two random spans have K / (N - 1)
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from aotsearch.study.loading import load
 from aotsearch.tasks.cluster import embedded, scores
 
 Array = np.ndarray[Any, Any]
+Run = dict[str, dict[int, float]]  # quantity -> step -> value
 STEPS = 8
 
 
@@ -80,7 +83,7 @@ def bound(tokens: Array, attention: Array) -> Array:
     return np.array([np.trace(gram) - (attention * gram.T).sum(), np.linalg.slogdet(gram)[1]]) / len(tokens)
 
 
-def measured(model: Model, pixels: Array, labels: Array, neighbours: int) -> dict[str, dict[int, float]]:
+def measured(model: Model, pixels: Array, labels: Array, neighbours: int) -> Run:
     """Every quantity at every step of one model on one set."""
     streams, attention = trace(model, torch.from_numpy(pixels))
     k = len(np.unique(labels))
@@ -106,6 +109,31 @@ def measured(model: Model, pixels: Array, labels: Array, neighbours: int) -> dic
     return found
 
 
+def without(pixels: Array, labels: Array, neighbours: int) -> dict[str, Run]:
+    """The scores of what needs no model."""
+    found = {}
+    for name, tokens in embedded(pixels.astype(float), len(np.unique(labels)), neighbours).items():
+        score = scores(tokens, labels, neighbours)
+        found[name] = {"impurity": {0: score["impurity"]}, "nmi": {0: 1 - score["nmi_gap"]}, "ari": {0: 1 - score["ari_gap"]}}
+    return found
+
+
+def interval(values: Array) -> list[str]:
+    """Mean, low and high."""
+    mean, reach = values.mean(), stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    return [f"{v:.6g}" for v in (mean, mean - reach, mean + reach)]
+
+
+def rows(arm: str, runs: list[Run], reference: list[Run]) -> Iterator[list[Any]]:
+    """The mean of every quantity at every step over seeds, and its difference to the reference where that has one."""
+    for name, points in runs[0].items():
+        for t in points:
+            values = np.array([run[name][t] for run in runs])
+            there = t in reference[0].get(name, {})
+            against = interval(values - np.array([run[name][t] for run in reference])) if there else [""] * 3
+            yield [name, arm, t, *interval(values), len(runs), *against]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
@@ -116,19 +144,19 @@ def main() -> None:
     study = load(a.run / "study.yaml")
     study.task.prepare()
     a.out.mkdir(parents=True, exist_ok=True)
+    sets = [[x[0] for x in study.task.validation(seed)] for seed in range(a.seeds)]
+    k = study.task.neighbours
     with open(a.out / "diagnostics.csv", "w", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["diagnostic", "arm", "layer", "mean", "low", "high", "seeds"])
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow("diagnostic arm layer mean low high seeds difference difference_low difference_high".split())
+        reference: list[Run] = []
         for arm in study.arms():
-            runs = []
-            for seed in range(a.seeds):
-                pixels, labels = study.task.validation(seed)
-                runs.append(measured(build(arm.architecture, seed), pixels[0], labels[0], study.task.neighbours))
-            for name, points in runs[0].items():
-                for t in points:
-                    values = np.array([run[name][t] for run in runs])
-                    mean, reach = values.mean(), stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-                    rows.writerow([name, arm.name, t, *(f"{v:.6g}" for v in (mean, mean - reach, mean + reach)), a.seeds])
+            runs = [measured(build(arm.architecture, seed), *one, k) for seed, one in enumerate(sets)]
+            reference = reference or runs
+            table.writerows(rows(arm.name, runs, reference))
+        plain = [without(pixels, labels, k) for pixels, labels in sets]
+        for name in plain[0]:
+            table.writerows(rows(name, [found[name] for found in plain], reference))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ class Decorrelation(nn.Module):
             identity_DD = self.beta * torch.eye(self.width, dtype=given_BLD.dtype, device=x_BLD.device)
             if self.causal:
                 gram_BLDD = (given_BLD.unsqueeze(-1) * given_BLD.unsqueeze(-2)).cumsum(1)
-                y_BLD = torch.linalg.solve(gram_BLDD + identity_DD, given_BLD.unsqueeze(-1)).squeeze(-1)
+                y_BLD: torch.Tensor = torch.linalg.solve(gram_BLDD + identity_DD, given_BLD.unsqueeze(-1)).squeeze(-1)
             else:
                 y_BLD = torch.linalg.solve(given_BLD.mT @ given_BLD + identity_DD, given_BLD.mT).mT
         return 2 * y_BLD.to(x_BLD.dtype)
