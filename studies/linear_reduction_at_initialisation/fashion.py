@@ -1,6 +1,6 @@
 """Fashion-MNIST as arrays, from the files as they are published; Debian's package dataset-fashion-mnist carries them.
 
-    python studies/linear_reduction_at_initialisation/fashion.py /usr/share/datasets/fashion-mnist fashion.npz
+python studies/linear_reduction_at_initialisation/fashion.py /usr/share/datasets/fashion-mnist fashion.npz
 """
 
 from __future__ import annotations

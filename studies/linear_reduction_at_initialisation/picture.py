@@ -88,7 +88,7 @@ def main() -> None:
     curve(bound, found, "bound-change", list(ARMS)[:3])
     bound.axhline(0, color="black", lw=0.8)
     bound.set(title="Only both steps together go on descending the bound", xlabel="step", ylabel="change of the bound, nats per token")
-    bound.legend(frameon=False, fontsize=8, loc="lower right")
+    bound.legend(frameon=False, fontsize=8, loc="lower right", title="without self-edges", title_fontsize=8, alignment="left")
 
     curve(angles, found, "angle-pca", list(ARMS)[:3], "--")
     curve(angles, found, "angle-eigenmaps", list(ARMS)[:3])
