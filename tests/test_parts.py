@@ -24,6 +24,7 @@ from aotsearch.grammar import library
 from aotsearch.grammar.architecture import Architecture, part_from_plain
 from aotsearch.grammar.space import Space
 from aotsearch.grammar.words import Option, Word
+from aotsearch.models.cost import cost
 from aotsearch.models.model import Model, build, module_of
 from aotsearch.models.parts.attention import Attention, present
 from aotsearch.models.parts.channel import Mlp
@@ -659,8 +660,17 @@ def test_decorrelation_is_the_gradient_of_the_log_determinant_over_the_tokens_se
     causal = made("mixer", {"decorrelation": {"beta": beta}})
     for i in range(X.shape[1]):
         close(causal(X, flow())[:, i], together(X[:, : i + 1], flow())[:, -1])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        close(together(X.float(), flow()).double(), gradient, 1e-4)
     low = together(X.bfloat16(), flow())
     assert low.dtype == torch.bfloat16 and low.float().allclose(gradient.float(), rtol=0.05, atol=0.05)
+
+
+def test_decorrelation_has_a_cost() -> None:
+    assert (
+        cost(architecture({"depth": 1, "block": ["decorrelation"]})).parameters
+        == cost(architecture({"depth": 1, "block": ["attention"]})).parameters - 4 * WIDTH**2
+    )
 
 
 def test_sparse_codes_are_steps_of_shrinkage() -> None:

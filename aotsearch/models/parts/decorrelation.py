@@ -32,7 +32,9 @@ class Decorrelation(nn.Module):
 
     def forward(self, x_BLD: torch.Tensor, flow: ForwardContext) -> torch.Tensor:
         given_BLD = x_BLD.double() if x_BLD.dtype == torch.float64 else x_BLD.float()
-        with torch.autocast(x_BLD.device.type, enabled=False):  # no solver has less than 32 bits
+        device = x_BLD.device.type
+        # no solver has less than 32 bits, and tensors without numbers, by which a model is costed, have no autocast
+        with torch.autocast("cpu" if device == "meta" else device, enabled=False):
             identity_DD = self.beta * torch.eye(self.width, dtype=given_BLD.dtype, device=x_BLD.device)
             if self.causal:
                 gram_BLDD = (given_BLD.unsqueeze(-1) * given_BLD.unsqueeze(-2)).cumsum(1)
