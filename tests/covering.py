@@ -30,6 +30,7 @@ TASKS: dict[str, dict[str, int]] = {  # small sizes of every kind of task
     "vision": {"image": 8, "channels": 2, "classes": 5},
     "regression": {"inputs": 3, "outputs": 1, "context": 8},
     "denoise": {"inputs": 8, "outputs": 8, "context": 8, "subspaces": 2},
+    "cluster": {"inputs": 6, "outputs": 8, "context": 8, "subspaces": 4},
 }
 SKELETONS = ("sequence", "parallel", "tied", "tied parallel", "tied sublayers", "mixers first", "channel first")
 NUMBERS = (-1, 0, 2, 0.5, 1, 4)  # of which an option of numbers takes those of its type

@@ -149,6 +149,8 @@ MODELS: list[tuple[dict[str, Any], dict[str, int]]] = [
     ({"pooling": "mean", "positions": "alibi", "block": [{"attention": {"uniform": 1, "score": "sigmoid", "mask_self": True}}]}, IMAGES),
     ({"block": ["attention", "mlp"]}, VECTORS),
     ({"block": [{"attention": {"score": "threshold", "qkv": "tied"}}]}, SETS),
+    ({"embedding": "projection", "place": "post", "block": [{"attention": {"score": "sparsemax"}}, "decorrelation"]}, SETS),
+    ({"embedding": {"projection": {"radius": 0.5}}, "block": ["attention", {"decorrelation": {"beta": 0.3}}]}, VECTORS),
 ]
 
 

@@ -25,6 +25,7 @@ from aotsearch.grammar import library
 from aotsearch.grammar.architecture import Architecture, part_from_plain
 from aotsearch.grammar.space import Space
 from aotsearch.grammar.words import Option, Word
+from aotsearch.models.cost import cost
 from aotsearch.models.model import Model, build, module_of
 from aotsearch.models.parts.attention import Attention, present
 from aotsearch.models.parts.channel import Mlp
@@ -124,7 +125,7 @@ def around(word: Word, setting: Any) -> tuple[dict[str, Any], dict[str, int]]:
             options = {"heads": 2, "second_map": setting, "head_norm": "rms"}
         return {"depth": 2, "block": [{"attention": options}, "mlp"]}, SIZES
     if word.slot in ("embedding", "pooling") or word.name == "fourier":
-        sizes = {"token": SIZES, "vector": VECTORS, "identity": {**VECTORS, "inputs": WIDTH}}.get(word.name, IMAGE)
+        sizes = {"token": SIZES, "vector": VECTORS, "projection": VECTORS, "identity": {**VECTORS, "inputs": WIDTH}}.get(word.name, IMAGE)
         return {"depth": 2, word.slot: setting, "block": ["attention", "mlp"]}, sizes
     return {"depth": 2, word.slot: setting, "block": [{"attention": {"heads": 2}}, "mlp"]}, SIZES
 
@@ -390,6 +391,19 @@ def test_a_threshold_keeps_what_is_above_it_as_tau() -> None:
     close(threshold(s, torch.ones(2, 2, dtype=torch.bool)).view(2, 2), torch.tensor([[0.6, 0.0], [0.0, 0.0]], dtype=torch.float64))
 
 
+def test_sparsemax_is_the_nearest_point_of_the_simplex() -> None:
+    sparsemax = made("score", "sparsemax")
+    s = torch.tensor([[0.9, 0.5, -3.0, 7.0], [2.0, 0.5, 0.0, 7.0], [-5.0, -5.0, -5.0, 7.0]], dtype=torch.float64)
+    keep = torch.tensor([True, True, True, False])
+    found = sparsemax(s.view(1, 1, 3, 4), keep.expand(3, 4))[0, 0]
+    third = 1 / 3
+    close(found, torch.tensor([[0.7, 0.3, 0, 0], [1, 0, 0, 0], [third, third, third, 0]], dtype=torch.float64))
+    A = sparsemax(X[:1].unsqueeze(1), torch.ones(X.shape[-2:], dtype=torch.bool))[0, 0]  # its own test of being nearest
+    close(A.sum(-1), torch.ones(len(A), dtype=torch.float64))
+    excess = X[0] - A  # is largest, and the same, wherever there is weight
+    assert all(float((e[a > 0].max() - e[a > 0].min()).abs()) < 1e-12 and e.max() == e[a > 0].max() for e, a in zip(excess, A, strict=True))
+
+
 def test_linear_attention_is_a_ratio_of_features() -> None:
     module = made("mixer", {"attention": {"heads": 1, "score": "linear", "scale": 1}})
     q, k, v = (X @ p.weight.detach().T for p in module.projections.values())
@@ -645,6 +659,29 @@ def test_token_statistics_attention_is_its_formula_over_the_tokens_seen() -> Non
         moment = (w[:, : i + 1].square() * weight).sum(1) / (weight.sum(1) + 1e-8)
         y[:, i] = -w[:, i] * p[:, i].unsqueeze(-1) / (1 + moment)
     close(module(X, flow()), y.flatten(2) @ module.output.weight.detach().T)
+
+
+def test_decorrelation_is_the_gradient_of_the_log_determinant_over_the_tokens_seen() -> None:
+    beta = 0.7
+    x = X.clone().requires_grad_()
+    gram = x @ x.mT + beta * torch.eye(x.shape[1], dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(torch.linalg.slogdet(gram)[1].sum(), x)
+    together = made("mixer", {"decorrelation": {"beta": beta}}, dataclasses.replace(SITE, causal=False))
+    close(together(X, flow()), gradient)
+    causal = made("mixer", {"decorrelation": {"beta": beta}})
+    for i in range(X.shape[1]):
+        close(causal(X, flow())[:, i], together(X[:, : i + 1], flow())[:, -1])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        close(together(X.float(), flow()).double(), gradient, 1e-4)
+    low = together(X.bfloat16(), flow())
+    assert low.dtype == torch.bfloat16 and low.float().allclose(gradient.float(), rtol=0.05, atol=0.05)
+
+
+def test_decorrelation_has_a_cost() -> None:
+    assert (
+        cost(architecture({"depth": 1, "block": ["decorrelation"]})).parameters
+        == cost(architecture({"depth": 1, "block": ["attention"]})).parameters - 4 * WIDTH**2
+    )
 
 
 def test_sparse_codes_are_steps_of_shrinkage() -> None:

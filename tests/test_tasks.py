@@ -42,11 +42,19 @@ def denoise_loss(outputs: Array, targets: Array) -> Array:
     return ((outputs - targets) ** 2).sum(-1) / 4
 
 
+def cluster_loss(outputs: Array, targets: Array) -> Array:
+    z = outputs / np.linalg.norm(outputs, axis=-1, keepdims=True)
+    p = np.exp(z @ z.swapaxes(1, 2) / 0.05 - 20)
+    p[:, np.arange(z.shape[1]), np.arange(z.shape[1])] = 0
+    return -np.log((p * (targets[:, :, None] == targets[:, None])).sum(-1) / p.sum(-1))
+
+
 # options, the shapes of one input, one target and one output, and the loss of each target by hand
 CASES: dict[str, tuple[dict[str, Any], tuple[int, ...], tuple[int, ...], tuple[int, ...], Callable[[Array, Array], Array]]] = {
     "language": ({"data": {"text": "a.txt"}, "context": 16}, (16,), (16,), (16, 256), language_loss),
     "vision": ({"flip": True}, (1, 8, 8), (), (10,), vision_loss),
     "denoise": ({"subspaces": 3, "dimension": 4, "tokens": 12}, (12, 12), (12, 12), (12, 12), denoise_loss),
+    "cluster": ({"images": 20, "dimension": 6, "neighbours": 3}, (20, 64), (20,), (20, 6), cluster_loss),
     "regression": ({"inputs": 4, "points": 6}, (12, 4), (6,), (12, 1), regression_loss),
 }
 

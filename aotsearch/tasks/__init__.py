@@ -10,6 +10,7 @@ Making a task reads nothing: `sizes` follow from its options, so a study is chec
     vision      the class of an image                 (B, C, H, W) -> (B, classes)
     regression  a linear function, in context         (B, L, inputs) -> (B, L, 1)
     denoise     noisy tokens of low-rank Gaussians    (B, L, inputs) -> (B, L, inputs)
+    cluster     images of one class near each other   (B, L, inputs) -> (B, L, outputs)
 
 Shape letters: B batch, L tokens, V vocabulary, C channels, H height, W width, N items of a split.
 """

@@ -140,6 +140,36 @@ class Vector(nn.Module):
         return x_BLD
 
 
+@word("embedding", "projection")
+class Projection(nn.Module):
+    r"""A random linear map of real vectors, after which every token has mean 0 and one norm: what LayerNorm makes, at any radius.
+
+    x_l = radius c_l / |c_l|,   c_l = W u_l - mean(W u_l),   W_ij ~ N(0, 1 / inputs) at the start
+
+    Tokens of mean 0 keep it under attention in one head without projections, whose outputs are linear combinations of tokens: the norm
+    `sphere` is then the same as LayerNorm.
+
+    Source: Ravuri and Lawrence 2025, arXiv:2507.21040 (the prior of the latents: a sphere in the plane of mean 0), after the author's code,
+    where the gains of LayerNorm are 1 / sqrt(L), so that the radius is sqrt(D / L) and an entry has the variance 1 / L.
+
+    Args:
+        radius: The Euclidean norm of every token; `sqrt` is sqrt(D), that of LayerNorm.
+
+    Requires:
+        inputs > 0
+    """
+
+    def __init__(self, site: LayerContext, *, radius: Positive | Literal["sqrt"] = "sqrt"):
+        super().__init__()
+        inputs = site.sizes["inputs"]
+        self.radius = site.width**0.5 if radius == "sqrt" else radius
+        self.weight = drawn(nn.Parameter(torch.zeros(site.width, inputs)), inputs**-0.5)
+
+    def forward(self, vectors_BLI: torch.Tensor) -> torch.Tensor:
+        x_BLD = F.linear(vectors_BLI, self.weight)
+        return self.radius * F.normalize(x_BLD - x_BLD.mean(-1, keepdim=True), dim=-1)
+
+
 @word("embedding", "identity")
 class Identity(nn.Module):
     r"""The vectors themselves are the stream.

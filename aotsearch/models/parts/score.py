@@ -81,6 +81,27 @@ class Threshold(nn.Module):
         return self.tau * (A_BHLM > self.tau).to(A_BHLM.dtype)
 
 
+@word("score", "sparsemax")
+class Sparsemax(nn.Module):
+    r"""The nearest point of the simplex to the scores: weights sum to 1, and most are exactly 0.
+
+    A_ij = max(s_ij - t_i, 0),   t_i such that the row sums to 1
+
+    Source: Martins and Astudillo 2016, arXiv:1602.02068.
+    """
+
+    def __init__(self, site: LayerContext):
+        super().__init__()
+
+    def forward(self, s_BHLM: torch.Tensor, keep_LM: torch.Tensor) -> torch.Tensor:
+        s_BHLM = s_BHLM - s_BHLM.masked_fill(~keep_LM, float("-inf")).amax(-1, keepdim=True)  # none is above 0, the largest is 0
+        s_BHLM = s_BHLM.masked_fill(~keep_LM, -2.0).clamp_min(-2.0)  # t is at least -1, so what lies lower has no weight
+        sorted_BHLM = s_BHLM.sort(dim=-1, descending=True).values
+        number_M = torch.arange(1, s_BHLM.shape[-1] + 1, dtype=s_BHLM.dtype, device=s_BHLM.device)
+        t_BHLM = (sorted_BHLM.cumsum(-1) - 1) / number_M  # if the first m have weight
+        return (s_BHLM - t_BHLM.amax(-1, keepdim=True)).clamp_min(0)  # the number that have is where t is largest
+
+
 @word("score", "diagonal")
 class Diagonal(nn.Module):
     r"""The diagonal of softmax: a token keeps the weight of itself and gets nothing from others.
