@@ -83,7 +83,8 @@ def cost(architecture: Architecture) -> Cost:
         return _measured(architecture)[0]
     except (RuntimeError, TypeError, OverflowError) as e:  # torch counts sizes in 64 bits
         reason = str(e).partition("\n")[0]
-        raise InputError(f"a model of width {architecture.width} is too large to be measured: {reason}") from None
+        law = "a model is small enough to be counted, and of parts that run without memory (torch's device `meta`)"
+        raise InputError(f"a model of width {architecture.width} cannot be measured: {law}: {reason}") from None
 
 
 def breakdown(architecture: Architecture) -> list[Row]:
