@@ -677,6 +677,13 @@ def test_decorrelation_is_the_gradient_of_the_log_determinant_over_the_tokens_se
     assert low.dtype == torch.bfloat16 and low.float().allclose(gradient.float(), rtol=0.05, atol=0.05)
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_decorrelation_of_tokens_too_large_for_its_beta_is_no_number_rather_than_an_error(causal: bool) -> None:
+    mixer = made("mixer", {"decorrelation": {}}, dataclasses.replace(SITE, causal=causal))
+    x = torch.full_like(X, 1e5, dtype=torch.float32)  # beta is rounded away, and the matrix is singular
+    assert not mixer(x, flow()).isfinite().all()
+
+
 def test_decorrelation_has_a_cost() -> None:
     assert (
         cost(architecture({"depth": 1, "block": ["decorrelation"]})).parameters

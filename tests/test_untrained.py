@@ -82,6 +82,17 @@ def test_the_gradient_norm_is_the_sum_over_all_matrices() -> None:
     assert one("initial-gradient-norm", mlp(), tokens) == pytest.approx(sum(np.linalg.norm(g) for g in gradients), rel=1e-6)
 
 
+def test_no_hint_depends_on_what_training_would_drop() -> None:
+    layers = [{"attention": {"heads": 1, "dropout": 0.5}}, "mlp"]
+    dropping = small(dropout=0.3, drop_path=0.5, depth=2, block=layers)
+    plain = small(depth=2, block=[{"attention": {"heads": 1}}, "mlp"])
+    for name in NAMES:
+        torch.manual_seed(1)
+        first = one(name, dropping)
+        torch.manual_seed(2)
+        assert one(name, dropping) == first == pytest.approx(one(name, plain))
+
+
 def test_the_effective_rank_is_that_of_the_tokens_after_the_last_sublayer() -> None:
     made = mlp()
     made.steps["mlp_0"].operation.output.weight.data.zero_()  # type: ignore[union-attr]

@@ -57,9 +57,12 @@ def initial_gradient_norm(model: Model, inputs: torch.Tensor, loss: Loss) -> flo
     sum_W |dL / dW|,  W the matrices, L the loss of the batch, |.| the Frobenius norm
 
     Source: Abdelfattah et al. 2021, arXiv:2101.08134 (grad_norm).
-    Differs: W are all matrices, those of embeddings and positions too (source: of linear maps and convolutions).
+    Differs: W are all matrices, those of embeddings and positions too (source: of linear maps and convolutions). Nothing is dropped.
     """
-    matrices = _matrices(model.train())
+    for module in model.train().modules():  # batch norms as in training
+        if isinstance(module, nn.Dropout):
+            module.eval()  # whose masks would be another number at every call
+    matrices = _matrices(model)
     gradients = torch.autograd.grad(loss(model), matrices, allow_unused=True) if matrices else ()
     norms = [torch.linalg.vector_norm(g) for g in gradients if g is not None]
     return sum(n.item() for n in norms) if norms else None

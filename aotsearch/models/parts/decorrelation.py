@@ -36,11 +36,12 @@ class Decorrelation(nn.Module):
         # no solver has less than 32 bits, and tensors without numbers, by which a model is costed, have no autocast
         with torch.autocast("cpu" if device == "meta" else device, enabled=False):
             identity_DD = self.beta * torch.eye(self.width, dtype=given_BLD.dtype, device=x_BLD.device)
+            # a matrix that is singular as rounded gives what is no number, so the trial has diverged; `solve` would make it a failed one
             if self.causal:
                 gram_BLDD = (given_BLD.unsqueeze(-1) * given_BLD.unsqueeze(-2)).cumsum(1)
-                y_BLD: torch.Tensor = torch.linalg.solve(gram_BLDD + identity_DD, given_BLD.unsqueeze(-1)).squeeze(-1)
+                y_BLD: torch.Tensor = torch.linalg.solve_ex(gram_BLDD + identity_DD, given_BLD.unsqueeze(-1)).result.squeeze(-1)
             else:
-                y_BLD = torch.linalg.solve(given_BLD.mT @ given_BLD + identity_DD, given_BLD.mT).mT
+                y_BLD = torch.linalg.solve_ex(given_BLD.mT @ given_BLD + identity_DD, given_BLD.mT).result.mT
         return 2 * y_BLD.to(x_BLD.dtype)
 
     def state(self, tokens: int) -> int:
