@@ -81,7 +81,7 @@ def check(file: File, set_: Set = [], json_: Json = False) -> None:
         number, exact = study.space.bound()
     except InputError as e:
         number, exact = None, False
-        _say(str(e))
+        _say(f"note: not counted: {e}")
     if json_:
         known = {"architectures": number if exact else None, "architectures_at_most": number}
         left = [{"decision": address, "reason": reason} for address, reason in study.not_varied.items()]
