@@ -237,15 +237,24 @@ class _Searching:
             if (self.journal.ledger.last("exhausted") or {}).get("architectures") != number:
                 self.journal.append("exhausted", architectures=number)
             few = f"no architecture but these {number} was found in the space"
-            few = f"the last {self.search.stop} trials brought nothing better by more than the margin" if self._settled else few
+            few = self._reason if self._settled else few
             self.say(f"{few}: the search ends before its {self.search.trials} trials")
 
     @property
     def _settled(self) -> bool:
-        """Whether enough trials in a row brought nothing better, and nothing that was proposed before an interruption is left."""
+        """Whether enough trials in a row brought nothing better, or nothing is expected to, and nothing that was proposed before an
+        interruption is left."""
         if self.search.stop is None or self.proposer.waiting:
             return False
+        if self.search.stop == "expected-improvement":
+            return self.proposer.gain() <= self.study.settings.margin
         return stale(self.proposer.results.values(), self.study) >= self.search.stop
+
+    @property
+    def _reason(self) -> str:
+        if self.search.stop == "expected-improvement":
+            return "nothing that is left is expected to be better by more than the margin"
+        return f"the last {self.search.stop} trials brought nothing better by more than the margin"
 
     def _proposed(self) -> list[Record]:
         """What earlier starts of this search proposed, in that order; before the ledger told it, what was finished."""

@@ -37,6 +37,7 @@ from aotsearch.evidence.tables import Record, curve_of, finished, searched
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.grammar.space import Decision, Refused, Space
 from aotsearch.running import evolution
+from aotsearch.running.expected import expected_improvement
 from aotsearch.study import sampling
 from aotsearch.study.settings import Search
 from aotsearch.study.study import Study
@@ -106,6 +107,11 @@ class Proposer:
         self.running.discard(digest)
         self.results[digest] = record
         self.waiting = [other for other in self.waiting if other != digest]
+
+    def gain(self) -> float:
+        """By how much the best of what was not proposed is expected to be better, in the first objective."""
+        tried = [(self.proposals[digest], told[0]) for digest in self.results if (told := self._told(digest)) is not None]
+        return expected_improvement(self.space, tried, self.proposals, self.settings.seed)
 
     def _propose(self) -> Architecture | None:
         if self.sampler == "evolution":

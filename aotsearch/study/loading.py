@@ -101,6 +101,9 @@ def parse(node: Node, folder: Path) -> Study:
     for wanted, _ in study.goals:
         if wanted not in known:
             raise InputError(f"no objective {wanted!r}{suggest(wanted, known)}", _search_mark(node, "objectives"))
+    if settings.search.stop == "expected-improvement" and [name for name, _ in study.goals] != [task.measure]:
+        law = f"expected-improvement is of the measure {task.measure} alone, which the margin is of"
+        raise InputError(f"search.stop: {law}; with other objectives give a number of trials", _search_mark(node, "stop"))
     try:
         study.base_design  # noqa: B018 (arms that cannot be are errors of the file)
     except InputError as e:

@@ -92,9 +92,10 @@ class Search(Settings):
         description="tried before anything that the sampler proposes: arms of the study, such as reference; "
         "{run: FOLDER, best: N} is the best of another run",
     )
-    stop: Count | None = Field(
+    stop: Count | Literal["expected-improvement"] | None = Field(
         None,
-        description="the search ends after so many trials in a row that were better by no more than the margin; by default never",
+        description="the search ends after so many trials in a row that were better by no more than the margin, "
+        "or once none is expected to be; by default never",
     )
     path: Flag = Field(
         False, description="whether the best found is explained: the reference is changed into it step by step, each trained and compared"
