@@ -283,7 +283,7 @@ def silent(s: Subject, model: Model, steps: int) -> set[str]:
 
 @torch.no_grad()
 def rounded(s: Subject) -> str | None:
-    """Under bf16 autocast the outputs are about as near as where the outputs of linear maps are rounded as coarsely."""
+    """Under bf16 autocast the outputs are about as near as where the outputs of linear maps, embeddings and A V are rounded as coarsely."""
     model = s.model().eval()
     y = model(s.inputs)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -291,12 +291,17 @@ def rounded(s: Subject) -> str | None:
     if not found.isfinite().all():
         return "not finite in bfloat16"
     generator = torch.Generator().manual_seed(0)
+
+    def coarse(out: torch.Tensor) -> torch.Tensor:
+        return out * (1 + ROUNDING * torch.randn(out.shape, generator=generator))
+
     for module in model.modules():
-        if isinstance(module, nn.Linear):
-            module.register_forward_hook(lambda _, __, out: out * (1 + ROUNDING * torch.randn(out.shape, generator=generator)))
-    allowed = 0.02 + 6 * typically_apart(model(s.inputs), y)
-    far = typically_apart(found, y)
-    return None if far < allowed else f"outputs in bfloat16 are off by {far:.2g}, with rounded activations by {(allowed - 0.02) / 6:.2g}"
+        if isinstance(module, nn.Linear) or module is model.embedding:
+            module.register_forward_hook(lambda _, __, out: coarse(out))
+        if isinstance(module, Attention):
+            vars(module)["attend"] = lambda *given, attend=module.attend: coarse(attend(*given))
+    apart, far = typically_apart(model(s.inputs), y), typically_apart(found, y)
+    return None if far < 0.02 + 6 * apart else f"outputs in bfloat16 are off by {far:.2g}, with rounded activations by {apart:.2g}"
 
 
 @contextmanager
