@@ -294,11 +294,11 @@ class File:
 
     def _drops(self) -> list[str]:
         """The lines that make what training drops."""
+        if not self.model.drops:
+            return []
         p, path, lines = self.model.architecture.dropout, self.model.architecture.drop_path, []
         counts = collections.Counter(self.model.steps[name].mixes for name in self.model.order)
         places = {mixes: itertools.count() for mixes in counts}
-        if not self.model.drops:
-            return []
         for name, drop, module in zip(self.model.order, self.model.drops, self.model.drops.values(), strict=True):
             mixes = self.model.steps[name].mixes
             given = {"entries": repr(p), "samples": f"{path!r} * ({mark(f'#_{next(places[mixes])}')}) / {max(counts[mixes] - 1, 1)}"}

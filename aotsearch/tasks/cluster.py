@@ -88,10 +88,8 @@ class Cluster:
         self.sizes = {"inputs": channels * image**2, "outputs": dimension, "context": images, "subspaces": classes}
 
     def to_plain(self) -> dict[str, Any]:
-        ((kind, value),) = self.source.items()
-        data = kind if value is None else {kind: value}
         own = {"images": self.images, "dimension": self.dimension, "neighbours": self.neighbours, "sets": self.count}
-        return {"cluster": {"data": data, **self.pictures, **own, "measure": self.measure}}
+        return {"cluster": {"data": source.plain(self.source), **self.pictures, **own, "measure": self.measure}}
 
     def prepare(self) -> dict[str, Any]:
         """The facts about the sets; the baselines are scored as a model's tokens are."""

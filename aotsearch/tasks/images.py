@@ -92,6 +92,12 @@ def check(data: Any, folder: Path, sizes: Mapping[str, int]) -> dict[str, Any]:
     return {"hub": options}
 
 
+def plain(source: Mapping[str, Any]) -> Any:
+    """The `data` option that is checked to this source."""
+    ((kind, value),) = source.items()
+    return kind if value is None else {kind: value}
+
+
 def prepare(source: dict[str, Any], sizes: Mapping[str, int]) -> Images:
     """The images of a checked source, decoded and split if this machine does not have them yet.
 

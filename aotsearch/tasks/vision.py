@@ -65,9 +65,7 @@ class Vision:
         self.chunk = CHUNK
 
     def to_plain(self) -> dict[str, Any]:
-        ((kind, value),) = self.source.items()
-        data = kind if value is None else {kind: value}
-        return {"vision": {"data": data, **self.sizes, "flip": self.flip, "measure": self.measure}}
+        return {"vision": {"data": images.plain(self.source), **self.sizes, "flip": self.flip, "measure": self.measure}}
 
     def prepare(self) -> dict[str, Any]:
         found = self._images
