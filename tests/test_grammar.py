@@ -40,6 +40,7 @@ def space(text: str, sizes: dict[str, int] = SIZES) -> Space:
         ("model: {width: 8, depth: 1, block: [attention], blocks: []}", "f:1:49", "either"),
         ("modle: {width: 8}", "f:1:1", "starts at a rule named 'model'"),
         ("model: {width: 8, depth: 1, block: [a]}\na: {any: [b, none]}\nb: {any: [a, none]}", "f:3:11", "leads back to itself"),
+        ("model: {width: 8, depth: 1, block: [tied]}\ntied: {attention: {qkv: tied}}", "f:2:25", "give the rule another name"),
         ("model: {width: 8, depth: 1, block: [attention]}\nb: {mlp: {}}", "f:2:1", "never used"),
         ("model: {width: 8, depth: 1, block: {any: []}}", "f:1:42", "list of alternatives"),
         ("model: {width: {any: [8, 8]}, depth: 1, block: [attention]}", "f:1:26", "stands twice"),

@@ -175,7 +175,8 @@ class _Parser:
             circle = " -> ".join([*self.open[self.open.index(rule) :], rule]) if rule in self.open else "model"
             remedy = "give it a limit: {any: [...], limit: 3}"
             if rule in self.words(place):
-                remedy = f"write {{{rule}: {{}}}} for the component"
+                literal = isinstance(place, Option) and rule in place.literals
+                remedy = "give the rule another name" if literal else f"write {{{rule}: {{}}}} for the component"
             return self.fail(f"the rule {rule!r} leads back to itself ({circle}); {remedy}", node.mark)
         self.used.add(rule)
         self.open.append(rule)
