@@ -70,13 +70,24 @@ def layers(evidence: dict[str, Any]) -> tuple[str, str]:
     return verdict, f"{name}, as claimed in {held} of {len(points)} layers, {points[0]['seeds']} seeds"
 
 
+def level(evidence: dict[str, Any]) -> tuple[str, str]:
+    """A measure of an arm, of every seed: what all are at most, or at least."""
+    found = [r for r in rows(evidence["records"], "trials") if evidence["arm"] in (r["arm"], *r["same_as"].split()) and r["phase"] == "design"]
+    values = [float(r[evidence["measure"]]) for r in found]
+    least, most = evidence.get("least", -math.inf), evidence.get("most", math.inf)
+    held = sum(least <= v <= most for v in values)
+    verdict = "supported" if held == len(values) else "contradicted" if not held else "open"
+    return verdict, f"{evidence['measure']} {min(values):.3g} to {max(values):.3g}, as claimed under {held} of {len(values)} seeds"
+
+
 def row(claim: dict[str, Any], settings: dict[str, Any], studies: dict[str, Study]) -> str:
     """One line of the table."""
     found, shown = [], []
     for evidence in claim["evidence"]:
         setting = settings[evidence["records"]]
-        by_layer = "diagnostic" in evidence
-        verdict, numbers = layers(evidence) if by_layer else contrast(evidence, studies[setting["study"]])
+        kinds = {"diagnostic": layers, "measure": level}
+        read = next((kinds[key] for key in kinds if key in evidence), None)
+        verdict, numbers = read(evidence) if read is not None else contrast(evidence, studies[setting["study"]])
         found.append(verdict)
         at = evidence.get("terms", "")
         shown.append(f"[{setting['short']}]({evidence['records']}){', ' + at if at else ''}: {numbers}: *{verdict}*")
