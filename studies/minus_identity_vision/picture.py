@@ -1,0 +1,79 @@
+"""What the coefficient of the identity is worth in a small vision transformer, and under each control: from the records of the runs.
+
+    python studies/minus_identity_vision/picture.py --out studies/minus_identity_vision/vision.png
+
+Bars are 95 % intervals, which hold at once within a run. Left: every arm at its own learning rate. Right: at one rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+HERE = Path(__file__).parent
+COLOURS = {"mlp": "#0072B2", "none": "#9A3B76"}
+CHANNELS = {"mlp": "with an MLP", "none": "attention alone"}
+LEVELS = {  # beside an MLP, and alone
+    "minus identity": ("identity=-1", "alone, minus identity against alone"),
+    "plus identity": ("identity=1", "alone, plus identity against alone"),
+    "learned, from 0": ("identity=learned", "alone, learned against alone"),
+}
+DATA = {"digits": "digits", "fashion": "Fashion-MNIST"}
+CONTROLS = {
+    "identity=-1": "no control",
+    "no self, minus identity against masked=True": "a token does not see itself",
+    "map dropped, minus identity against dropped=0.2": "the map is dropped, the identity not",
+    "zero output, minus identity against start=zero-output": "zero output at the start",
+    "post-norm, minus identity against place=post": "norm after the sublayer",
+    "linear beside, minus identity against beside=linear": "a linear map beside attention",
+}
+Interval = tuple[float, float, float]
+
+
+def intervals(run: str, rate: str) -> dict[str, Interval]:
+    """Contrast -> (difference, low, high)."""
+    with open(HERE / run / "contrasts.csv", newline="") as file:
+        rows = [r for r in csv.DictReader(file) if r["learning_rate"] == rate]
+    return {r["arm"]: (float(r["difference"]), float(r["low"]), float(r["high"])) for r in rows}
+
+
+def bar(axes: plt.Axes, place: float, found: Interval, colour: str) -> None:
+    middle, low, high = found
+    axes.plot([low, high], [place] * 2, color=colour, lw=2.6, solid_capstyle="butt")
+    axes.plot(middle, place, "o", color=colour, ms=6)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, required=True)
+    out = parser.parse_args().out
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.6))
+    names = []
+    for run, data in DATA.items():
+        found = intervals(run, "tuned")
+        for level, contrasts in LEVELS.items():
+            for shift, contrast, colour in zip((-0.15, 0.15), contrasts, COLOURS.values(), strict=True):
+                bar(left, len(names) + shift, found[contrast], colour)
+            names.append(f"{level}\n{data}")
+    found = intervals("controls", "shared")
+    for place, contrast in enumerate(CONTROLS):
+        bar(right, place, found[contrast], COLOURS["mlp"])
+    for axes, labels, title in ((left, names, "Against plain attention, own rates"), (right, [*CONTROLS.values()], "Minus identity under a control")):
+        axes.axvline(0, color="black", lw=0.9)
+        axes.set_yticks(range(len(labels)), labels, fontsize=9)
+        axes.invert_yaxis()
+        axes.set_title(title, loc="left", fontsize=11)
+        axes.set_xlabel("nats per image (below zero is better)")
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    handles = [plt.Line2D([], [], color=COLOURS[c], lw=2.6, label=name) for c, name in CHANNELS.items()]
+    left.legend(handles=handles, frameon=False, fontsize=9)
+    figure.tight_layout()
+    figure.savefig(out, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
