@@ -26,6 +26,8 @@ def effects(width: int, contrast: str) -> list[tuple[int, float, float, float]]:
     found = []
     for steps in BUDGETS:
         path = HERE / f"{width}-{steps}" / "contrasts.csv"
+        if not path.exists():
+            continue
         with open(path, newline="") as file:
             row = next(r for r in csv.DictReader(file) if r["arm"] == contrast)
         found.append((steps, float(row["difference"]), float(row["low"]), float(row["high"])))
