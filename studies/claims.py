@@ -47,7 +47,13 @@ def contrast(evidence: dict[str, Any], study: Study) -> tuple[str, str]:
     }
     (found,) = [r for r in rows(evidence["records"], "contrasts") if all(r[k] == v for k, v in wanted.items())]
     low, high, margin = float(found["low"]), float(found["high"]), study.settings.margin
-    sides = {"better": (-math.inf, 0.0), "worse": (0.0, math.inf), "equal": (-margin, margin), "not better": (-margin, math.inf)}
+    sides = {
+        "better": (-math.inf, 0.0),
+        "worse": (0.0, math.inf),
+        "equal": (-margin, margin),
+        "not better": (-margin, math.inf),
+        "not worse": (-math.inf, margin),
+    }
     claimed = sides[evidence["claimed"]]
     verdict = judged(low, high, claimed)
     numbers = f"{float(found['difference']):+.3f} [{low:+.3f}, {high:+.3f}] {study.task.unit}, {found['seeds']} seeds"
@@ -72,7 +78,9 @@ def layers(evidence: dict[str, Any]) -> tuple[str, str]:
 
 def level(evidence: dict[str, Any]) -> tuple[str, str]:
     """A measure of an arm, of every seed: what all are at most, or at least."""
-    found = [r for r in rows(evidence["records"], "trials") if evidence["arm"] in (r["arm"], *r["same_as"].split()) and r["phase"] == "design"]
+    found = [
+        r for r in rows(evidence["records"], "trials") if evidence["arm"] in (r["arm"], *r["same_as"].split()) and r["phase"] == "design"
+    ]
     values = [float(r[evidence["measure"]]) for r in found]
     least, most = evidence.get("least", -math.inf), evidence.get("most", math.inf)
     held = sum(least <= v <= most for v in values)

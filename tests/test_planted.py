@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from aotsearch.eject.trained import find
 from aotsearch.evidence.contrast import Contrast
 from aotsearch.evidence.ledger import Ledger
 from aotsearch.report import report
@@ -104,6 +105,21 @@ def test_rates_are_tuned_under_seeds_of_their_own_and_both_verdicts_are_told(pla
             own = {analysis.rates[a].value for a in r["arms"]} - {None}  # where every rate diverged, the shared one speaks for both
             assert r["learning_rate"] in {rate.value} | own
     assert analysis.family == 6
+
+
+def test_what_is_loaded_of_an_arm_trained_at_two_rates_is_the_trial_at_its_own_whichever_ended_last(
+    planted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = ("study.seeds=2", "study.budget.steps=20", "study.factors=[join]")
+    folder = planted((DOES_NOTHING, WORKS), "study.learning_rate={tune: [0.1, 1]}", *few)
+    analysis = report.read(folder).analysis
+    (arm,) = set(analysis.rates) - {"reference"}
+    rates = {r["learning_rate"] for r in Ledger.open(folder).records().values() if r["arm"] == arm and r["phase"] == "design"}
+    assert rates == {0.1, 1} == {analysis.rates[arm].value, analysis.rates["reference"].value}
+    records = Ledger.open(folder).records()
+    for order in (list(records.items()), [*reversed(records.items())]):
+        monkeypatch.setattr(Ledger, "records", lambda _, order=order: dict(order))
+        assert find(folder, arm, 1)[0]["learning_rate"] == analysis.rates[arm].value
 
 
 def test_seeds_are_added_where_a_verdict_is_open_and_nowhere_else(planted: Any) -> None:

@@ -15,6 +15,7 @@ from aotsearch.evidence.ledger import Ledger
 from aotsearch.files import from_user
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.study.design import REFERENCE
+from aotsearch.study.rates import chosen
 from aotsearch.training.checkpoint import CHECKPOINTS, weights_of
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def load_trained(folder: str | Path, arm: str = REFERENCE, seed: int = 0) -> Mod
     Args:
         folder: A run folder.
         arm: An arm of its study, or a candidate of its search.
-        seed: One that the arm was trained under.
+        seed: One that the arm was trained under. Where learning rates are tuned, the trial is that at the arm's own.
 
     Raises:
         InputError: the folder holds no such trial, or not its weights.
@@ -90,7 +91,8 @@ def verified(path: Path, record: Mapping[str, Any], architecture: Architecture) 
 def find(folder: Path, arm: str, seed: int) -> tuple[Mapping[str, Any], Path]:
     """The record of a trial and the file of its weights."""
     ledger = Ledger.open(folder)
-    records = history(ledger).place(ledger.records().values())
+    declared = history(ledger)
+    records = declared.place(ledger.records().values())
     named = [r for r in records if arm in (r["arm"], *r.get("arms", ()))]
     if not named:
         raise InputError(f"{folder} holds no trial of the arm {arm!r}{suggest(arm, {r['arm'] for r in records})}")
@@ -98,7 +100,8 @@ def find(folder: Path, arm: str, seed: int) -> tuple[Mapping[str, Any], Path]:
     if not seeded:
         seeds = ", ".join(map(str, sorted({r["seed"] for r in named})))
         raise InputError(f"{folder} holds no trial of the arm {arm!r} under seed {seed}; its seeds are {seeds}")
-    record = sorted(seeded, key=lambda r: (r["outcome"] == "done", r["phase"] in JUDGED))[-1]
+    own = chosen(records, arm, declared.study.task.measure).value  # its verdicts lead where an arm was also trained at the shared rate
+    record = max(reversed(seeded), key=lambda r: (r["outcome"] == "done", r["phase"] in JUDGED, r.get("learning_rate") == own))
     weights = weights_of(folder / CHECKPOINTS, record["key"])
     if not weights.is_file():
         raise InputError(f"{weights} is not there: the trial of the arm {arm!r} under seed {seed} is {record['outcome']}")

@@ -20,7 +20,7 @@ import torch
 from sklearn.linear_model import Lasso
 
 import aotsearch
-from aotsearch.evidence.ledger import Ledger
+from aotsearch.eject.trained import find
 from aotsearch.tasks.regression import Regression, solve
 
 Array = np.ndarray[Any, Any]
@@ -77,24 +77,32 @@ def estimators(task: Regression) -> dict[str, Array]:
     return found
 
 
+def trials(folder: Path) -> list[tuple[str, int]]:
+    """(arm, seed) of the trials that are compared; `find` and `load_trained` give that of an arm's own learning rate."""
+    table = aotsearch.results(folder)
+    judged = table[(table["phase"] == "design") & (table["outcome"] == "done")]
+    return sorted({(str(t.arm), int(t.seed)) for t in judged.itertuples()})
+
+
 def rows(folder: Path) -> list[tuple[str, int | str, int, float]]:
     """(arm or estimator, seed, examples, error over the variance) on the test split."""
     study = aotsearch.load(folder / "study.yaml")
     assert isinstance(study.task, Regression) and study.task.noise == 0, "exact estimators here are of noiseless functions"
     tokens, targets = study.task.test()
-    made = [(name, "", i, error) for name, curve in estimators(study.task).items() for i, error in enumerate(curve)]
-    for trial in aotsearch.results(folder).itertuples():
-        if trial.outcome == "done":
-            with torch.no_grad():
-                outputs = aotsearch.load_trained(folder, trial.arm, trial.seed)(torch.from_numpy(tokens))[:, ::2, 0].numpy()
-            made += [(trial.arm, trial.seed, i, error) for i, error in enumerate(study.task.curve(outputs, targets))]
+    made: list[tuple[str, int | str, int, float]] = []
+    for name, curve in estimators(study.task).items():
+        made += [(name, "", i, error) for i, error in enumerate(curve)]
+    for arm, seed in trials(folder):
+        with torch.no_grad():
+            outputs = aotsearch.load_trained(folder, arm, seed)(torch.from_numpy(tokens))[:, ::2, 0].numpy()
+        made += [(arm, seed, i, error) for i, error in enumerate(study.task.curve(outputs, targets))]
     return made
 
 
 def steps(folder: Path) -> list[tuple[str, int, int, float]]:
     """(arm, seed, step, error over the variance) at every evaluation, on the validation split."""
-    records = [r for r in Ledger.open(folder).records().values() if r["outcome"] == "done"]
-    return [(r["arm"], r["seed"], p["step"], p["squared_error"]) for r in records for p in r["curve"] if "squared_error" in p]
+    found = [(arm, seed, find(folder, arm, seed)[0]["curve"]) for arm, seed in trials(folder)]
+    return [(arm, seed, p["step"], p["squared_error"]) for arm, seed, curve in found for p in curve if "squared_error" in p]
 
 
 def main() -> None:

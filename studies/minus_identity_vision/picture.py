@@ -61,7 +61,10 @@ def main() -> None:
     found = intervals("controls", "shared")
     for place, contrast in enumerate(CONTROLS):
         bar(right, place, found[contrast], COLOURS["mlp"])
-    for axes, labels, title in ((left, names, "Against plain attention, own rates"), (right, [*CONTROLS.values()], "Minus identity under a control")):
+    for axes, labels, title in (
+        (left, names, "Against plain attention, own rates"),
+        (right, [*CONTROLS.values()], "Minus identity under a control"),
+    ):
         axes.axvline(0, color="black", lw=0.9)
         axes.set_yticks(range(len(labels)), labels, fontsize=9)
         axes.invert_yaxis()

@@ -14,7 +14,12 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 HERE = Path(__file__).parent
-RUNS = {"text-small": "Text, 2 x 32", "text-large": "Text, 4 x 64", "images-small": "Images, 2 x 32", "images-large": "Images, 4 x 64"}
+RUNS = {
+    "text-small": "Text, width 32",
+    "text-large": "Text, width 64",
+    "images-small": "Images, width 32",
+    "images-large": "Images, width 64",
+}
 UNITS = {"text": "bits per byte", "images": "nats per image"}
 COLOURS = {"worse": "#C44E00", "better": "#0072B2", "equivalent": "#1B8A5A", "undecided": "0.6"}
 NAMES = {"channel=none": "no MLP", "norm=none": "no norm", "identity=-1": "minus identity", "qkv=tied": "one projection"}

@@ -1,6 +1,6 @@
 """What subtracting the identity is worth, over width and budget, with an MLP and without one: from the records of the runs.
 
-    python studies/turn_of_the_sign/picture.py --out studies/turn_of_the_sign/map.png
+python studies/turn_of_the_sign/picture.py --out studies/turn_of_the_sign/map.png
 """
 
 from __future__ import annotations
