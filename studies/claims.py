@@ -85,7 +85,7 @@ def level(evidence: dict[str, Any]) -> tuple[str, str]:
     least, most = evidence.get("least", -math.inf), evidence.get("most", math.inf)
     held = sum(least <= v <= most for v in values)
     verdict = "supported" if held == len(values) else "contradicted" if not held else "open"
-    return verdict, f"{evidence['measure']} {min(values):.3g} to {max(values):.3g}, as claimed under {held} of {len(values)} seeds"
+    return verdict, f"{evidence['measure']} {min(values):.3g} to {max(values):.3g}, as claimed in {held} of {len(values)} trials"
 
 
 def row(claim: dict[str, Any], settings: dict[str, Any], studies: dict[str, Study]) -> str:
