@@ -21,7 +21,7 @@ LEVELS = {  # beside an MLP, and alone
     "plus identity": ("identity=1", "alone, plus identity against alone"),
     "learned, from 0": ("identity=learned", "alone, learned against alone"),
 }
-DATA = {"digits": "digits", "fashion": "Fashion-MNIST"}
+DATA = {"digits": "digits"}
 CONTROLS = {
     "identity=-1": "no control",
     "no self, minus identity against masked=True": "a token does not see itself",
@@ -57,7 +57,7 @@ def main() -> None:
         for level, contrasts in LEVELS.items():
             for shift, contrast, colour in zip((-0.15, 0.15), contrasts, COLOURS.values(), strict=True):
                 bar(left, len(names) + shift, found[contrast], colour)
-            names.append(f"{level}\n{data}")
+            names.append(level if len(DATA) == 1 else f"{level}\n({data})")
     found = intervals("controls", "shared")
     for place, contrast in enumerate(CONTROLS):
         bar(right, place, found[contrast], COLOURS["mlp"])
