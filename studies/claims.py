@@ -77,13 +77,11 @@ def layers(evidence: dict[str, Any]) -> tuple[str, str]:
 
 
 def level(evidence: dict[str, Any]) -> tuple[str, str]:
-    """A measure of an arm, of every seed: what all are at most, or at least."""
-    found = [
-        r for r in rows(evidence["records"], "trials") if evidence["arm"] in (r["arm"], *r["same_as"].split()) and r["phase"] == "design"
-    ]
-    values = [float(r[evidence["measure"]]) for r in found]
-    least, most = evidence.get("least", -math.inf), evidence.get("most", math.inf)
-    held = sum(least <= v <= most for v in values)
+    """A measure of every trial of an arm, at whichever learning rate: in how many it is where it should be."""
+    arm, trials = evidence["arm"], [r for r in rows(evidence["records"], "trials") if r["phase"] == "design"]
+    values = [float(r[evidence["measure"]]) for r in trials if arm in (r["arm"], *r["same_as"].split())]
+    bounds = evidence.get("least", -math.inf), evidence.get("most", math.inf)
+    held = [judged(v, v, bounds) for v in values].count("supported")
     verdict = "supported" if held == len(values) else "contradicted" if not held else "open"
     return verdict, f"{evidence['measure']} {min(values):.3g} to {max(values):.3g}, as claimed in {held} of {len(values)} trials"
 
@@ -93,9 +91,12 @@ def row(claim: dict[str, Any], settings: dict[str, Any], studies: dict[str, Stud
     found, shown = [], []
     for evidence in claim["evidence"]:
         setting = settings[evidence["records"]]
-        kinds = {"diagnostic": layers, "measure": level}
-        read = next((kinds[key] for key in kinds if key in evidence), None)
-        verdict, numbers = read(evidence) if read is not None else contrast(evidence, studies[setting["study"]])
+        if "diagnostic" in evidence:
+            verdict, numbers = layers(evidence)
+        elif "measure" in evidence:
+            verdict, numbers = level(evidence)
+        else:
+            verdict, numbers = contrast(evidence, studies[setting["study"]])
         found.append(verdict)
         at = evidence.get("terms", "")
         shown.append(f"[{setting['short']}]({evidence['records']}){', ' + at if at else ''}: {numbers}: *{verdict}*")

@@ -1,6 +1,6 @@
 """The error of every trained model, and of exact estimators, against the number of examples before the question; and while they trained.
 
-    python studies/in_context_regression/curves.py runs/icl --out studies/in_context_regression/dense
+    python studies/in_context_regression/curves.py 'runs/in-context regression' --out studies/in_context_regression/dense
 
 It needs the run folder, whose weights the repository does not hold; what it writes, `curves.csv` and `steps.csv`, is what the picture is
 made of.

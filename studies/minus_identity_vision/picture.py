@@ -21,7 +21,6 @@ LEVELS = {  # beside an MLP, and alone
     "plus identity": ("identity=1", "alone, plus identity against alone"),
     "learned, from 0": ("identity=learned", "alone, learned against alone"),
 }
-DATA = {"digits": "digits"}
 CONTROLS = {
     "identity=-1": "no control",
     "no self, minus identity against masked=True": "a token does not see itself",
@@ -51,18 +50,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     out = parser.parse_args().out
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.6))
-    names = []
-    for run, data in DATA.items():
-        found = intervals(run, "tuned")
-        for level, contrasts in LEVELS.items():
-            for shift, contrast, colour in zip((-0.15, 0.15), contrasts, COLOURS.values(), strict=True):
-                bar(left, len(names) + shift, found[contrast], colour)
-            names.append(level if len(DATA) == 1 else f"{level}\n({data})")
+    found = intervals("digits", "tuned")
+    for place, contrasts in enumerate(LEVELS.values()):
+        for shift, contrast, colour in zip((-0.15, 0.15), contrasts, COLOURS.values(), strict=True):
+            bar(left, place + shift, found[contrast], colour)
     found = intervals("controls", "shared")
     for place, contrast in enumerate(CONTROLS):
         bar(right, place, found[contrast], COLOURS["mlp"])
     for axes, labels, title in (
-        (left, names, "Against plain attention, own rates"),
+        (left, [*LEVELS], "Against plain attention, own rates"),
         (right, [*CONTROLS.values()], "Minus identity under a control"),
     ):
         axes.axvline(0, color="black", lw=0.9)

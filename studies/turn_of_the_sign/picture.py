@@ -43,9 +43,8 @@ def main() -> None:
         for shift, (width, colour) in zip((0.93, 1, 1.075), WIDTHS.items(), strict=True):
             steps, d, low, high = zip(*effects(width, contrast), strict=True)
             at = [s * shift for s in steps]
-            axes.plot(at, d, color=colour, lw=1.6, alpha=0.6)
-            axes.errorbar(at, d, [[a - b for a, b in zip(d, low, strict=True)], [b - a for a, b in zip(d, high, strict=True)]],
-                          color=colour, fmt="o", ms=5, lw=1.8, label=f"width {width}")  # fmt: skip
+            axes.vlines(at, low, high, color=colour, lw=1.8)
+            axes.plot(at, d, "o-", color=colour, ms=5, lw=1.4, label=f"width {width}")
         axes.axhline(0, color="black", lw=0.9)
         axes.set_xscale("log")
         axes.set_xticks(BUDGETS, [str(s) for s in BUDGETS])
