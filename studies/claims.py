@@ -38,6 +38,17 @@ def judged(low: float, high: float, claimed: tuple[float, float]) -> str:
     return "contradicted" if high < claimed[0] or low > claimed[1] else "open"
 
 
+def side(claimed: str, margin: float) -> tuple[float, float]:
+    """Where a difference should lie."""
+    return {
+        "better": (-math.inf, 0.0),
+        "worse": (0.0, math.inf),
+        "equal": (-margin, margin),
+        "not better": (-margin, math.inf),
+        "not worse": (-math.inf, margin),
+    }[claimed]
+
+
 def contrast(evidence: dict[str, Any], study: Study) -> tuple[str, str]:
     """A comparison of arms: the verdict and the numbers."""
     wanted = {
@@ -46,19 +57,21 @@ def contrast(evidence: dict[str, Any], study: Study) -> tuple[str, str]:
         "learning_rate": evidence.get("learning_rate", "shared"),
     }
     (found,) = [r for r in rows(evidence["records"], "contrasts") if all(r[k] == v for k, v in wanted.items())]
-    low, high, margin = float(found["low"]), float(found["high"]), study.settings.margin
-    sides = {
-        "better": (-math.inf, 0.0),
-        "worse": (0.0, math.inf),
-        "equal": (-margin, margin),
-        "not better": (-margin, math.inf),
-        "not worse": (-math.inf, margin),
-    }
-    claimed = sides[evidence["claimed"]]
-    verdict = judged(low, high, claimed)
+    low, high = float(found["low"]), float(found["high"])
+    verdict = judged(low, high, side(evidence["claimed"], study.settings.margin))
     numbers = f"{float(found['difference']):+.3f} [{low:+.3f}, {high:+.3f}] {study.task.unit}, {found['seeds']} seeds"
     needed = f" ({found['remark']})" if verdict == "open" and found["seeds_needed"] else ""
     return verdict, numbers + needed
+
+
+def at_equal_time(evidence: dict[str, Any], study: Study) -> tuple[str, str]:
+    """An arm against the reference, the slower of the two read when the faster ends: the verdict and the numbers."""
+    wanted = {"arm": evidence["equal_time"], "learning_rate": evidence.get("learning_rate", "shared")}
+    (found,) = [r for r in rows(evidence["records"], "speed") if all(r[k] == v for k, v in wanted.items())]
+    mean, low, high = (float(found[f"equal_time_{k}"]) for k in ("mean", "low", "high"))
+    verdict = judged(low, high, side(evidence["claimed"], study.settings.margin))
+    numbers = f"{mean:+.3f} [{low:+.3f}, {high:+.3f}] {study.task.unit}, {found['equal_time_seeds']} seeds"
+    return verdict, f"{numbers}, a step takes {float(found['step_time_ratio']):.2f} of the reference's time"
 
 
 def layers(evidence: dict[str, Any]) -> tuple[str, str]:
@@ -95,6 +108,8 @@ def row(claim: dict[str, Any], settings: dict[str, Any], studies: dict[str, Stud
             verdict, numbers = layers(evidence)
         elif "measure" in evidence:
             verdict, numbers = level(evidence)
+        elif "equal_time" in evidence:
+            verdict, numbers = at_equal_time(evidence, studies[setting["study"]])
         else:
             verdict, numbers = contrast(evidence, studies[setting["study"]])
         found.append(verdict)

@@ -620,7 +620,14 @@ def test_a_search_is_put_into_a_storage_of_optuna(path: Path, tmp_path: Path, qu
         assert {k: v for k, v in r["decisions"].items() if v is not None} == kept[r["digest"]].params
         if r["outcome"] == "done":
             assert kept[r["digest"]].values[0] == r["measures"]["bits_per_byte"]
-    with pytest.raises(InputError, match="has a study 'searched' already"):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RunError, match="cut"):
+        patch.setattr(optuna.Study, "add_trials", lambda *_: (_ for _ in ()).throw(OSError("cut")))
+        storage.put(tmp_path / "put", url)
+    assert storage.put(tmp_path / "put", url) == 12, "what was written in part is replaced"
+    assert len(optuna.load_study(study_name="searched", storage=url).trials) == 12
+    optuna.delete_study(study_name="searched", storage=url)
+    optuna.create_study(study_name="searched", storage=url)
+    with pytest.raises(InputError, match="has a study 'searched' already, which is not of this run"):
         storage.put(tmp_path / "put", url)
     with pytest.raises(RunError, match="Optuna cannot write there"):
         storage.put(tmp_path / "put", "sqlite:////no/such/folder/x.db")

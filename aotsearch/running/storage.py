@@ -19,13 +19,14 @@ def put(folder: Path, url: str) -> int:
     """Write the trials of a run folder's search as a study of its name; returns how many. The ledger stays what is true.
 
     A trial has its decisions as parameters, its objectives as values, its measure at each evaluation, and as attributes its name, digest,
-    outcome and size. What was pruned or failed has Optuna's state for that.
+    outcome and size. What was pruned or failed has Optuna's state for that. What the same run put there before, be it in part or before it
+    went on, is replaced.
 
     Args:
         url: Of the storage, such as `sqlite:///search.db`.
 
     Raises:
-        InputError: the folder holds no search, or the storage a study of that name.
+        InputError: the folder holds no search, or the storage a study of that name that is not this run's.
         RunError: the storage cannot be written.
     """
     ledger = Ledger.open(folder)
@@ -47,13 +48,18 @@ def put(folder: Path, url: str) -> int:
         trials.append(optuna.trial.create_trial(state=state, user_attrs=about, **known, **point(study.space, architecture)))
     directions = ["minimize" if sign > 0 else "maximize" for sign in signs]
     try:
+        if study.name in optuna.get_all_study_names(url):
+            if optuna.load_study(study_name=study.name, storage=url).user_attrs.get("ledger") != ledger.id:
+                raise InputError(f"{url} has a study {study.name!r} already, which is not of this run; name another storage")
+            optuna.delete_study(study_name=study.name, storage=url)
         made = optuna.create_study(study_name=study.name, storage=url, directions=directions)
+        made.set_user_attr("ledger", ledger.id)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # names of objectives are marked experimental
             made.set_metric_names([name for name, _ in study.goals])
         made.add_trials(trials)
-    except optuna.exceptions.DuplicatedStudyError:
-        raise InputError(f"{url} has a study {study.name!r} already; name another storage") from None
+    except InputError:
+        raise
     except Exception as e:  # noqa: BLE001 (sqlalchemy and each of its drivers have their own)
         raise RunError(f"{url}: Optuna cannot write there ({' '.join(str(e).split())[:200]})") from None
     return len(trials)
