@@ -2,7 +2,7 @@
 
     python studies/minus_identity_vision/picture.py --out studies/minus_identity_vision/vision.png
 
-Bars are 95 % intervals, which hold at once within a run. Left: every arm at its own learning rate. Right: at one rate.
+Bars are 95 % intervals, which hold at once within a run. Two data sets, every arm at its own learning rate; the controls are at one rate.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 HERE = Path(__file__).parent
 COLOURS = {"mlp": "#0072B2", "none": "#9A3B76"}
 CHANNELS = {"mlp": "with an MLP", "none": "attention alone"}
+RUNS = {"digits": "Digits", "fashion": "Fashion-MNIST"}
 LEVELS = {  # beside an MLP, and alone
     "minus identity": ("identity=-1", "alone, minus identity against alone"),
     "plus identity": ("identity=1", "alone, plus identity against alone"),
@@ -45,31 +46,33 @@ def bar(axes: plt.Axes, place: float, found: Interval, colour: str) -> None:
     axes.plot(middle, place, "o", color=colour, ms=6)
 
 
+def dress(axes: plt.Axes, labels: list[str], title: str) -> None:
+    axes.axvline(0, color="black", lw=0.9)
+    axes.set_yticks(range(len(labels)), labels, fontsize=9)
+    axes.invert_yaxis()
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_xlabel("nats per image (below zero is better)")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
     out = parser.parse_args().out
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.6))
-    found = intervals("digits", "tuned")
-    for place, contrasts in enumerate(LEVELS.values()):
-        for shift, contrast, colour in zip((-0.15, 0.15), contrasts, COLOURS.values(), strict=True):
-            bar(left, place + shift, found[contrast], colour)
+    figure, panels = plt.subplots(1, 3, figsize=(14, 4.4), width_ratios=(1, 1, 1.15))
+    for axes, (run, name) in zip(panels, RUNS.items(), strict=False):
+        found = intervals(run, "tuned")
+        for place, contrasts in enumerate(LEVELS.values()):
+            for shift, contrast, colour in zip((-0.15, 0.15), contrasts, COLOURS.values(), strict=True):
+                bar(axes, place + shift, found[contrast], colour)
+        dress(axes, [*LEVELS], f"{name}, against plain attention")
     found = intervals("controls", "shared")
     for place, contrast in enumerate(CONTROLS):
-        bar(right, place, found[contrast], COLOURS["mlp"])
-    for axes, labels, title in (
-        (left, [*LEVELS], "Against plain attention, own rates"),
-        (right, [*CONTROLS.values()], "Minus identity under a control"),
-    ):
-        axes.axvline(0, color="black", lw=0.9)
-        axes.set_yticks(range(len(labels)), labels, fontsize=9)
-        axes.invert_yaxis()
-        axes.set_title(title, loc="left", fontsize=11)
-        axes.set_xlabel("nats per image (below zero is better)")
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.tick_params(axis="y", length=0)
+        bar(panels[2], place, found[contrast], COLOURS["mlp"])
+    dress(panels[2], [*CONTROLS.values()], "Digits, minus identity under a control")
     handles = [plt.Line2D([], [], color=COLOURS[c], lw=2.6, label=name) for c, name in CHANNELS.items()]
-    left.legend(handles=handles, frameon=False, fontsize=9)
+    panels[0].legend(handles=handles, frameon=False, fontsize=9)
     figure.tight_layout()
     figure.savefig(out, dpi=150)
 
