@@ -65,6 +65,23 @@ def test_a_study_read_back_from_its_run_folder_is_the_same_study(study_file: Pat
     assert again.settings == study.settings
 
 
+def test_a_run_whose_rules_come_from_files_that_hold_more_than_it_uses_is_read_back(study_file: Path, tmp_path: Path) -> None:
+    """`identity` is led to by `mixer` alone, which is replaced: by a study that builds on the file, by an included one, by --set."""
+    (tmp_path / "mixers.yaml").write_text("mixer: {attention: {heads: 2}}\nother: mlp\n")
+    (tmp_path / "upon.yaml").write_text("name: upon\nspace: small.yaml\ngrammar: {include: mixers.yaml}")
+    for name, overrides in {"upon.yaml": [], "small.yaml": ["grammar.mixer={attention: {heads: 2}}"]}.items():
+        study = load(tmp_path / name, ["study.seeds=1", *overrides])
+        run(study, tmp_path / "run" / name)
+        assert {r["outcome"] for r in report.results(tmp_path / "run" / name).to_dict("records")} == {"done"}
+        assert load(tmp_path / "run" / name / "study.yaml").plain == study.plain
+        assert "identity" not in study.plain["grammar"] and "other" not in study.plain["grammar"]
+
+
+def test_a_rule_that_an_override_brings_and_nothing_uses_is_told(study_file: Path) -> None:
+    with pytest.raises(InputError, match=r"--set grammar.mixxer=mlp.*the rule 'mixxer' is never used"):
+        load(study_file, ["grammar.mixxer=mlp"])
+
+
 def test_more_seeds_continue_a_run_and_other_settings_are_refused(study_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     run(load(study_file), out)

@@ -182,6 +182,7 @@ class ModelForm(Form):
     options: Mapping[str, Form]
     recursive: Mapping[str, Choice]
     constraints: tuple[Constraint, ...]
+    used: frozenset[str]  # the rules that the model leads to
     notes: tuple[str, ...] = ()  # what a person should know of how the file was read
 
     @functools.cached_property

@@ -112,7 +112,7 @@ class _Parser:
             self.fail("model has either depth with block, or blocks", node.keys["blocks"])
         elif "blocks" not in given and not given >= {"block", "depth"}:
             self.fail("model needs depth with block, or blocks", node.mark)
-        return ModelForm(node.mark, options, self.recursive, self.constraints(), tuple(dict.fromkeys(self.notes)))
+        return ModelForm(node.mark, options, self.recursive, self.constraints(), frozenset(self.used), tuple(dict.fromkeys(self.notes)))
 
     def constraints(self) -> tuple[Constraint, ...]:
         node = self.grammar.value.get("constraints", Node([], self.grammar.mark))

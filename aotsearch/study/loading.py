@@ -63,7 +63,11 @@ def override_node(node: Node, override: str) -> Node:
     text = value.strip()
     sentence = keys == ["question"] and text[:1] not in ('"', "'")  # whatever it has of what means something in YAML
     found = Node(text, Mark(origin.file, 1, 1, text, len(text))) if sentence else yamlfile.parse_value(text, origin.file)
-    return yamlfile.replace(node, keys, found, origin)
+    node = yamlfile.replace(node, keys, found, origin)
+    if keys[0] == "grammar":  # rules of the file to which only what was replaced led are not misspelt, but of another place
+        rules = node.value["grammar"]
+        node = Node(node.value | {"grammar": Node(rules.value, origin, rules.keys)}, node.mark, node.keys)
+    return node
 
 
 def parse(node: Node, folder: Path) -> Study:
@@ -93,7 +97,7 @@ def parse(node: Node, folder: Path) -> Study:
     if problems:
         raise InputError(dict.fromkeys(problems))
     assert name is not None and space is not None and task is not None
-    study = Study(name, question, task, space, settings, node.plain() | {"task": task.to_plain()})
+    study = Study(name, question, task, space, settings, _resolved(node, space) | {"task": task.to_plain()})
     for wanted in settings.search.hints:
         if wanted not in catalogue.hints():
             raise InputError(f"no hint {wanted!r}{suggest(wanted, catalogue.hints())}", _search_mark(node, "hints"))
@@ -113,6 +117,13 @@ def parse(node: Node, folder: Path) -> Study:
         if isinstance(name, str) and name not in arms:
             raise InputError(f"search.first: no arm {name!r}{suggest(name, arms)}", _search_mark(node, "first"))
     return study
+
+
+def _resolved(node: Node, space: Space) -> dict[str, Any]:
+    """The study as one file, which is read by itself again: of other files only those rules that are used."""
+    plain: dict[str, Any] = node.plain()
+    kept = {"constraints", *space.form.used}
+    return plain | {"grammar": {name: rule for name, rule in plain["grammar"].items() if name in kept}}
 
 
 def measured(architecture: Architecture) -> Mapping[str, int]:
