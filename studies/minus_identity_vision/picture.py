@@ -2,7 +2,7 @@
 
     python studies/minus_identity_vision/picture.py --out studies/minus_identity_vision/vision.png
 
-Bars are 95 % intervals, which hold at once within a run. Two data sets, every arm at its own learning rate; the controls are at one rate.
+Bars are 95 % intervals, which hold at once within a run. Left, two data sets, every arm at its own learning rate; right, at one rate.
 """
 
 from __future__ import annotations
@@ -60,20 +60,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
     out = parser.parse_args().out
-    figure, panels = plt.subplots(1, 3, figsize=(14, 4.4), width_ratios=(1, 1, 1.15))
+    figure, panels = plt.subplots(1, 3, figsize=(13, 4.2), sharex=True, layout="constrained")
     for axes, (run, name) in zip(panels, RUNS.items(), strict=False):
         found = intervals(run, "tuned")
         for place, contrasts in enumerate(LEVELS.values()):
             for shift, contrast, colour in zip((-0.15, 0.15), contrasts, COLOURS.values(), strict=True):
                 bar(axes, place + shift, found[contrast], colour)
         dress(axes, [*LEVELS], f"{name}, against plain attention")
+    panels[1].set_yticklabels([])
     found = intervals("controls", "shared")
     for place, contrast in enumerate(CONTROLS):
         bar(panels[2], place, found[contrast], COLOURS["mlp"])
-    dress(panels[2], [*CONTROLS.values()], "Digits, minus identity under a control")
+    dress(panels[2], [*CONTROLS.values()], "Digits, minus identity controlled")
     handles = [plt.Line2D([], [], color=COLOURS[c], lw=2.6, label=name) for c, name in CHANNELS.items()]
-    panels[0].legend(handles=handles, frameon=False, fontsize=9)
-    figure.tight_layout()
+    panels[1].legend(handles=handles, frameon=False, fontsize=9, loc="center left")
     figure.savefig(out, dpi=150)
 
 
