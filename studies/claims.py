@@ -31,22 +31,17 @@ def rows(folder: str, name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@functools.cache
+def declared(study: str, *overrides: str) -> Study:
+    """The study of a run, of which the unit and the margin are."""
+    return load(HERE / study, overrides)
+
+
 def judged(low: float, high: float, claimed: tuple[float, float]) -> str:
     """Where an interval lies, seen from the claimed one."""
     if claimed[0] <= low and high <= claimed[1]:
         return "supported"
     return "contradicted" if high < claimed[0] or low > claimed[1] else "open"
-
-
-def side(claimed: str, margin: float) -> tuple[float, float]:
-    """Where a difference should lie."""
-    return {
-        "better": (-math.inf, 0.0),
-        "worse": (0.0, math.inf),
-        "equal": (-margin, margin),
-        "not better": (-margin, math.inf),
-        "not worse": (-math.inf, margin),
-    }[claimed]
 
 
 def contrast(evidence: dict[str, Any], study: Study) -> tuple[str, str]:
@@ -56,22 +51,20 @@ def contrast(evidence: dict[str, Any], study: Study) -> tuple[str, str]:
         "equalise": evidence.get("equalise", "none"),
         "learning_rate": evidence.get("learning_rate", "shared"),
     }
-    (found,) = [r for r in rows(evidence["records"], "contrasts") if all(r[k] == v for k, v in wanted.items())]
-    low, high = float(found["low"]), float(found["high"])
-    verdict = judged(low, high, side(evidence["claimed"], study.settings.margin))
+    # `aotsearch judge` of joined runs writes neither terms nor rates
+    (found,) = [r for r in rows(evidence["records"], "contrasts") if all(r.get(k, v) == v for k, v in wanted.items())]
+    low, high, margin = float(found["low"]), float(found["high"]), study.settings.margin
+    sides = {
+        "better": (-math.inf, 0.0),
+        "worse": (0.0, math.inf),
+        "equal": (-margin, margin),
+        "not better": (-margin, math.inf),
+        "not worse": (-math.inf, margin),
+    }
+    verdict = judged(low, high, sides[evidence["claimed"]])
     numbers = f"{float(found['difference']):+.3f} [{low:+.3f}, {high:+.3f}] {study.task.unit}, {found['seeds']} seeds"
     needed = f" ({found['remark']})" if verdict == "open" and found["seeds_needed"] else ""
     return verdict, numbers + needed
-
-
-def at_equal_time(evidence: dict[str, Any], study: Study) -> tuple[str, str]:
-    """An arm against the reference, the slower of the two read when the faster ends: the verdict and the numbers."""
-    wanted = {"arm": evidence["equal_time"], "learning_rate": evidence.get("learning_rate", "shared")}
-    (found,) = [r for r in rows(evidence["records"], "speed") if all(r[k] == v for k, v in wanted.items())]
-    mean, low, high = (float(found[f"equal_time_{k}"]) for k in ("mean", "low", "high"))
-    verdict = judged(low, high, side(evidence["claimed"], study.settings.margin))
-    numbers = f"{mean:+.3f} [{low:+.3f}, {high:+.3f}] {study.task.unit}, {found['equal_time_seeds']} seeds"
-    return verdict, f"{numbers}, a step takes {float(found['step_time_ratio']):.2f} of the reference's time"
 
 
 def layers(evidence: dict[str, Any]) -> tuple[str, str]:
@@ -108,10 +101,8 @@ def row(claim: dict[str, Any], settings: dict[str, Any], studies: dict[str, Stud
             verdict, numbers = layers(evidence)
         elif "measure" in evidence:
             verdict, numbers = level(evidence)
-        elif "equal_time" in evidence:
-            verdict, numbers = at_equal_time(evidence, studies[setting["study"]])
         else:
-            verdict, numbers = contrast(evidence, studies[setting["study"]])
+            verdict, numbers = contrast(evidence, studies[evidence["records"]])
         found.append(verdict)
         at = evidence.get("terms", "")
         shown.append(f"[{setting['short']}]({evidence['records']}){', ' + at if at else ''}: {numbers}: *{verdict}*")
@@ -125,7 +116,7 @@ def table(document: dict[str, Any]) -> str:
     """The settings and the claims, as Markdown."""
     lines = ["| what the paper says | our setting and what came out | verdict | what would settle it |", "|---|---|---|---|"]
     settings = document["records"]
-    studies = {name: load(HERE / name) for name in {s["study"] for s in settings.values()}}
+    studies = {folder: declared(s["study"], *s.get("set", ())) for folder, s in settings.items()}
     lines += [row(claim, settings, studies) for claim in document["claims"]]
     lines += ["", "The settings:", ""]
     lines += [f"- **[{s['short']}]({folder})**: {s['setting']}" for folder, s in document["records"].items()]
