@@ -1,8 +1,9 @@
-"""Every block at equal depth, parameters and FLOPs, each at its own learning rate: from the records of the runs.
+"""Every block at equal depth, parameters and FLOPs, and after the same time of training: from the records of the runs.
 
-    python studies/attention_only/picture.py --out studies/attention_only/blocks.png
+    python studies/attention_only/picture.py --out studies/attention_only/blocks.png --time studies/attention_only/time.png
 
-Every dot is a seed on the validation split, the bar their mean; the line and its band are the reference, from its worst seed to its best.
+Each block is at its own learning rate. In the first picture every dot is a seed on the validation split, the bar their mean; the line and
+its band are the reference, from its worst seed to its best. In the second, lines are 95 % intervals.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ RUNS = {
     "vision": ("loss", "nats per image", "Digits, against ViT's block"),
 }
 BLOCKS = {"aot-mhsa": ("#0072B2", "AoT-MHSA"), "aot-mssa": ("#C44E00", "AoT-MSSA"), "crate": ("#1B8A5A", "CRATE")}
+SHORTER = {  # which run of the reference took as long as a block
+    "language": {"aot-mhsa": "equal-time-165", "aot-mssa": "equal-time-140", "crate": "equal-time-165"},
+    "vision": dict.fromkeys(BLOCKS, "equal-time-97"),
+}
 TERMS = {"": "equal depth", "@parameters": "equal parameters", "@flops": "equal FLOPs"}
 
 
@@ -33,10 +38,35 @@ def losses(run: str, measure: str) -> dict[str, dict[float, list[float]]]:
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, required=True)
-    out = parser.parse_args().out
+def difference(folder: str, block: str) -> tuple[float, float, float]:
+    """Of a block to the reference at the block's own learning rate: mean and interval."""
+    with open(HERE / folder / "contrasts.csv", newline="") as file:
+        found = next(r for r in csv.DictReader(file) if r["arm"] == f"block={block}" and r.get("learning_rate", "tuned") == "tuned")
+    return float(found["difference"]), float(found["low"]), float(found["high"])
+
+
+def after_the_same_time(out: Path) -> None:
+    figure, panels = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
+    for axes, (run, (_, unit, title)) in zip(panels, RUNS.items(), strict=True):
+        for place, (block, (colour, _)) in enumerate(BLOCKS.items()):
+            for shift, folder, style in ((-0.13, f"decided-{run}", "o"), (0.13, SHORTER[run][block], "s")):
+                middle, low, high = difference(folder, block)
+                axes.plot([low, high], [place + shift] * 2, color=colour, lw=2.6, solid_capstyle="butt")
+                axes.plot(middle, place + shift, style, color=colour, ms=7, mfc=colour if style == "o" else "white", mew=1.8)
+        axes.axvline(0, color="black", lw=0.9)
+        axes.set_yticks(range(len(BLOCKS)), [label for _, label in BLOCKS.values()])
+        axes.invert_yaxis()
+        axes.set_title(title, loc="left", fontsize=11)
+        axes.set_xlabel(f"{unit} (below zero is better)")
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    handles = [plt.Line2D([], [], color="0.3", lw=2, marker="o", label="after the same number of steps")]
+    handles += [plt.Line2D([], [], color="0.3", lw=2, marker="s", mfc="white", mew=1.8, label="after the same time")]
+    figure.legend(handles=handles, frameon=False, fontsize=9, loc="outside lower center", ncols=2)
+    figure.savefig(out, dpi=150)
+
+
+def blocks(out: Path) -> None:
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.2))
     for axes, (run, (measure, unit, title)) in zip(panels, RUNS.items(), strict=True):
         found = losses(run, measure)
@@ -61,6 +91,15 @@ def main() -> None:
     panels[0].legend(handles=handles, frameon=False, fontsize=9, loc="upper left")
     figure.tight_layout()
     figure.savefig(out, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--time", type=Path, required=True)
+    given = parser.parse_args()
+    blocks(given.out)
+    after_the_same_time(given.time)
 
 
 if __name__ == "__main__":
