@@ -31,7 +31,7 @@ from typing import Any
 import aotsearch.models.cost
 from aotsearch import yamlfile
 from aotsearch.errors import AotsearchError, InputError
-from aotsearch.study.loading import load
+from aotsearch.study.loading import load, parse
 from aotsearch.study.study import Study
 
 ROOT = Path(__file__).parent.parent
@@ -95,6 +95,17 @@ def check(path: Path) -> bool:
             step(study)
         except AotsearchError as e:
             _one_line_each(e)
+    return _read_again(study)
+
+
+def _read_again(study: Study) -> bool:
+    """What the ledger keeps of a study is the study: it was accepted, and what is accepted is run, so it must be read again."""
+    try:
+        again = parse(yamlfile.parse(yamlfile.dump(dict(study.plain)), "as the ledger keeps it"), Path())
+    except InputError as e:
+        raise Violation(f"a study that was accepted cannot be read from its run folder: {e}") from None
+    if again.plain != study.plain or again.digest != study.digest or again.reference.digest != study.reference.digest:
+        raise Violation("a study read from its run folder is another")
     return True
 
 

@@ -178,6 +178,15 @@ def test_each_may_share_a_rule_with_the_rest_of_the_model() -> None:
     assert space("model: {width: 8, blocks: {each: 2, of: x, share: [h]}}" + rules).count() == 1 + 2 * 2 + 2
 
 
+def test_a_list_that_reads_as_another_alternative_is_named_as_a_list(tmp_path: Path) -> None:
+    grammar = "model: {width: 8, blocks: {each: 2, of: {any: [mlp, none, [none], {repeat: 1, of: mlp}]}}}"
+    values = [d.values for d in space(grammar).decisions().values()]
+    assert "[none]" in map(str, values[0]) and "none" in map(str, values[0])
+    (tmp_path / "a.yaml").write_text(f"name: a\ntask: language\ngrammar: {{{grammar}}}")
+    with pytest.raises(InputError, match="is the same model as"):
+        load(tmp_path / "a.yaml")
+
+
 def test_included_rules_come_from_files_of_the_same_folder_only(tmp_path: Path) -> None:
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts" / "rules.yaml").write_text("channel: {any: [mlp, none]}\nunused: {mlp: {}}\n")

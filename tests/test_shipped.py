@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from aotsearch import yamlfile
 from aotsearch.grammar.architecture import Architecture
 from aotsearch.models.cost import cost
 from aotsearch.models.model import Model, build
-from aotsearch.study.loading import load
+from aotsearch.study.loading import load, parse
 
 ROOT = Path(__file__).parent.parent
 CLAIMS = ROOT / "studies" / "claims.py"
@@ -36,6 +37,9 @@ def inputs_and_shape(architecture: Architecture) -> tuple[torch.Tensor, tuple[in
 def test_a_shipped_file_loads_and_every_arm_and_sample_is_a_model(path: Path) -> None:
     study = load(path)
     assert study.question
+    declared = parse(yamlfile.parse(yamlfile.dump(dict(study.plain)), "as the ledger keeps it"), Path())
+    assert declared.plain == study.plain and declared.digest == study.digest
+    assert [(a.name, a.architecture.digest) for a in declared.arms()] == [(a.name, a.architecture.digest) for a in study.arms()]
     samples = [study.space.sample(seed) for seed in range(5)]
     for architecture in dict.fromkeys([arm.architecture for arm in study.arms()] + samples):
         small = cost(architecture).parameters < SMALL

@@ -28,7 +28,8 @@ def _named(alternatives: Sequence[Any], written: Callable[[Any, Sequence[Any]], 
     found = []
     for i, (word, a) in enumerate(zip(words, alternatives, strict=True)):
         rivals = [b for j, b in enumerate(alternatives) if j != i and words[j] == word]
-        found.append(word if not rivals else written(a, rivals) if isinstance(a, dict) else a)
+        own = f"[{text(a)}]" if isinstance(a, list) else a  # a list of one reads as what is in it
+        found.append(word if not rivals else written(a, rivals) if isinstance(a, dict) else own)
     return found
 
 
