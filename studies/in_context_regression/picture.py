@@ -40,8 +40,10 @@ def named(suffix: str) -> Arms:
 COLUMNS = {  # title -> run, arms
     "Equal depth": ("dense", named("")),
     "Equal parameters": ("dense", named("@parameters")),
+    "Sparse: one coordinate of three": ("sparse", named("")),
     "Attention alone: which projections are one": ("tied", TIED),
 }
+EXACT = {"least squares": (0, (4, 2)), "lasso": (0, (1, 1)), "Bayes": "solid"}  # estimators that need no training, and their dashes
 
 
 def read(run: str, name: str, at: str) -> dict[str, Curves]:
@@ -65,14 +67,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
     out = parser.parse_args().out
-    figure, panels = plt.subplots(2, 3, figsize=(14, 7), sharey=True, sharex="row")
+    figure, panels = plt.subplots(2, 4, figsize=(18, 7), sharey=True, sharex="row")
     for (above, below), (title, (run, arms)) in zip(panels.T, COLUMNS.items(), strict=True):
         steps, examples = read(run, "steps.csv", "step"), read(run, "curves.csv", "examples")
         for arm, (colour, label) in arms.items():
             draw(above, steps[arm], colour, label)
             draw(below, examples[arm], colour, label)
-        (exact,) = below.plot(*zip(*examples["least squares"][""], strict=True), color="0.45", lw=1.4, ls=(0, (4, 2)))
-        above.plot([], [], color=exact.get_color(), lw=1.4, ls=(0, (4, 2)), label="least squares, Bayes' rule here")
+        for name, dashes in EXACT.items():
+            if name in examples:
+                below.plot(*zip(*examples[name][""], strict=True), color="0.45", lw=1.4, ls=dashes, label=name)
         above.set_title(title, loc="left", fontsize=12)
         above.set_xlabel("training step")
         below.set_xlabel("examples before the question")
@@ -82,10 +85,11 @@ def main() -> None:
         axes.spines[["top", "right"]].set_visible(False)
     for row in panels:
         row[0].set_ylabel("squared error / variance\n(1: nothing is learnt)")
-    for axes in (panels[0, 0], panels[0, 2]):
-        axes.legend(
-            frameon=False, fontsize=8, loc="lower left", ncols=2 if axes is panels[0, 2] else 1, columnspacing=0.8, handlelength=1.4
-        )
+    for axes in (panels[0, 0], panels[0, 3]):
+        columns = 2 if axes is panels[0, 3] else 1
+        axes.legend(frameon=False, fontsize=8, loc="lower left", ncols=columns, columnspacing=0.8, handlelength=1.4)
+    lines, names = panels[1, 2].get_legend_handles_labels()
+    panels[1, 2].legend(lines[-3:], names[-3:], frameon=False, fontsize=8, loc="lower right", ncols=3, columnspacing=0.8, handlelength=1.6)
     figure.tight_layout()
     figure.savefig(out, dpi=150)
 
