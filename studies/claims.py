@@ -92,7 +92,7 @@ def level(evidence: dict[str, Any]) -> tuple[str, str]:
     return verdict, f"{evidence['measure']} {min(values):.3g} to {max(values):.3g}, as claimed in {held} of {len(values)} trials"
 
 
-def row(claim: dict[str, Any], settings: dict[str, Any], studies: dict[str, Study]) -> str:
+def row(claim: dict[str, Any], settings: dict[str, Any]) -> str:
     """One line of the table."""
     found, shown = [], []
     for evidence in claim["evidence"]:
@@ -102,7 +102,7 @@ def row(claim: dict[str, Any], settings: dict[str, Any], studies: dict[str, Stud
         elif "measure" in evidence:
             verdict, numbers = level(evidence)
         else:
-            verdict, numbers = contrast(evidence, studies[evidence["records"]])
+            verdict, numbers = contrast(evidence, declared(setting["study"], *setting.get("set", ())))
         found.append(verdict)
         at = evidence.get("terms", "")
         shown.append(f"[{setting['short']}]({evidence['records']}){', ' + at if at else ''}: {numbers}: *{verdict}*")
@@ -116,10 +116,9 @@ def table(document: dict[str, Any]) -> str:
     """The settings and the claims, as Markdown."""
     lines = ["| what the paper says | our setting and what came out | verdict | what would settle it |", "|---|---|---|---|"]
     settings = document["records"]
-    studies = {folder: declared(s["study"], *s.get("set", ())) for folder, s in settings.items()}
-    lines += [row(claim, settings, studies) for claim in document["claims"]]
+    lines += [row(claim, settings) for claim in document["claims"]]
     lines += ["", "The settings:", ""]
-    lines += [f"- **[{s['short']}]({folder})**: {s['setting']}" for folder, s in document["records"].items()]
+    lines += [f"- **[{s['short']}]({folder})**: {s['setting']}" for folder, s in settings.items()]
     return "\n".join(lines) + "\n"
 
 
